@@ -1,0 +1,297 @@
+"""Plan files: what to plan and how, as YAML or JSON that a plan can be made from again.
+
+Everything has a default but the goals; unknown keys are refused with the nearest known one. A whole file:
+
+.. code-block:: yaml
+
+    machine: generic_photon_6mv
+    fractions: 25
+    prescription: 50.0            # Gy, of the whole course
+    beams: {gantry: [0, 72, 144, 216, 288], bixel_width: 5.0}
+    engine: {grid: 5.0}
+    goals:
+      - {structure: PTV, objective: squared_deviation, parameters: {reference: 50.0}, weight: 1000}
+      - {structure: Cord, objective: squared_overdosing, parameters: {reference: 20.0}, weight: 300}
+    normalize: {structure: PTV, D95: 50.0}
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Hashable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from radplan.errors import FileError, InputError
+
+Number = Annotated[float, Field(allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Point = tuple[Number, Number, Number]
+
+EXAMPLE = """goals:
+  - {structure: PTV, objective: squared_deviation, parameters: {reference: 50.0}, weight: 1000}
+  - {structure: BODY, objective: squared_overdosing, parameters: {reference: 30.0}, weight: 100}
+fractions: 25
+normalize: {structure: PTV, D95: 50.0}"""
+
+
+class _Section(BaseModel):
+    """One part of a plan file: immutable, unknown keys refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class BeamsSpec(_Section):
+    """Where beams come from [degree, IEC 61217] and how finely they are divided [mm].
+
+    >>> BeamsSpec(gantry=[0, 90]).gantry
+    (0.0, 90.0)
+    """
+
+    gantry: tuple[Number, ...] = Field(tuple(float(a) for a in range(0, 360, 40)), min_length=1)
+    couch: Number | tuple[Number, ...] = 0.0
+    collimator: Number | tuple[Number, ...] = 0.0
+    bixel_width: Positive = 5.0
+    isocenter: Point | None = None
+    margin: NotNegative | None = None
+    targets: tuple[str, ...] | None = None
+
+
+class EngineSpec(_Section):
+    """The dose engine, its options by name, and the dose grid's spacing [mm].
+
+    >>> EngineSpec().grid
+    5.0
+    """
+
+    name: str | None = None
+    options: dict[str, Any] = Field(default_factory=dict)
+    grid: Positive | tuple[Positive, Positive, Positive] = 5.0
+    device: str = "numpy"
+    dtype: Literal["float32", "float64"] = "float32"
+
+
+class GoalSpec(_Section):
+    """One wish: an objective on a quantity in a structure, course totals in the quantity's unit.
+
+    >>> GoalSpec(structure="PTV", objective="squared_deviation", parameters={"reference": 50}).quantity
+    'physical_dose'
+    """
+
+    structure: str
+    objective: str
+    parameters: dict[str, Any] = Field(default_factory=dict)
+    weight: NotNegative = 1.0
+    quantity: str = "physical_dose"
+    robust: str = "nominal"
+
+
+class ConstraintSpec(_Section):
+    """One bound that must hold: lower <= objective <= upper.
+
+    >>> ConstraintSpec(structure="Cord", objective="mean", upper=20).lower is None
+    True
+    """
+
+    structure: str
+    objective: str
+    parameters: dict[str, Any] = Field(default_factory=dict)
+    lower: Number | None = None
+    upper: Number | None = None
+    quantity: str = "physical_dose"
+
+    @model_validator(mode="after")
+    def _bounded(self) -> ConstraintSpec:
+        if self.lower is None and self.upper is None:
+            msg = "a constraint needs lower or upper"
+            raise ValueError(msg)
+        return self
+
+
+class SolverSpec(_Section):
+    """The solver and its options by name.
+
+    >>> SolverSpec(name="lbfgs", options={"max_iterations": 200}).options
+    {'max_iterations': 200}
+    """
+
+    name: str | None = None
+    options: dict[str, Any] = Field(default_factory=dict)
+
+
+class NormalizeSpec(_Section):
+    """What the finished plan is scaled to, written ``{structure: PTV, D95: 50.0}``.
+
+    >>> NormalizeSpec.model_validate({"structure": "PTV", "D95": 50}).metric
+    'D95'
+    """
+
+    structure: str
+    metric: str
+    level: Positive
+    quantity: str = "physical_dose"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_metric(cls, data: Any) -> Any:
+        if not isinstance(data, Mapping) or "metric" in data:
+            return data
+        free = [key for key in data if key not in cls.model_fields]
+        if len(free) != 1:
+            msg = f"expected one metric with its level, as in {{structure: PTV, D95: 50.0}}, got {sorted(data)}"
+            raise ValueError(msg)
+        rest = {key: value for key, value in data.items() if key != free[0]}
+        return {**rest, "metric": free[0], "level": data[free[0]]}
+
+
+class PlanSpec(_Section):
+    """A whole plan file.
+
+    `normalize` left out means: when there is a prescription, the first target's D95 is brought to it; ``false``
+    leaves the optimised weights as they are.
+
+    >>> PlanSpec(fractions=25).beams.gantry[1]
+    40.0
+    """
+
+    case: str | None = None
+    machine: str | None = None
+    fractions: Annotated[int, Field(gt=0)] | None = None
+    prescription: Positive | None = None
+    hu_table: str | None = None
+    beams: BeamsSpec = BeamsSpec()
+    engine: EngineSpec = EngineSpec()
+    goals: tuple[GoalSpec, ...] = ()
+    constraints: tuple[ConstraintSpec, ...] = ()
+    robust: Literal["composite"] | None = None
+    solver: SolverSpec = SolverSpec()
+    normalize: NormalizeSpec | Literal[False] | None = None
+    metrics: tuple[str, ...] = ()
+
+
+def read_plan_file(path: str | Path) -> PlanSpec:
+    """The plan a YAML or JSON file describes.
+
+    Parameters
+    ----------
+    path : path-like
+        ``.json`` is read as JSON, anything else as YAML.
+
+    Raises
+    ------
+    FileError
+        The file cannot be read, is not a mapping, repeats a key, or has a key or value that is not understood; the
+        message lists every fault with its place.
+
+    >>> import tempfile, pathlib
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     file = pathlib.Path(folder, "plan.yaml")
+    ...     _ = file.write_text("fractions: 25")
+    ...     read_plan_file(file).fractions
+    25
+    """
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise FileError(path, "no such plan file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise FileError(path, f"cannot be read as text ({error})") from None
+    data = _parse_json(path, text) if path.suffix.lower() == ".json" else _parse_yaml(path, text)
+    if data is None:
+        raise FileError(path, f"is empty; the least a plan file can say is\n{EXAMPLE}")
+    if not isinstance(data, dict):
+        raise FileError(path, f"holds a {type(data).__name__}, expected keys and values such as\n{EXAMPLE}")
+    try:
+        return PlanSpec.model_validate(data)
+    except ValidationError as error:
+        raise FileError(path, "; ".join(_explain(fault) for fault in error.errors())) from None
+
+
+def plan_spec(data: Mapping[str, Any]) -> PlanSpec:
+    """The plan that nested plain data describe, the same as a file with that content.
+
+    >>> plan_spec({"fractions": 25}).fractions
+    25
+    """
+    try:
+        return PlanSpec.model_validate(dict(data))
+    except ValidationError as error:
+        raise InputError("; ".join(_explain(fault) for fault in error.errors())) from None
+
+
+def _parse_json(path: Path, text: str) -> Any:
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        keys = [key for key, _ in pairs]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise FileError(path, f"the key {key!r} is written twice")
+        return dict(pairs)
+
+    try:
+        return json.loads(text, object_pairs_hook=unique) if text.strip() else None
+    except json.JSONDecodeError as error:
+        raise FileError(path, f"is not JSON: {error}") from None
+
+
+def _parse_yaml(path: Path, text: str) -> Any:
+    import yaml
+
+    class UniqueKeyLoader(yaml.SafeLoader):
+        """Refuses a key that is written twice, where YAML would keep the last."""
+
+        def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+            seen = set()
+            for key_node, _ in node.value:
+                key = str(self.construct_object(key_node, deep=True))
+                if key in seen:
+                    line = key_node.start_mark.line + 1
+                    raise FileError(path, f"line {line}: the key {key!r} is written twice")
+                seen.add(key)
+            return super().construct_mapping(node, deep)
+
+    try:
+        return yaml.load(text, Loader=UniqueKeyLoader)  # noqa: S506 - a SafeLoader
+    except yaml.YAMLError as error:
+        raise FileError(path, f"is not YAML: {' '.join(str(error).split())}") from None
+
+
+def _explain(fault: Any) -> str:
+    """One validation fault as ``goals[0].wieght: unknown key; did you mean 'weight'?``."""
+    # Unions name the branch they tried ("float", "NormalizeSpec"); a reader of the file knows only its keys.
+    steps = [step for step in fault["loc"] if isinstance(step, int) or not _is_branch(step)]
+    place = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in steps).lstrip(".")
+    if fault["type"] == "extra_forbidden":
+        known = _keys_at(steps[:-1])
+        near = difflib.get_close_matches(str(steps[-1]).lower(), known, n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        return f"{place}: unknown key; {hint}(known: {', '.join(known)})"
+    if fault["type"] == "missing":
+        return f"{place}: is missing"
+    message = fault["msg"].removeprefix("Value error, ")
+    given = fault["input"]
+    shown = f" (got {given!r})" if isinstance(given, str | int | float) else ""
+    return f"{place or 'plan'}: {message[0].lower()}{message[1:]}{shown}"
+
+
+def _is_branch(step: object) -> bool:
+    text = str(step)
+    return text in {"float", "NormalizeSpec"} or "[" in text
+
+
+def _keys_at(steps: list[Any]) -> list[str]:
+    """Keys a plan file knows at a place, following the sections by name."""
+    sections: dict[str, type[_Section]] = {
+        "beams": BeamsSpec,
+        "engine": EngineSpec,
+        "goals": GoalSpec,
+        "constraints": ConstraintSpec,
+        "solver": SolverSpec,
+        "normalize": NormalizeSpec,
+    }
+    named = [step for step in steps if isinstance(step, str)]
+    return list((sections[named[-1]] if named else PlanSpec).model_fields)
