@@ -1,0 +1,512 @@
+"""The array backends: NumPy, CuPy, torch, JAX and array_api_strict through the Python array API standard.
+
+This is the only module that names a dense backend. Everything else takes the namespace, device and dtype from the
+data. What the standard leaves out (interpolation, accumulation at repeated indices, quantiles, FFT convolution) stands
+here once, written in the standard and delegated to the backend's own routine where that is faster.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import array_api_compat
+import numpy as np
+
+from radplan.errors import InputError, UnknownNameError
+
+Array = Any
+"""An array of any backend; shapes, units and dtypes stand in the docstrings."""
+
+BACKENDS = ("numpy", "torch", "cupy", "jax", "array_api_strict")
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where arrays are put: a namespace and one of its devices, made by `target` from a string.
+
+    >>> target("numpy").asarray([1, 2], dtype="float32").dtype
+    dtype('float32')
+    """
+
+    backend: str
+    xp: Any
+    device: Any
+    name: str
+
+    def dtype(self, name: str) -> Any:
+        """Return the namespace's dtype of that name, for example ``"float32"``."""
+        return getattr(self.xp, name)
+
+    def asarray(self, x: Any, dtype: str | None = None) -> Array:
+        """Return `x` on this target; host arrays and arrays of any backend are accepted.
+
+        Parameters
+        ----------
+        x : array or sequence
+            Values.
+        dtype : str, optional
+            Name of the dtype; the values' own when left out.
+        """
+        host = x if isinstance(x, np.ndarray) else _host(x)
+        wanted = host.dtype.name if dtype is None else dtype
+        return self.xp.asarray(np.ascontiguousarray(host, dtype=wanted), dtype=self.dtype(wanted), device=self.device)
+
+
+def target(name: str) -> Target:
+    """Return the target that a device string names: ``backend[:device[:index]]``.
+
+    Known forms: ``numpy``, ``torch``, ``torch:cpu``, ``torch:cuda:1``, ``cupy:0``, ``jax``, ``array_api_strict:device1``.
+
+    Raises
+    ------
+    UnknownNameError
+        When the backend has another name.
+    InputError
+        When the backend is not installed or has no such device.
+
+    >>> target("numpy").backend
+    'numpy'
+    """
+    backend, _, where = str(name).partition(":")
+    if backend not in BACKENDS:
+        raise UnknownNameError("array backend", backend, BACKENDS)
+    try:
+        return _TARGETS[backend](where, name)
+    except ImportError as error:
+        raise InputError(f"device {name!r} needs the package {backend}, which cannot be imported ({error})") from error
+
+
+def _numpy_target(where: str, name: str) -> Target:
+    if where not in ("", "cpu"):
+        raise InputError(f"numpy has the device 'cpu' only, got {name!r}")
+    import array_api_compat.numpy as xp
+
+    return Target("numpy", xp, "cpu", "numpy")
+
+
+def _torch_target(where: str, name: str) -> Target:
+    import array_api_compat.torch as xp
+    import torch
+
+    try:
+        device = torch.device(where or "cpu")
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"torch has no usable device {where!r} here (device {name!r}): {reason}") from error
+    return Target("torch", xp, device, name)
+
+
+def _cupy_target(where: str, name: str) -> Target:
+    import array_api_compat.cupy as xp
+    import cupy
+
+    try:
+        device = cupy.cuda.Device(int(where or 0))
+        device.use()
+    except (ValueError, cupy.cuda.runtime.CUDARuntimeError) as error:
+        raise InputError(f"cupy has no usable device {where!r} here (device {name!r}): {error}") from error
+    return Target("cupy", xp, device, name)
+
+
+def _jax_target(where: str, name: str) -> Target:
+    import jax
+    import jax.numpy as xp
+
+    kind, _, index = where.partition(":")
+    try:
+        device = jax.devices(kind or None)[int(index or 0)]
+    except (RuntimeError, IndexError, ValueError) as error:
+        raise InputError(f"jax has no device {where!r} here (device {name!r}): {error}") from error
+    return Target("jax", xp, device, name)
+
+
+def _strict_target(where: str, name: str) -> Target:
+    import array_api_strict as xp
+
+    try:
+        device = xp.Device(where.upper() if where in ("", "cpu") else where) if where else xp.Device("CPU_DEVICE")
+    except ValueError as error:
+        raise InputError(f"array_api_strict has no device {where!r} (device {name!r}): {error}") from error
+    return Target("array_api_strict", xp, device, name)
+
+
+_TARGETS: dict[str, Callable[[str, str], Target]] = {
+    "numpy": _numpy_target,
+    "torch": _torch_target,
+    "cupy": _cupy_target,
+    "jax": _jax_target,
+    "array_api_strict": _strict_target,
+}
+
+
+def namespace(*arrays: Array) -> Any:
+    """Return the array namespace of the data (`array_api_compat.array_namespace`).
+
+    >>> namespace(np.ones(2)).__name__
+    'array_api_compat.numpy'
+    """
+    return array_api_compat.array_namespace(*arrays)
+
+
+def backend_name(x: Array) -> str:
+    """Return the backend of an array: one of `BACKENDS`.
+
+    >>> backend_name(np.ones(2))
+    'numpy'
+    """
+    if isinstance(x, np.ndarray | np.generic):
+        return "numpy"
+    root = type(x).__module__.partition(".")[0]
+    return {"jaxlib": "jax"}.get(root, root)
+
+
+def device_of(x: Array) -> Any:
+    """Return the device that holds an array."""
+    return array_api_compat.device(x)
+
+
+def target_of(x: Array) -> Target:
+    """Return the target an array lives on, so that more data can be put beside it."""
+    backend, device = backend_name(x), device_of(x)
+    return Target(backend, namespace(x), device, f"{backend}:{device}")
+
+
+def like(x: Any, ref: Array, dtype: Any = None) -> Array:
+    """Return `x` as an array in the namespace, on the device and in the dtype of `ref`: the only crossing in.
+
+    Parameters
+    ----------
+    x : array, sequence or number
+        Values, on the host or of any backend.
+    ref : array
+        What the result is to sit beside.
+    dtype : dtype of the namespace of `ref`, optional
+        Another dtype than that of `ref`.
+
+    >>> like([1, 2], np.zeros(3, dtype=np.float32)).dtype
+    dtype('float32')
+    """
+    xp = namespace(ref)
+    wanted = ref.dtype if dtype is None else dtype
+    if not array_api_compat.is_array_api_obj(x) or isinstance(x, np.ndarray | np.generic):
+        return xp.asarray(np.asarray(x), dtype=wanted, device=device_of(ref)) if backend_name(ref) != "numpy" else (
+            np.asarray(x, dtype=wanted)
+        )
+    if backend_name(x) == backend_name(ref):
+        moved = x if device_of(x) == device_of(ref) else array_api_compat.to_device(x, device_of(ref))
+        return xp.astype(moved, wanted, copy=False)
+    return xp.asarray(to_numpy(x), dtype=wanted, device=device_of(ref))
+
+
+def to_numpy(x: Any) -> Any:
+    """Return the values as a NumPy array on the host: the only crossing out."""
+    return _host(x)
+
+
+def _host(x: Any) -> Any:
+    if isinstance(x, np.ndarray) or not array_api_compat.is_array_api_obj(x):
+        return np.asarray(x)
+    backend = backend_name(x)
+    if backend == "torch":
+        return x.detach().cpu().numpy()
+    if backend == "cupy":
+        return x.get()
+    if backend == "array_api_strict":
+        import array_api_strict
+
+        return np.asarray(array_api_strict.asarray(x, device=array_api_strict.Device("CPU_DEVICE"), copy=True)._array)
+    return np.asarray(x)
+
+
+def scalar(x: Any) -> float:
+    """Return a zero-dimensional array as a Python float: the only synchronisation with a device.
+
+    >>> scalar(np.asarray(2.5))
+    2.5
+    """
+    return float(x)
+
+
+def all_finite(x: Array) -> bool:
+    """Say whether no value is NaN or infinite (one synchronisation)."""
+    xp = namespace(x)
+    return bool(xp.all(xp.isfinite(x)))
+
+
+def gather(values: Array, index: Array) -> Array:
+    """Return ``values[..., index]`` for an integer index of any shape, along the last axis.
+
+    >>> gather(np.asarray([1.0, 2.0, 3.0]), np.asarray([2, 0])).tolist()
+    [3.0, 1.0]
+    """
+    xp = namespace(values)
+    flat = xp.take(values, xp.reshape(index, (-1,)), axis=-1)
+    return xp.reshape(flat, tuple(values.shape[:-1]) + tuple(index.shape))
+
+
+def scatter(count: int, index: Array, values: Array) -> Array:
+    """Return zeros ``(..., count)`` with ``values (..., n)`` set at distinct positions ``index (n,)``.
+
+    >>> scatter(4, np.asarray([2, 0]), np.asarray([5.0, 7.0])).tolist()
+    [7.0, 0.0, 5.0, 0.0]
+    """
+    if values.ndim == 1:
+        return segment_add(count, index, values)
+    xp = namespace(values)
+    rows = xp.reshape(values, (-1, values.shape[-1]))
+    spread = xp.stack([segment_add(count, index, rows[row, :]) for row in range(rows.shape[0])])
+    return xp.reshape(spread, tuple(values.shape[:-1]) + (count,))
+
+
+def segment_add(count: int, index: Array, values: Array) -> Array:
+    """Return zeros ``(count,)`` with ``values (n,)`` added at ``index (n,)``; repeated indices accumulate.
+
+    >>> segment_add(3, np.asarray([0, 0, 2]), np.asarray([1.0, 2.0, 4.0])).tolist()
+    [3.0, 0.0, 4.0]
+    """
+    xp = namespace(values)
+    backend = backend_name(values)
+    if backend == "numpy":
+        return np.bincount(index, weights=values, minlength=count).astype(values.dtype, copy=False)
+    if backend == "torch":
+        return xp.zeros(count, dtype=values.dtype, device=values.device).index_add(0, index, values)
+    if backend == "cupy":
+        import cupyx
+
+        out = xp.zeros(count, dtype=values.dtype)
+        cupyx.scatter_add(out, index, values)
+        return out
+    if backend == "jax":
+        return xp.zeros(count, dtype=values.dtype).at[index].add(values)
+    order = xp.argsort(index, stable=True)
+    sums = xp.cumulative_sum(xp.take(values, order), include_initial=True)
+    edges = xp.arange(count + 1, dtype=index.dtype, device=device_of(index))
+    bounds = xp.searchsorted(xp.take(index, order), edges)
+    totals = xp.take(sums, bounds)
+    return totals[1:] - totals[:-1]
+
+
+def interp1(x: Array, nodes: Array, values: Array) -> Array:
+    """Return the piecewise linear function through ``(nodes, values)`` at `x`, constant beyond the ends.
+
+    Parameters
+    ----------
+    x : array of shape (n,)
+        Where to evaluate.
+    nodes : array of shape (m,)
+        Increasing abscissae.
+    values : array of shape (..., m)
+        Ordinates; several functions may share the nodes.
+
+    Returns
+    -------
+    array of shape (..., n)
+
+    >>> interp1(np.asarray([0.5, 9.0]), np.asarray([0.0, 1.0]), np.asarray([0.0, 10.0])).tolist()
+    [5.0, 10.0]
+    """
+    xp = namespace(x, nodes, values)
+    upper = xp.clip(xp.searchsorted(nodes, x), 1, nodes.shape[0] - 1)
+    x0, x1 = xp.take(nodes, upper - 1), xp.take(nodes, upper)
+    fraction = xp.clip((x - x0) / (x1 - x0), 0.0, 1.0)
+    low, high = gather(values, upper - 1), gather(values, upper)
+    return low + fraction * (high - low)
+
+
+def interp2(row: Array, column: Array, rows: Array, columns: Array, values: Array) -> Array:
+    """Return bilinear values of tables on a rectilinear mesh, constant beyond its edges.
+
+    Parameters
+    ----------
+    row, column : array of shape (n,)
+        Where to evaluate.
+    rows, columns : array of shape (a,), (b,)
+        Increasing mesh lines.
+    values : array of shape (..., a, b)
+        Tables.
+
+    Returns
+    -------
+    array of shape (..., n)
+
+    >>> line = np.asarray([0.0, 1.0])
+    >>> interp2(np.asarray([0.5]), np.asarray([1.0]), line, line, np.asarray([[0.0, 2.0], [0.0, 4.0]])).tolist()
+    [3.0]
+    """
+    xp = namespace(row, column, values)
+    i = xp.clip(xp.searchsorted(rows, row), 1, rows.shape[0] - 1)
+    j = xp.clip(xp.searchsorted(columns, column), 1, columns.shape[0] - 1)
+    r0, c0 = xp.take(rows, i - 1), xp.take(columns, j - 1)
+    u = xp.clip((row - r0) / (xp.take(rows, i) - r0), 0.0, 1.0)
+    v = xp.clip((column - c0) / (xp.take(columns, j) - c0), 0.0, 1.0)
+    width = columns.shape[0]
+    flat = xp.reshape(values, tuple(values.shape[:-2]) + (-1,))
+    base = (i - 1) * width + (j - 1)
+    top = gather(flat, base) * (1.0 - v) + gather(flat, base + 1) * v
+    bottom = gather(flat, base + width) * (1.0 - v) + gather(flat, base + width + 1) * v
+    return top * (1.0 - u) + bottom * u
+
+
+def interp3(volume: Array, index: Array, outside: float = 0.0) -> Array:
+    """Return trilinear values of a volume at fractional indices.
+
+    Parameters
+    ----------
+    volume : array of shape (nz, ny, nx)
+        Samples.
+    index : array of shape (n, 3)
+        Fractional positions ``[z, y, x]`` in voxels.
+    outside : float
+        Value where a position lies beyond the first or last sample.
+
+    Returns
+    -------
+    array of shape (n,)
+
+    >>> interp3(np.asarray([[[0.0, 1.0]]]), np.asarray([[0.0, 0.0, 0.25]])).tolist()
+    [0.25]
+    """
+    xp = namespace(volume, index)
+    shape = volume.shape
+    flat = xp.reshape(volume, (-1,))
+    total = xp.zeros(index.shape[0], dtype=volume.dtype, device=device_of(volume))
+    inside = xp.ones(index.shape[0], dtype=xp.bool, device=device_of(volume))
+    bases, fractions = [], []
+    for axis in range(3):
+        at = index[:, axis]
+        last = shape[axis] - 1
+        inside = inside & (at >= 0.0) & (at <= float(last))
+        low = xp.clip(xp.floor(at), 0.0, float(max(last - 1, 0)))
+        bases.append(xp.astype(low, xp.int64))
+        fractions.append(xp.clip(at - low, 0.0, 1.0))
+    for dz in (0, 1):
+        for dy in (0, 1):
+            for dx in (0, 1):
+                weight = xp.ones_like(total)
+                corner = []
+                for axis, step in enumerate((dz, dy, dx)):
+                    weight = weight * (fractions[axis] if step else 1.0 - fractions[axis])
+                    corner.append(xp.clip(bases[axis] + step, 0, shape[axis] - 1))
+                position = (corner[0] * shape[1] + corner[1]) * shape[2] + corner[2]
+                total = total + weight * xp.take(flat, position)
+    return xp.where(inside, total, xp.full_like(total, outside))
+
+
+def weighted_sum(values: Array, weights: Array) -> Array:
+    """Return the sum of ``values * weights`` as a zero-dimensional array, accumulated in float64 where there is one.
+
+    >>> float(weighted_sum(np.asarray([1.0, 3.0]), np.asarray([0.5, 0.5])))
+    2.0
+    """
+    xp = namespace(values, weights)
+    if backend_name(values) == "numpy":
+        return np.asarray(np.dot(values.astype(np.float64, copy=False), weights.astype(np.float64, copy=False)))
+    return xp.sum(values * weights, dtype=accumulator(values))
+
+
+def accumulator(x: Array) -> Any:
+    """Return the dtype that sums over `x` are held in: float64 where the device has it, else that of `x`."""
+    xp = namespace(x)
+    if backend_name(x) == "torch" and x.device.type == "mps":
+        return x.dtype
+    if backend_name(x) == "jax":
+        return xp.asarray(0.0).dtype
+    return xp.float64
+
+
+def quantile(values: Array, weights: Array, level: float) -> Array:
+    """Return the largest value that at least the fraction `level` of the weight reaches or exceeds.
+
+    This is the dose D_x of a weighted cumulative DVH, by sorting: exact, no interpolation.
+
+    Parameters
+    ----------
+    values, weights : array of shape (n,)
+        Values and their non-negative weights, which sum to 1.
+    level : float
+        Fraction of the weight in [0, 1], counted from the highest value down.
+
+    >>> float(quantile(np.asarray([1.0, 2.0, 3.0, 4.0]), np.full(4, 0.25), 0.5))
+    3.0
+    """
+    xp = namespace(values, weights)
+    order = xp.argsort(values, descending=True)
+    held = xp.cumulative_sum(xp.astype(xp.take(weights, order), accumulator(weights)))
+    goal = xp.asarray([level * (1.0 - 1e-9)], dtype=held.dtype, device=device_of(held))
+    position = xp.clip(xp.searchsorted(held, goal), 0, values.shape[0] - 1)
+    return xp.reshape(xp.take(values, xp.take(order, position)), ())
+
+
+def fftconvolve(image: Array, kernel: Array) -> Array:
+    """Return the linear convolution of images with kernels, cut to the size of the images.
+
+    Parameters
+    ----------
+    image : array of shape (..., a, b)
+        Images.
+    kernel : array of shape (..., 2 m + 1, 2 n + 1)
+        Kernels centred on their middle sample; leading axes broadcast against those of `image`.
+
+    >>> fftconvolve(np.eye(3), np.asarray([[2.0]])).round(12).tolist()
+    [[2.0, 0.0, 0.0], [0.0, 2.0, 0.0], [0.0, 0.0, 2.0]]
+    """
+    xp = namespace(image, kernel)
+    size = [image.shape[axis] + kernel.shape[axis] - 1 for axis in (-2, -1)]
+    padded = tuple(fast_length(n) for n in size)
+    axes = (-2, -1)
+    product = xp.fft.rfftn(_pad(image, padded), axes=axes) * xp.fft.rfftn(_pad(kernel, padded), axes=axes)
+    full = xp.fft.irfftn(product, s=padded, axes=axes)
+    top, left = (kernel.shape[-2] - 1) // 2, (kernel.shape[-1] - 1) // 2
+    return xp.astype(full[..., top : top + image.shape[-2], left : left + image.shape[-1]], image.dtype, copy=False)
+
+
+def fast_length(n: int) -> int:
+    """Return the smallest length >= `n` whose only prime factors are 2, 3 and 5.
+
+    >>> fast_length(31)
+    32
+    """
+    while True:
+        rest = n
+        for prime in (2, 3, 5):
+            while rest % prime == 0:
+                rest //= prime
+        if rest == 1:
+            return n
+        n += 1
+
+
+def _pad(x: Array, size: Sequence[int]) -> Array:
+    xp = namespace(x)
+    for axis, length in zip((-2, -1), size, strict=True):
+        shape = list(x.shape)
+        shape[axis] = length - shape[axis]
+        x = xp.concat([x, xp.zeros(tuple(shape), dtype=x.dtype, device=device_of(x))], axis=axis)
+    return x
+
+
+def erf(x: Array) -> Array:
+    """Return the error function, by the backend's own routine where it has one.
+
+    >>> round(float(erf(np.asarray(1.0))), 6)
+    0.842701
+    """
+    backend = backend_name(x)
+    if backend == "torch":
+        import torch
+
+        return torch.erf(x)
+    if backend == "jax":
+        import jax
+
+        return jax.scipy.special.erf(x)
+    if backend == "cupy":
+        import cupyx.scipy.special as special
+
+        return special.erf(x)
+    from scipy.special import erf as host_erf
+
+    return host_erf(x) if backend == "numpy" else like(host_erf(to_numpy(x)), x)

@@ -1,0 +1,86 @@
+"""The errors radplan raises: one family, a few kinds, written for the physicist who reads them.
+
+Every message says what was given, what was expected and what to do. Catch `RadplanError` to catch them all.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from pathlib import Path
+
+
+class RadplanError(Exception):
+    """Base of every error that radplan raises on purpose.
+
+    >>> issubclass(InputError, RadplanError)
+    True
+    """
+
+
+class InputError(RadplanError, ValueError):
+    """A value that was given cannot be used.
+
+    >>> raise InputError("bixel_width must be > 0 mm, got -5.0")
+    Traceback (most recent call last):
+    ...
+    radplan.errors.InputError: bixel_width must be > 0 mm, got -5.0
+    """
+
+
+class UnknownNameError(RadplanError, KeyError):
+    """A name that nothing answers to; the message offers the nearest known one.
+
+    Parameters
+    ----------
+    kind : str
+        What was looked for, such as ``"quantity"`` or ``"structure"``.
+    name : str
+        The name as given.
+    known : iterable of str
+        The names that would have been found.
+
+    >>> raise UnknownNameError("quantity", "efect", ["effect", "let"])
+    Traceback (most recent call last):
+    ...
+    radplan.errors.UnknownNameError: no quantity named 'efect'; did you mean 'effect'? (known: effect, let)
+    """
+
+    def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
+        names = sorted({str(entry) for entry in known})
+        folded = {entry.casefold(): entry for entry in reversed(names)}
+        near = difflib.get_close_matches(str(name).casefold(), list(folded), n=1, cutoff=0.5)
+        hint = f"; did you mean {folded[near[0]]!r}?" if near else ";"
+        listing = f" (known: {', '.join(names)})" if names else " (none is known)"
+        self.message = f"no {kind} named {name!r}{hint}{listing}"
+        super().__init__(self.message)
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class FileError(RadplanError):
+    """A file or folder that cannot be read or written; names it and says why.
+
+    Parameters
+    ----------
+    path : path-like
+        The file at fault.
+    cause : str
+        What is wrong with it and what would help.
+
+    >>> str(FileError("plan.yaml", "is empty"))
+    'plan.yaml: is empty'
+    """
+
+    def __init__(self, path: str | Path, cause: str) -> None:
+        self.path = Path(path)
+        super().__init__(f"{path}: {cause}")
+
+
+class CalculationError(RadplanError, RuntimeError):
+    """A calculation that started from valid input but cannot go on (NaN, nothing to optimise).
+
+    >>> issubclass(CalculationError, RuntimeError)
+    True
+    """
