@@ -510,3 +510,55 @@ def erf(x: Array) -> Array:
     from scipy.special import erf as host_erf
 
     return host_erf(x) if backend == "numpy" else like(host_erf(to_numpy(x)), x)
+
+
+def dtype_name(x: Array) -> str:
+    """Return the name of an array's dtype, such as ``"float32"``, the same on every backend.
+
+    >>> dtype_name(np.ones(1, dtype=np.float32))
+    'float32'
+    """
+    xp = namespace(x)
+    for name in ("float32", "float64", "int64", "int32", "bool", "uint8", "int16", "complex64", "complex128"):
+        if x.dtype == getattr(xp, name):
+            return name
+    return str(x.dtype)
+
+
+def autodiff_vjp(forward: Callable[..., Array], cotangent: Array, *inputs: Array) -> tuple[Array, ...]:
+    """Return the pullback of `cotangent` through a pure function, differentiated by torch or JAX.
+
+    Parameters
+    ----------
+    forward : callable
+        Function of `inputs` that returns one array.
+    cotangent : array
+        Of the shape and dtype of the result.
+    *inputs : array
+        Where to differentiate.
+
+    Returns
+    -------
+    tuple of array
+        One cotangent for each input.
+
+    Raises
+    ------
+    InputError
+        On backends that do not differentiate.
+    """
+    backend = backend_name(cotangent)
+    if backend == "torch":
+        import torch
+
+        _, pullback = torch.func.vjp(forward, *(values.detach() for values in inputs))
+        return tuple(pullback(cotangent))
+    if backend == "jax":
+        import jax
+
+        _, pullback = jax.vjp(forward, *inputs)
+        return tuple(pullback(cotangent))
+    raise InputError(
+        f"arrays of {backend} cannot be differentiated automatically: write vjp(cotangent, *inputs) beside forward, "
+        'or calculate with device="torch"'
+    )

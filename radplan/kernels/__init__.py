@@ -1,0 +1,1 @@
+"""Compiled CPU kernels (numba), each behind a function that stands on its own test."""

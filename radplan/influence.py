@@ -1,0 +1,358 @@
+"""Forward models: maps from decision variables to images, with a pullback, and the `Dij` that most plans use."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+
+from radplan import arrays
+from radplan.arrays import Array, Target, namespace
+from radplan.errors import InputError, UnknownNameError
+from radplan.geometry.grid import Grid
+from radplan.operators import LinearOperator, SparseOperator
+
+
+@dataclass(frozen=True)
+class Variables:
+    """What an optimiser may change: how many numbers, within which bounds, from where.
+
+    Parameters
+    ----------
+    count : int
+        Number of variables, >= 1.
+    lower, upper : float or array of shape (count,)
+        Bounds; infinite where there is none.
+    start : float or array of shape (count,)
+        A feasible point to begin at when nothing better is known.
+    scale : float or array of shape (count,)
+        Typical size of a variable, > 0.
+    labels : tuple of str
+        What kinds of variables these are, such as ``("bixel weight [MU]",)``.
+
+    >>> Variables(2).project(np.asarray([-1.0, 3.0])).tolist()
+    [0.0, 3.0]
+    """
+
+    count: int
+    lower: Any = 0.0
+    upper: Any = float("inf")
+    start: Any = 1.0
+    scale: Any = 1.0
+    labels: tuple[str, ...] = ("weight",)
+
+    def __post_init__(self) -> None:
+        if self.count < 1:
+            raise InputError(f"a forward model needs at least one variable, got {self.count}: were any bixels placed?")
+
+    def project(self, x: Array) -> Array:
+        """Return the nearest allowed point ``(count,)``: here, `x` clipped to the bounds."""
+        xp = namespace(x)
+        lower, upper = arrays.like(self.lower, x), arrays.like(self.upper, x)
+        return xp.minimum(xp.maximum(x, lower), upper)
+
+
+@dataclass(frozen=True)
+class Scenarios:
+    """The cases a plan is judged in: the nominal one first, with probabilities that sum to 1.
+
+    >>> Scenarios.nominal().names
+    ('nominal',)
+    """
+
+    names: tuple[str, ...]
+    probabilities: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        if not self.names or len(self.names) != len(self.probabilities):
+            raise InputError(f"{len(self.names)} scenario names and {len(self.probabilities)} probabilities were given")
+        if min(self.probabilities) < 0 or abs(sum(self.probabilities) - 1.0) > 1e-9:
+            raise InputError(f"scenario probabilities must be >= 0 and sum to 1, got {self.probabilities}")
+
+    @classmethod
+    def nominal(cls) -> Scenarios:
+        """Return the single nominal case."""
+        return cls(("nominal",), (1.0,))
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+
+@runtime_checkable
+class ForwardModel(Protocol):
+    """A map from variables to images with a pullback: what a `Problem` can optimise and a `Plan` evaluate.
+
+    Images are per fraction, dicts from names to arrays ``(scenarios, voxels)``. Stateless: neither method remembers
+    the last call.
+    """
+
+    @property
+    def grid(self) -> Grid:
+        """The grid the voxels belong to."""
+
+    @property
+    def voxels(self) -> Any:
+        """Sorted flat indices into the grid, host int64 ``(n,)``: the last axis of every image."""
+
+    @property
+    def images(self) -> tuple[str, ...]:
+        """Names of the images it can give."""
+
+    @property
+    def scenarios(self) -> Scenarios:
+        """The cases it calculates."""
+
+    @property
+    def radiation(self) -> str:
+        """``"photons"``, ``"protons"``, ``"helium"`` or ``"carbon"``."""
+
+    @property
+    def linear(self) -> bool:
+        """Whether the images are linear in the variables."""
+
+    @property
+    def variables(self) -> Variables:
+        """What may be changed."""
+
+    @property
+    def voxel_parameters(self) -> Mapping[str, Array]:
+        """Named arrays ``(1 or scenarios, voxels)`` on the device: alpha_x, beta_x, rbe and a user's own."""
+
+    @property
+    def target(self) -> Target:
+        """Where its arrays live."""
+
+    def forward(self, x: Array, images: Iterable[str] | None = None) -> dict[str, Array]:
+        """Return the images asked for (all when left out) at ``x (count,)``."""
+
+    def pullback(self, x: Array, cotangents: Mapping[str, Array]) -> Array:
+        """Return the gradient ``(count,)`` for cotangents on images; a missing image counts as zero."""
+
+    def restrict(self, voxels: Array) -> ForwardModel:
+        """Return the model of some voxels only, sorted flat indices into the grid."""
+
+    def with_voxel_parameters(self, **parameters: Array) -> ForwardModel:
+        """Return the model with more voxel parameters."""
+
+
+@dataclass(frozen=True)
+class Dij:
+    """Dose influence: images as linear maps of the weights, ``d = D w``, one operator per image and scenario.
+
+    Parameters
+    ----------
+    operators : mapping of str to tuple of LinearOperator
+        Per image one operator ``(voxels, weights)`` for each scenario, all on one device. Dose in Gy per fraction
+        and unit weight.
+    grid : Grid
+        The dose grid.
+    voxels : array of shape (n,)
+        Sorted flat indices of the rows into the grid.
+    scenarios : Scenarios
+        Names and probabilities, nominal first.
+    radiation : str
+        ``"photons"``, ``"protons"``, ``"helium"`` or ``"carbon"``.
+    variables : Variables
+        The weights.
+    voxel_parameters : mapping of str to array
+        Arrays ``(1 or scenarios, n)`` on the device.
+    beam_index : array of shape (weights,), optional
+        The number of the beam each weight belongs to.
+    machine : str, optional
+        Name of the machine it was calculated for.
+
+    >>> dij = Dij.from_matrices({"physical_dose": np.asarray([[1.0, 2.0]])}, Grid((1, 1, 1), (1, 1, 1), (0, 0, 0)))
+    >>> dij.forward(np.asarray([1.0, 1.0]))["physical_dose"].tolist()
+    [[3.0]]
+    """
+
+    operators: Mapping[str, tuple[LinearOperator, ...]]
+    grid: Grid
+    voxels: Any
+    scenarios: Scenarios
+    radiation: str
+    variables: Variables
+    voxel_parameters: Mapping[str, Array] = field(default_factory=dict)
+    beam_index: Any = None
+    machine: str | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "operators", MappingProxyType(dict(self.operators)))
+        object.__setattr__(self, "voxel_parameters", MappingProxyType(dict(self.voxel_parameters)))
+        object.__setattr__(self, "voxels", _sorted_voxels(self.voxels, self.grid))
+        if not self.operators:
+            raise InputError("a Dij needs at least one image, such as 'physical_dose'")
+        shape = (self.voxels.shape[0], self.variables.count)
+        for name, ops in self.operators.items():
+            if len(ops) != len(self.scenarios):
+                raise InputError(f"image {name!r} has {len(ops)} operators for {len(self.scenarios)} scenarios")
+            for op in ops:
+                if op.shape != shape:
+                    raise InputError(
+                        f"image {name!r} has a matrix of shape {op.shape}, expected {shape}: rows are the voxels of "
+                        "the model, columns its weights"
+                    )
+        for name, values in self.voxel_parameters.items():
+            _check_parameter(name, values, len(self.scenarios), shape[0])
+        if self.beam_index is not None and np.shape(self.beam_index) != (shape[1],):
+            raise InputError(f"beam_index must have shape ({shape[1]},), got {np.shape(self.beam_index)}")
+
+    @classmethod
+    def from_matrices(
+        cls,
+        matrices: Mapping[str, Any],
+        grid: Grid,
+        voxels: Any = None,
+        *,
+        radiation: str = "photons",
+        voxel_parameters: Mapping[str, Any] | None = None,
+        scenarios: Scenarios | None = None,
+        beam_index: Any = None,
+        machine: str | None = None,
+        device: str = "numpy",
+        dtype: str = "float32",
+    ) -> Dij:
+        """Return the Dij of imported matrices: SciPy sparse or dense, one per image, or a sequence of one per scenario.
+
+        Parameters
+        ----------
+        matrices : mapping of str to matrix
+            Image name to a matrix ``(len(voxels), weights)`` or a list of them, one per scenario.
+        grid : Grid
+            The dose grid.
+        voxels : array of shape (n,), optional
+            Flat grid indices of the rows; all voxels of the grid when left out.
+        voxel_parameters : mapping of str to array, optional
+            Values ``(n,)`` or ``(1 or scenarios, n)``; alpha_x, beta_x and rbe for biology.
+
+        Raises
+        ------
+        InputError
+            When shapes do not fit or values are not finite.
+        """
+        rows = np.arange(grid.size) if voxels is None else np.asarray(voxels)
+        cases = Scenarios.nominal() if scenarios is None else scenarios
+        place = arrays.target(device)
+        operators = {
+            name: tuple(SparseOperator.from_scipy(m, place, dtype) for m in _one_per_scenario(matrix))
+            for name, matrix in matrices.items()
+        }
+        count = next(iter(operators.values()))[0].shape[1] if operators else 0
+        parameters = {
+            name: place.asarray(np.atleast_2d(np.asarray(values)), dtype)
+            for name, values in (voxel_parameters or {}).items()
+        }
+        return cls(
+            operators, grid, rows, cases, radiation, Variables(count), parameters, beam_index=beam_index, machine=machine
+        )
+
+    @property
+    def images(self) -> tuple[str, ...]:
+        """Names of the images."""
+        return tuple(self.operators)
+
+    @property
+    def linear(self) -> bool:
+        """Always true: images are linear in the weights."""
+        return True
+
+    @property
+    def target(self) -> Target:
+        """Where the matrices live."""
+        return next(iter(self.operators.values()))[0].target
+
+    @property
+    def dtype(self) -> str:
+        """Name of the dtype of the matrices."""
+        return next(iter(self.operators.values()))[0].dtype
+
+    def forward(self, x: Array, images: Iterable[str] | None = None) -> dict[str, Array]:
+        """Return the images asked for, ``(scenarios, voxels)`` each, at weights ``x (count,)``."""
+        xp = self.target.xp
+        wanted = self.images if images is None else tuple(images)
+        return {name: xp.stack([op.apply(x) for op in self._operators_of(name)]) for name in wanted}
+
+    def pullback(self, x: Array, cotangents: Mapping[str, Array]) -> Array:
+        """Return ``sum of D' c`` over images and scenarios, ``(count,)``, in float64 where the device has it."""
+        place = self.target
+        wide = arrays.accumulator(x)
+        total = place.xp.zeros(self.variables.count, dtype=wide, device=place.device)
+        for name, cotangent in cotangents.items():
+            for scenario, op in enumerate(self._operators_of(name)):
+                total = total + place.xp.astype(op.adjoint(cotangent[scenario, :]), wide)
+        return total
+
+    def restrict(self, voxels: Array) -> Dij:
+        """Return the model of some voxels only: sorted flat indices into the grid, each one a row of this model."""
+        chosen = _sorted_voxels(voxels, self.grid)
+        rows = np.clip(np.searchsorted(self.voxels, chosen), 0, self.voxels.shape[0] - 1)
+        absent = chosen[self.voxels[rows] != chosen]
+        if absent.size:
+            raise InputError(f"{absent.size} of {chosen.size} voxels asked for are not rows of this model")
+        if chosen.shape == self.voxels.shape:
+            return self
+        index = self.target.asarray(rows, "int64")
+        return replace(
+            self,
+            operators={name: tuple(op.restrict(rows) for op in ops) for name, ops in self.operators.items()},
+            voxels=chosen,
+            voxel_parameters={
+                name: self.target.xp.take(values, index, axis=1) for name, values in self.voxel_parameters.items()
+            },
+        )
+
+    def with_voxel_parameters(self, **parameters: Array) -> Dij:
+        """Return the model with more voxel parameters, or other values of those it has.
+
+        Parameters
+        ----------
+        parameters : array of shape (n,) or (1 or scenarios, n), or a number
+            One value per voxel of the model, or one for all.
+        """
+        added = {}
+        for name, values in parameters.items():
+            host = np.atleast_2d(arrays.to_numpy(values)).astype(self.dtype)
+            if host.size == 1:
+                host = np.broadcast_to(host, (1, self.voxels.shape[0]))
+            _check_parameter(name, host, len(self.scenarios), self.voxels.shape[0])
+            added[name] = self.target.asarray(host, self.dtype)
+        return replace(self, voxel_parameters={**self.voxel_parameters, **added})
+
+    def beam_weights(self, x: Array, beam: int) -> Array:
+        """Return the weights with those of all other beams set to zero."""
+        if self.beam_index is None:
+            raise InputError("this Dij does not know which weight belongs to which beam; give it a beam_index")
+        index = np.asarray(self.beam_index)
+        if beam not in index:
+            raise InputError(f"there is no beam {beam}; beams are numbered 0..{int(index.max())}")
+        return x * arrays.like(index == beam, x)
+
+    def _operators_of(self, name: str) -> tuple[LinearOperator, ...]:
+        if name not in self.operators:
+            raise UnknownNameError("image", name, self.operators)
+        return self.operators[name]
+
+
+def _one_per_scenario(matrix: Any) -> Sequence[Any]:
+    return matrix if isinstance(matrix, list | tuple) else (matrix,)
+
+
+def _sorted_voxels(voxels: Any, grid: Grid) -> Any:
+    flat = np.asarray(voxels, dtype=np.int64)
+    if flat.ndim != 1 or flat.size == 0:
+        raise InputError(f"voxels must be a non-empty list of flat grid indices, got shape {flat.shape}")
+    if np.any(np.diff(flat) <= 0):
+        raise InputError("voxels must be sorted flat grid indices without repeats")
+    if flat[0] < 0 or flat[-1] >= grid.size:
+        raise InputError(f"voxels must lie in 0..{grid.size - 1}, got {flat[0]}..{flat[-1]}")
+    return flat
+
+
+def _check_parameter(name: str, values: Any, scenarios: int, voxels: int) -> None:
+    if values.ndim != 2 or values.shape[0] not in (1, scenarios) or values.shape[1] != voxels:
+        raise InputError(
+            f"voxel parameter {name!r} must have shape (1 or {scenarios}, {voxels}), got {tuple(values.shape)}"
+        )
