@@ -1,0 +1,22 @@
+"""Quantities: what goals, metrics and plans are written in, and how they are worked out from a model's images."""
+
+from radplan.quantities.base import QUANTITIES, Quantity, Voxel
+from radplan.quantities.dose import AlphaDose, PhysicalDose, SqrtBetaDose
+from radplan.quantities.effect import BED, EQD2, Effect, RBExDose
+from radplan.quantities.let import LET, LETDose, LETxDose
+
+__all__ = [
+    "BED",
+    "EQD2",
+    "LET",
+    "QUANTITIES",
+    "AlphaDose",
+    "Effect",
+    "LETDose",
+    "LETxDose",
+    "PhysicalDose",
+    "Quantity",
+    "RBExDose",
+    "SqrtBetaDose",
+    "Voxel",
+]

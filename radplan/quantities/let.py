@@ -1,0 +1,135 @@
+r"""Linear energy transfer: its product with dose, its dose average, and its share in a biological dose.
+
+Symbols: :math:`d` physical dose per fraction [Gy], :math:`L` dose-averaged LET [keV/um]. All values have the shape
+``(scenarios, voxels)``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from radplan.arrays import Array, namespace
+from radplan.errors import InputError
+from radplan.quantities.base import QUANTITIES, Quantity
+
+
+@QUANTITIES.register
+@dataclass(frozen=True)
+class LETDose(Quantity):
+    r"""LET times dose, :math:`L d = \sum_j L_j D_j w_j`, an image that only models of ions give; linear in the weights.
+
+    Source: Wilkens & Oelfke, Med. Phys. 30 (2003) 806.
+
+    >>> LETDose().forward(5.0)
+    5.0
+    """
+
+    name = "let_dose"
+    unit = "Gy keV/um"
+    needs = ("let_dose",)
+    additive = True
+
+    def forward(self, let_dose: Array) -> Array:
+        return let_dose
+
+    def vjp(self, cotangent: Array, let_dose: Array) -> tuple[Array, ...]:
+        return (cotangent,)
+
+
+@QUANTITIES.register
+@dataclass(frozen=True)
+class LET(Quantity):
+    r"""Dose-averaged LET, :math:`L = (L d) / \max(d, d_0)`.
+
+    The floor :math:`d_0` keeps the ratio and its derivative finite where there is no dose; metrics of LET leave out the
+    voxels below it. Fractions do not add up. Source: Wilkens & Oelfke, Med. Phys. 30 (2003) 806; the floor is ours.
+
+    Parameters
+    ----------
+    floor : float
+        Smallest dose per fraction that the ratio divides by [Gy], > 0. The default is 1 % of 2 Gy; 1 % of the
+        prescribed dose per fraction is a good choice.
+
+    Raises
+    ------
+    InputError
+        When the floor is not > 0.
+
+    >>> import numpy as np
+    >>> LET(floor=0.02).forward(np.asarray([2.0, 0.0]), np.asarray([5.0, 0.0])).tolist()
+    [2.5, 0.0]
+    """
+
+    floor: float = 0.02
+
+    name = "let"
+    unit = "keV/um"
+    needs = ("physical_dose", "let_dose")
+    additive = False
+
+    def __post_init__(self) -> None:
+        if not self.floor > 0.0:
+            raise InputError(f"the floor of let must be a dose per fraction > 0 Gy, got {self.floor}")
+
+    def forward(self, physical_dose: Array, let_dose: Array) -> Array:
+        return let_dose / self._divisor(physical_dose)
+
+    def vjp(self, cotangent: Array, physical_dose: Array, let_dose: Array) -> tuple[Array, ...]:
+        xp = namespace(physical_dose, let_dose)
+        divisor = self._divisor(physical_dose)
+        share = cotangent / divisor
+        slope = -share * let_dose / divisor
+        return xp.where(physical_dose > self.floor, slope, xp.zeros_like(slope)), share
+
+    def _divisor(self, physical_dose: Array) -> Array:
+        xp = namespace(physical_dose)
+        return xp.where(physical_dose > self.floor, physical_dose, xp.full_like(physical_dose, self.floor))
+
+    @classmethod
+    def examples(cls) -> list[LET]:
+        return [cls(), cls(floor=1.0)]
+
+
+@QUANTITIES.register
+@dataclass(frozen=True)
+class LETxDose(Quantity):
+    r"""The share of LET in a biological dose, :math:`c L d`: linear in the weights, so convex goals stay convex.
+
+    In :math:`d (1 + c L)`, a linear RBE that with the default is 1.1 at 2.5 keV/um, it is the second term, the dose
+    that LET adds; the total is the sum with `physical_dose`.
+    Source: Unkelbach et al., Int. J. Radiat. Oncol. Biol. Phys. 96 (2016) 1097.
+
+    Parameters
+    ----------
+    c : float
+        Weight of LET [um/keV], > 0.
+
+    Raises
+    ------
+    InputError
+        When c is not > 0.
+
+    >>> LETxDose(c=0.04).forward(5.0)  # 2 Gy at 2.5 keV/um
+    0.2
+    """
+
+    c: float = 0.04
+
+    name = "let_x_dose"
+    unit = "Gy"
+    needs = ("let_dose",)
+    additive = True
+
+    def __post_init__(self) -> None:
+        if not self.c > 0.0:
+            raise InputError(f"c of let_x_dose must be > 0 um/keV, got {self.c}")
+
+    def forward(self, let_dose: Array) -> Array:
+        return self.c * let_dose
+
+    def vjp(self, cotangent: Array, let_dose: Array) -> tuple[Array, ...]:
+        return (self.c * cotangent,)
+
+    @classmethod
+    def examples(cls) -> list[LETxDose]:
+        return [cls(), cls(c=0.1)]
