@@ -1,0 +1,23 @@
+"""Treatment machines: what an engine and a planner need to know about them."""
+
+from __future__ import annotations
+
+from radplan.machines.base import KernelBasis, PencilKernel, Reference
+from radplan.machines.files import MACHINES, library_machine, read_photon_machine, write_photon_machine
+from radplan.machines.low_rank import LowRankKernel
+from radplan.machines.photon import PhotonMachine
+from radplan.machines.ssd_table import ExponentialBasis, SSDTableKernel
+
+__all__ = [
+    "MACHINES",
+    "ExponentialBasis",
+    "KernelBasis",
+    "LowRankKernel",
+    "PencilKernel",
+    "PhotonMachine",
+    "Reference",
+    "SSDTableKernel",
+    "library_machine",
+    "read_photon_machine",
+    "write_photon_machine",
+]

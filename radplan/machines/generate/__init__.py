@@ -1,0 +1,1 @@
+"""Scripts that made the files in `library`; radplan itself never imports them."""
