@@ -1,0 +1,297 @@
+"""The patient: a CT, its structures, and the goals that travel with them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from radplan.errors import InputError, UnknownNameError
+from radplan.geometry.grid import Grid
+from radplan.patient.ct import CT, HU_TABLES, HUTable
+from radplan.patient.structures import (
+    Floats,
+    Membership,
+    Structure,
+    Structures,
+    Voxels,
+    after_overlap,
+    resample_weights,
+)
+
+logger = logging.getLogger(__name__)
+
+EXTERNAL_THRESHOLD = -400.0
+"""Hounsfield unit above which a voxel may be patient, when the outline has to be found."""
+
+GOAL_KEYS = ("structure", "objective", "parameters", "weight", "quantity")
+"""What a goal that travels with a patient may say."""
+
+
+@dataclass(frozen=True, eq=False)
+class Patient:
+    """A CT with structures, and what is asked of them.
+
+    Parameters
+    ----------
+    name : str
+        What the patient or phantom is called.
+    ct : CT
+        The images.
+    structures : Structures or iterable of Structure
+        Drawn on the CT's grid.
+    goals : sequence of dict
+        Goals as plain data, doses as course totals [Gy], one dict each: ``{"structure": "Core", "objective":
+        "squared_overdosing", "parameters": {"reference": 25.0}, "weight": 300.0, "quantity": "physical_dose"}``.
+    fractions : int, optional
+        Number of fractions the goals were written for.
+    hu_table : HUTable
+        From Hounsfield units to electron density relative to water.
+    prescription : float, optional
+        Course dose the targets shall have [Gy].
+    membership : {"volume", "nearest"}
+        How structures meet a dose grid: by exact shares of voxels, or by voxel centres as matRad does.
+
+    Raises
+    ------
+    InputError
+        When a structure lies on another grid than the CT, or a goal is no such dict.
+    UnknownNameError
+        When a goal names a structure that is not there.
+
+    >>> from radplan.patient.phantoms import phantom
+    >>> patient = phantom("box")
+    >>> patient.target_names, float(patient.density().max())
+    (('OuterTarget',), 1.0)
+    """
+
+    name: str
+    ct: CT
+    structures: Structures
+    goals: tuple[dict[str, Any], ...] = ()
+    fractions: int | None = None
+    hu_table: HUTable = field(default_factory=lambda: HU_TABLES["schneider"])
+    prescription: float | None = None
+    membership: Membership = "volume"
+
+    def __post_init__(self) -> None:
+        held = self.structures if isinstance(self.structures, Structures) else Structures(self.structures)
+        object.__setattr__(self, "structures", held)
+        for structure in held.values():
+            if structure.grid != self.ct.grid:
+                raise InputError(
+                    f"structure {structure.name!r} lies on another grid than the CT: "
+                    f"{structure.grid} and {self.ct.grid}"
+                )
+        outlines = [s.name for s in held.values() if s.role == "external"]
+        if len(outlines) > 1:
+            raise InputError(
+                f"a patient has one external contour, got {', '.join(outlines)}: give the others another role"
+            )
+        if self.fractions is not None and not (self.fractions >= 1 and float(self.fractions).is_integer()):
+            raise InputError(f"fractions must be a whole number >= 1, got {self.fractions}")
+        if self.membership not in get_args(Membership):
+            raise UnknownNameError("membership method", self.membership, get_args(Membership))
+        object.__setattr__(self, "goals", tuple(_checked_goal(goal, held) for goal in self.goals))
+
+    @property
+    def target_names(self) -> tuple[str, ...]:
+        """Names of the targets to aim at: those that carry goals, or every target when none does."""
+        targets = [s.name for s in self.structures.values() if s.role == "target"]
+        wanted = {goal["structure"] for goal in self.goals}
+        return tuple([name for name in targets if name in wanted] or targets)
+
+    @cached_property
+    def external(self) -> Structure:
+        """The patient's outline: the structure of that role, or one found by threshold, which is announced."""
+        for structure in self.structures.values():
+            if structure.role == "external":
+                return structure
+        found = find_external(self.ct)
+        logger.warning(
+            "patient %s has no external contour: taking the largest connected region above %g HU (%.0f cm3)",
+            self.name,
+            EXTERNAL_THRESHOLD,
+            found.volume / 1000,
+        )
+        return found
+
+    def density(self) -> npt.NDArray[np.float32]:
+        """Return electron density relative to water (nz, ny, nx) [1], 0 outside the external contour; read-only.
+
+        Raises
+        ------
+        InputError
+            When a voxel inside has a Hounsfield unit beyond the HU table; names the range and the voxel.
+        """
+        return self._density
+
+    @cached_property
+    def _density(self) -> npt.NDArray[np.float32]:
+        inside = self.external.mask().reshape(-1)
+        voxels = np.flatnonzero(inside)
+        hu = self.ct.hu.reshape(-1)[voxels]
+        bad = self.hu_table.first_outside(hu)
+        if bad is not None:
+            z, y, x = (int(i) for i in np.unravel_index(voxels[bad], self.ct.grid.shape))
+            raise InputError(
+                f"patient {self.name}: "
+                + self.hu_table.outside_message(float(hu[bad]), f"voxel [z, y, x] = [{z}, {y}, {x}]")
+            )
+        density = np.zeros(self.ct.grid.size, dtype=np.float32)
+        density[voxels] = self.hu_table.relative_density(hu)
+        density.flags.writeable = False
+        return density.reshape(self.ct.grid.shape)
+
+    def body_voxels(self, grid: Grid) -> Voxels:
+        """Return the body on a dose grid: the external contour grown by one voxel.
+
+        These are the voxels that hold some of the patient, or share a face with one whose centre lies in it, as sorted
+        flat indices (n,) into `grid`.
+        """
+        from scipy import ndimage
+
+        outline = self.external
+        centred = np.zeros(grid.size, dtype=bool)
+        centred[resample_weights(outline.grid, outline.voxels, outline.fraction, grid, "nearest")[0]] = True
+        body = ndimage.binary_dilation(centred.reshape(grid.shape)).reshape(-1)
+        body[resample_weights(outline.grid, outline.voxels, outline.fraction, grid, "volume")[0]] = True
+        if not body.any():
+            raise InputError(
+                f"the dose grid {grid} does not meet patient {self.name}: place it over the external contour"
+            )
+        return np.flatnonzero(body).astype(np.int64)
+
+    def structure_weights(
+        self,
+        name: str,
+        grid: Grid,
+        voxels: Voxels | None = None,
+        overlap_with: Sequence[str] | None = None,
+        method: Membership | None = None,
+    ) -> tuple[Voxels, Floats]:
+        """Return the voxels of `grid` that make up a structure and their weights, which sum to 1.
+
+        Parameters
+        ----------
+        name : str
+            The structure.
+        grid : Grid
+            The dose grid.
+        voxels : array of shape (m,), optional
+            Sorted flat indices to choose from, as a forward model has them; None allows all.
+        overlap_with : sequence of str, optional
+            Structures it contends with: it loses the voxels of those with higher priority. None: the whole structure.
+        method : {"volume", "nearest"}, optional
+            See `resample_weights`; None takes the patient's `membership`.
+
+        Returns
+        -------
+        voxels : array of shape (n,)
+            Sorted flat indices into `grid`.
+        weights : array of shape (n,)
+            Share of the structure's volume in each [1], > 0.
+
+        Raises
+        ------
+        InputError
+            When nothing of the structure is left: empty, lost to others by overlap, or outside the grid or `voxels`.
+        """
+        structure = self.structures[name] if name in self.structures or name != self.external.name else self.external
+        members: tuple[Voxels, Floats | None] = (structure.voxels, structure.fraction)
+        if structure.voxels.size == 0:
+            raise InputError(f"structure {name!r} of patient {self.name} is empty")
+        if overlap_with is not None:
+            members = after_overlap(self.structures, [name, *overlap_with])[name]
+            if members[0].size == 0:
+                raise InputError(
+                    f"structure {name!r} has no voxel left: all belong to structures of higher priority "
+                    f"among {list(overlap_with)}"
+                )
+        where, coverage = resample_weights(structure.grid, *members, grid, method or self.membership)
+        if voxels is not None:
+            place = np.minimum(np.searchsorted(voxels, where), max(len(voxels) - 1, 0))
+            held = np.asarray(voxels)[place] == where if len(voxels) else np.zeros(where.size, dtype=bool)
+            where, coverage = where[held], coverage[held]
+        total = float(coverage.sum())
+        if total <= 0:
+            raise InputError(
+                f"structure {name!r} of patient {self.name} has no voxel on the dose grid: enlarge or refine the grid"
+            )
+        self._announce_loss(name, members, total * grid.voxel_volume)
+        return where, coverage / total
+
+    def _announce_loss(self, name: str, members: tuple[Voxels, Floats | None], found: float) -> None:
+        count = members[0].size if members[1] is None else float(members[1].sum())
+        share = found / (count * self.ct.grid.voxel_volume)
+        if share < 0.95 and self.membership == "volume":
+            logger.warning("only %.1f %% of structure %s lies where dose is calculated", 100 * share, name)
+
+    def voxel_parameters(self, grid: Grid, voxels: npt.ArrayLike) -> dict[str, Floats]:
+        """Return ``alpha_x`` [1/Gy] and ``beta_x`` [1/Gy^2], each (1, n), at the voxels (n,) of a dose grid.
+
+        A voxel takes the values of the structure of highest priority at its centre (ignored structures left out, the
+        first named of equal priority), and those of the external contour where there is none.
+        """
+        outline = self.external
+        candidates = [outline, *(s for s in self.structures.values() if s.role != "ignored" and s is not outline)]
+        drawn = sorted(range(1, len(candidates)), key=lambda i: (-candidates[i].effective_priority, -i))
+        label = np.zeros(self.ct.grid.size, dtype=np.int32)
+        for i in drawn:
+            label[np.flatnonzero(candidates[i].mask())] = i
+        nearest = self.ct.grid.nearest(grid.points(voxels))
+        chosen = np.where(nearest >= 0, label[np.maximum(nearest, 0)], 0)
+        return {
+            "alpha_x": np.asarray([s.alpha_x for s in candidates], dtype=np.float64)[chosen][None, :],
+            "beta_x": np.asarray([s.beta_x for s in candidates], dtype=np.float64)[chosen][None, :],
+        }
+
+
+def find_external(ct: CT, threshold: float = EXTERNAL_THRESHOLD) -> Structure:
+    """Return the patient's outline: the largest connected region above `threshold` [HU], holes filled slice by slice.
+
+    Thin bridges (one voxel) to a couch are cut in each slice before the largest region is chosen.
+
+    Raises
+    ------
+    InputError
+        When no voxel lies above the threshold.
+    """
+    from scipy import ndimage
+
+    dense = ct.hu > threshold
+    if not dense.any():
+        raise InputError(
+            f"no voxel of the CT lies above {threshold:g} HU: no patient is found; are these Hounsfield units?"
+        )
+    in_slice = ndimage.generate_binary_structure(3, 1)
+    in_slice[0] = in_slice[2] = False
+    cut = ndimage.binary_opening(dense, in_slice)
+    labels, count = ndimage.label(cut if cut.any() else dense)
+    sizes = np.bincount(labels.reshape(-1), minlength=count + 1)
+    body = labels == int(np.argmax(sizes[1:])) + 1
+    body = ndimage.binary_dilation(body, in_slice, mask=dense)
+    for k in range(body.shape[0]):
+        body[k] = ndimage.binary_fill_holes(body[k])
+    return Structure.from_mask("external", ct.grid, body, role="external")
+
+
+def _checked_goal(goal: Mapping[str, Any], structures: Iterable[str]) -> dict[str, Any]:
+    for key in goal:
+        if key not in GOAL_KEYS:
+            raise UnknownNameError("key of a goal", str(key), GOAL_KEYS)
+    for key in ("structure", "objective"):
+        if key not in goal:
+            raise InputError(f"a goal needs a {key!r}, got {dict(goal)}")
+    names = list(structures)
+    if goal["structure"] not in names:
+        raise UnknownNameError("structure", str(goal["structure"]), names)
+    whole = {"parameters": {}, "weight": 1.0, "quantity": "physical_dose", **goal}
+    if not float(whole["weight"]) >= 0:
+        raise InputError(f"the goal on {goal['structure']!r} has weight {whole['weight']}; weights are >= 0")
+    return whole

@@ -1,0 +1,123 @@
+"""Phantoms built in code: what every installation can plan without a file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from radplan.errors import UnknownNameError
+from radplan.geometry.grid import Grid
+from radplan.patient.ct import CT
+from radplan.patient.patient import Patient
+from radplan.patient.structures import Structure, Structures
+
+_AIR = -1024.0
+_WATER = 0.0
+
+
+def tg119() -> Patient:
+    """Return the C-shape of AAPM TG-119 in water: a target wrapped around a core to be spared.
+
+    Core: cylinder of radius 10 mm, 100 mm long, on the axis through the origin. OuterTarget: 15 to 37 mm from the
+    axis, 80 mm long, cut off 8 mm posterior of the axis (171 cm3 as drawn, 168 cm3 in voxels). BODY: water, 300 x
+    153 mm with corners rounded by 25 mm, 300 mm long, as the outline of matRad's scan of it. Voxels of 3 x 3 x 2.5 mm
+    belong by their centres. Goals, 30 fractions and 50 Gy are matRad's.
+    Source: Ezzell et al., Med. Phys. 36 (2009) 5359; goals: matRad, TG119 phantom (BSD-3).
+
+    >>> patient = tg119()
+    >>> round(patient.structures["OuterTarget"].volume / 1000)
+    168
+    """
+    grid = _centred_grid(counts=(118, 69, 128), spacing=(3.0, 3.0, 2.5))
+    x, y, z = _coordinates(grid)
+    radius = np.hypot(x, y)
+    beyond = np.hypot(np.maximum(np.abs(x) - 125.0, 0.0), np.maximum(np.abs(y) - 51.5, 0.0))
+    body = (beyond <= 25.0) & (np.abs(z) <= 150.0)
+    core = (radius <= 10.0) & (np.abs(z) <= 50.0)
+    target = (radius >= 15.0) & (radius <= 37.0) & (y < 8.0) & (np.abs(z) <= 40.0)
+    structures = Structures(
+        [
+            Structure.from_mask("Core", grid, core, role="oar", priority=2, color=(0.13, 0.55, 0.13)),
+            Structure.from_mask("OuterTarget", grid, target, role="target", priority=1, color=(0.84, 0.15, 0.16)),
+            Structure.from_mask("BODY", grid, body, role="external", priority=3, color=(0.30, 0.45, 0.69)),
+        ]
+    )
+    goals = (
+        _goal("Core", "squared_overdosing", 25.0, 300.0),
+        _goal("OuterTarget", "squared_deviation", 50.0, 1000.0),
+        _goal("BODY", "squared_overdosing", 30.0, 100.0),
+    )
+    ct = CT(grid, np.where(body, _WATER, _AIR))
+    return Patient("tg119", ct, structures, goals, fractions=30, prescription=50.0)
+
+
+def box() -> Patient:
+    """Return a cube of water, 153 mm wide, with a cubic target of 63 mm at its centre.
+
+    A smaller sister of matRad's BOXPHANTOM with its target, its goals and 30 fractions; 3 mm voxels, the centre of
+    both cubes in the origin. Source of the goals: matRad, BOXPHANTOM (BSD-3).
+
+    >>> box().structures["OuterTarget"].voxels.size
+    9261
+    """
+    grid = _centred_grid(counts=(61, 61, 61), spacing=(3.0, 3.0, 3.0))
+    x, y, z = _coordinates(grid)
+    farthest = np.maximum(np.maximum(np.abs(x), np.abs(y)), np.abs(z))
+    body = farthest <= 76.5
+    structures = Structures(
+        [
+            Structure.from_mask("BODY", grid, body, role="external", priority=2, color=(0.30, 0.45, 0.69)),
+            Structure.from_mask(
+                "OuterTarget", grid, farthest <= 31.5, role="target", priority=1, color=(0.84, 0.15, 0.16)
+            ),
+        ]
+    )
+    goals = (
+        _goal("BODY", "squared_overdosing", 5.0, 100.0),
+        _goal("OuterTarget", "squared_deviation", 60.0, 800.0),
+    )
+    ct = CT(grid, np.where(body, _WATER, _AIR))
+    return Patient("box", ct, structures, goals, fractions=30, prescription=60.0)
+
+
+PHANTOMS: dict[str, Callable[[], Patient]] = {"tg119": tg119, "box": box}
+"""The built-in phantoms: name -> function without arguments that builds the patient."""
+
+
+def phantom(name: str) -> Patient:
+    """Return the built-in phantom of that name.
+
+    Raises
+    ------
+    UnknownNameError
+        When there is none of that name; offers the nearest.
+
+    >>> phantom("box").name
+    'box'
+    """
+    if name not in PHANTOMS:
+        raise UnknownNameError("phantom", name, PHANTOMS)
+    return PHANTOMS[name]()
+
+
+def _centred_grid(counts: tuple[int, int, int], spacing: tuple[float, float, float]) -> Grid:
+    """Return the grid of `counts` (x, y, z) voxels whose middle is the origin."""
+    origin = [-0.5 * (n - 1) * s for n, s in zip(counts, spacing, strict=True)]
+    return Grid((counts[2], counts[1], counts[0]), spacing, (origin[0], origin[1], origin[2]))
+
+
+def _coordinates(grid: Grid) -> tuple[Any, Any, Any]:
+    x, y, z = grid.axes
+    return x[None, None, :], y[None, :, None], z[:, None, None]
+
+
+def _goal(structure: str, objective: str, reference: float, weight: float) -> dict[str, Any]:
+    return {
+        "structure": structure,
+        "objective": objective,
+        "parameters": {"reference": reference},
+        "weight": weight,
+        "quantity": "physical_dose",
+    }
