@@ -1,0 +1,1 @@
+"""Optimisation: objectives, goals, the problem they make, and solvers."""
