@@ -179,7 +179,7 @@ def read_plan_file(path: str | Path) -> PlanSpec:
     Parameters
     ----------
     path : path-like
-        ``.json`` is read as JSON, anything else as YAML.
+        ``.json`` is read as JSON, anything else as YAML. The ``plan.json`` of a saved plan is one too.
 
     Raises
     ------
@@ -206,6 +206,8 @@ def read_plan_file(path: str | Path) -> PlanSpec:
         raise FileError(path, f"is empty; the least a plan file can say is\n{EXAMPLE}")
     if not isinstance(data, dict):
         raise FileError(path, f"holds a {type(data).__name__}, expected keys and values such as\n{EXAMPLE}")
+    if "spec" in data and "provenance" in data:
+        data = data["spec"]  # a plan.json as `save_plan` writes it
     try:
         return PlanSpec.model_validate(data)
     except ValidationError as error:

@@ -1,0 +1,479 @@
+"""The plan: variables, the model they drive, and everything a physicist reads off them as course totals."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from radplan.analysis.dvh import DVH, common_levels, cumulative_dvh
+from radplan.analysis.metrics import is_level, metric, paddick_index, volume_at_dose
+from radplan.analysis.scaling import find_factor
+from radplan.arrays import Array, accumulator, like, to_numpy
+from radplan.beams.beam import Beams
+from radplan.errors import CalculationError, InputError
+from radplan.influence import Dij, ForwardModel
+from radplan.optim.constraints import Constraint
+from radplan.optim.goals import Goal
+from radplan.optim.problem import Problem
+from radplan.optim.solvers.base import SOLVERS, Solution, Solver
+from radplan.patient.patient import Patient
+from radplan.quantities.base import QUANTITIES, Quantity
+from radplan.quantities.let import LET
+from radplan.quantities.resolver import QuantityResolver
+
+Floats = NDArray[np.float64]
+
+TARGET_METRICS = ("Dmean", "Dmin", "Dmax", "D98", "D95", "D50", "D10", "D2", "HI")
+ORGAN_METRICS = ("Dmean", "Dmax", "D50", "D10", "D2", "D0.1cc")
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """A plan: what is delivered, and what it gives; immutable. Values are course totals on the whole dose grid.
+
+    Structures are seen whole, without overlap; the first scenario is the one reported. A quantity is asked for by
+    name, or as an instance when its options are not the default ones; a name means the instance of the goals when
+    they hold exactly one of that name.
+
+    Parameters
+    ----------
+    x : array of shape (count,)
+        Variables of the model; kept on the host in float64, read-only.
+    model : ForwardModel
+        The unrestricted model.
+    patient : Patient
+        Whose structures are judged.
+    fractions : int
+        Number of fractions, >= 1.
+    goals : tuple of Goal
+        What it was optimised for.
+    constraints : tuple of Constraint
+        What it had to keep.
+    solution : Solution, optional
+        How the solver ended.
+    given_beams : Beams, optional
+        Beams to show where the model does not know its own.
+    normalization : str, optional
+        What it was scaled to, in words.
+
+    Raises
+    ------
+    InputError
+        The number of variables is wrong, or one is NaN, infinite or out of bounds (a negative weight).
+
+    >>> import numpy as np
+    >>> from radplan import Dij, load_patient
+    >>> patient = load_patient("box")
+    >>> dij = Dij.from_matrices({"physical_dose": np.full((patient.ct.grid.size, 1), 0.5)}, patient.ct.grid)
+    >>> plan = evaluate(dij, [2.0], patient, fractions=30)
+    >>> float(plan["physical_dose"].max())
+    30.0
+    """
+
+    x: Floats
+    model: ForwardModel
+    patient: Patient
+    fractions: int
+    goals: tuple[Goal, ...] = ()
+    constraints: tuple[Constraint, ...] = ()
+    solution: Solution | None = None
+    given_beams: Beams | None = None
+    normalization: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.fractions < 1 or int(self.fractions) != self.fractions:
+            raise InputError(f"fractions must be a whole number >= 1, got {self.fractions!r}")
+        object.__setattr__(self, "x", checked_variables(self.x, self.model))
+        object.__setattr__(self, "fractions", int(self.fractions))
+
+    @property
+    def beams(self) -> Beams | None:
+        """The beams, where they are known."""
+        return self.given_beams
+
+    @property
+    def isocenter(self) -> Floats:
+        """World position (x, y, z) [mm]: of the first beam, else the middle of the targets, else of the body."""
+        if self.beams is not None:
+            return np.asarray(self.beams[0].isocenter, dtype=np.float64)
+        names = self.patient.target_names
+        parts = [self.patient.structures[name] for name in names] or [self.patient.external]
+        return np.concatenate([part.grid.points(part.voxels) for part in parts]).mean(axis=0)
+
+    def __getitem__(self, quantity: str | Quantity) -> NDArray[Any]:
+        """Return the course total of a quantity on the dose grid, (nz, ny, nx); 0 where nothing is calculated."""
+        return self._cube(self._voxel_values(quantity))
+
+    def per_beam(self, quantity: str | Quantity = "physical_dose") -> tuple[NDArray[Any], ...]:
+        """Return the course total that each beam gives alone, one cube (nz, ny, nx) per beam.
+
+        The sum over beams is the total for quantities that are linear in the weights, not for the others.
+
+        Raises
+        ------
+        InputError
+            The model does not know which variable belongs to which beam.
+        """
+        if not isinstance(self.model, Dij) or self.model.beam_index is None:
+            raise InputError("cubes per beam need a Dij with a beam_index: give one to Dij.from_matrices")
+        index = np.asarray(self.model.beam_index)
+        x = [np.where(index == beam, self.x, 0.0) for beam in range(int(index.max()) + 1)]
+        return tuple(self._cube(self._evaluated(self.model, part, self.quantity(quantity))) for part in x)
+
+    def quantity(self, quantity: str | Quantity) -> Quantity | type[Quantity]:
+        """Return what a name stands for in this plan: an instance of the goals, or the registered class."""
+        if isinstance(quantity, Quantity):
+            return quantity
+        held: list[Quantity] = []
+        for goal in (*self.goals, *self.constraints):
+            entry = goal.quantity
+            if isinstance(entry, Quantity) and entry.name == quantity and not any(entry is h for h in held):
+                held.append(entry)
+        if len(held) > 1:
+            raise InputError(f"the goals hold {len(held)} instances of {quantity!r}; ask for one of them, not for the name")
+        return held[0] if held else QUANTITIES.get(quantity)
+
+    def is_additive(self, quantity: str | Quantity) -> bool:
+        """Whether fractions add up in it."""
+        return self.quantity(quantity).additive
+
+    def is_dose(self, quantity: str | Quantity) -> bool:
+        """Whether it can be compared with a prescription: additive and in Gy."""
+        return self.is_additive(quantity) and self.unit(quantity) in ("Gy", "Gy(RBE)")
+
+    def unit(self, quantity: str | Quantity) -> str:
+        """Return the unit of its values."""
+        return self.quantity(quantity).unit
+
+    def structure_values(self, quantity: str | Quantity, structure: str) -> tuple[Floats, Floats]:
+        """Return course totals and weights, (m,) each, of the voxels of a whole structure.
+
+        Of a quantity that does not add up (LET), voxels below the dose it is defined from are left out.
+
+        >>> plan.structure_values("physical_dose", "PTV")  # doctest: +SKIP
+        """
+        grid = self.model.grid
+        voxels, weights = self.patient.structure_weights(structure, grid)
+        values = self[quantity].ravel()[voxels].astype(np.float64)
+        if not self.is_additive(quantity):
+            kind = self.quantity(quantity)
+            floor = kind.floor if isinstance(kind, LET) else LET().floor
+            defined = self["physical_dose"].ravel()[voxels] >= floor * self.fractions
+            values, weights = values[defined], np.asarray(weights)[defined]
+        return values, np.asarray(weights, dtype=np.float64)
+
+    def metrics(
+        self,
+        quantity: str | Quantity = "physical_dose",
+        structures: Sequence[str] | None = None,
+        names: Sequence[str] | None = None,
+    ) -> dict[str, dict[str, float]]:
+        """Return structure -> metric -> value.
+
+        Parameters
+        ----------
+        quantity : str or Quantity
+            What is judged.
+        structures : sequence of str, optional
+            Which; all that have voxels on the dose grid and are not ignored otherwise.
+        names : sequence of str, optional
+            Metrics as `radplan.analysis.metrics.metric` reads them; a usual choice for targets and organs otherwise,
+            where targets of a patient with a prescription also get coverage and the Paddick index.
+
+        >>> plan.metrics(structures=["PTV"], names=["D95"])  # doctest: +SKIP
+        {'PTV': {'D95': 50.0}}
+        """
+        table: dict[str, dict[str, float]] = {}
+        for name in self._judged(structures):
+            values, weights = self.structure_values(quantity, name)
+            if values.size == 0:
+                continue
+            structure = self.patient.structures[name]
+            usual = TARGET_METRICS if structure.role == "target" else ORGAN_METRICS
+            volume = structure.volume / 1000.0
+            table[name] = {m: metric(m, values, weights, volume) for m in (usual if names is None else names)}
+            level = self.patient.prescription
+            if names is None and structure.role == "target" and level is not None and self.is_dose(quantity):
+                table[name] |= self._coverage(quantity, values, weights, volume, level)
+        return table
+
+    def dvh(self, quantity: str | Quantity = "physical_dose", structures: Sequence[str] | None = None) -> dict[str, DVH]:
+        """Return the cumulative DVH of each structure, all read at the same levels.
+
+        >>> plan.dvh()["PTV"].percent[0]  # doctest: +SKIP
+        100.0
+        """
+        values = {name: self.structure_values(quantity, name) for name in self._judged(structures)}
+        values = {name: pair for name, pair in values.items() if pair[0].size}
+        if not values:
+            raise InputError(f"no structure of {self.patient.name!r} has voxels to draw a DVH from")
+        levels = common_levels({name: pair[0] for name, pair in values.items()})
+        kind = self.quantity(quantity)
+        return {
+            name: DVH(
+                structure=name,
+                quantity=kind.name,
+                unit=kind.unit,
+                levels=levels,
+                percent=cumulative_dvh(*pair, levels),
+                volume=self.patient.structures[name].volume / 1000.0,
+            )
+            for name, pair in values.items()
+        }
+
+    def scaled(self, structure: str, quantity: str | Quantity = "physical_dose", **level: float) -> Plan:
+        """Return the plan with all variables multiplied so that one metric of a structure takes a level.
+
+        Parameters
+        ----------
+        structure : str
+            Where.
+        quantity : str or Quantity
+            What is judged. For images of a linear model one division does it; for others (RBE-weighted dose) the
+            factor is searched for, to 1e-6.
+        **level : float
+            Exactly one metric in the quantity's unit, as in ``D95=50.0``, ``Dmean=60.0``, ``D0_1cc=45.0``.
+
+        Raises
+        ------
+        InputError
+            Not one metric, a share of volume (V20Gy, HI), a level that is not positive, or a model that is not linear.
+        CalculationError
+            The metric is zero, or the scaled variables would leave their bounds.
+
+        >>> plan.scaled("PTV", D95=50.0).metrics()["PTV"]["D95"]  # doctest: +SKIP
+        50.0
+        """
+        name, wanted = self._one_level(level)
+        now = self._at(structure, quantity, name, 1.0)
+        if not now > 0:
+            raise CalculationError(f"{name} of {structure!r} is {now:g}: no factor brings it to {wanted:g}")
+        kind = self.quantity(quantity)
+        if kind.name in self.model.images and kind.additive:
+            factor = wanted / now
+        else:
+            factor = find_factor(lambda f: self._at(structure, quantity, name, f), wanted, now, f"{name} of {structure!r}")
+        x = self.x * factor
+        lower, upper = _bounds(self.model)
+        if np.any(x > upper) or np.any(x < lower):
+            raise CalculationError(
+                f"scaling by {factor:.4g} to bring {name} of {structure!r} to {wanted:g} takes variables out of their "
+                "bounds; optimise again with a higher reference"
+            )
+        text = f"{structure} {name.replace('_', '.')} = {wanted:g} {kind.unit}"
+        return replace(self, x=x, normalization=text)
+
+    def title(self, quantity: str | Quantity) -> str:
+        """Return a quantity's name as words for axes and tables.
+
+        >>> plan.title("physical_dose")  # doctest: +SKIP
+        'Physical dose'
+        """
+        words = self.quantity(quantity).name.replace("_", " ")
+        return words if words.isupper() else words[0].upper() + words[1:]
+
+    def caption(self) -> str:
+        """Return one line that says what plan this is: case, machine, beams, fractions, normalisation."""
+        machine = self.model.machine if isinstance(self.model, Dij) else None
+        parts = [self.patient.name, machine or self.model.radiation]
+        if self.beams is not None:
+            parts.append(f"{len(self.beams)} beam{'s' if len(self.beams) > 1 else ''}")
+        parts.append(f"{self.fractions} fraction{'s' if self.fractions > 1 else ''}")
+        parts.append(self.normalization or "as optimised")
+        return " · ".join(parts)
+
+    @cached_property
+    def _values(self) -> dict[Any, Floats]:
+        """Course totals on the model's voxels, kept per quantity for as long as the plan lives."""
+        return {}
+
+    def _voxel_values(self, quantity: str | Quantity) -> Floats:
+        kind = self.quantity(quantity)
+        key: Any = kind if isinstance(kind, type) else (type(kind), id(kind))
+        if key not in self._values:
+            self._values[key] = self._evaluated(self.model, self.x, kind)
+        return self._values[key]
+
+    def _evaluated(self, model: ForwardModel, x: Floats, kind: Quantity | type[Quantity]) -> Floats:
+        """Course totals (n,) of a quantity on a model's voxels in the first scenario."""
+        wanted: Any = kind.name if isinstance(kind, type) else kind
+        evaluation = QuantityResolver(model).evaluate(_on_device(x, model), [wanted])
+        values: Floats = to_numpy(evaluation[kind.name])[0]
+        return values * self.fractions if kind.additive else values
+
+    def _cube(self, values: Floats) -> NDArray[Any]:
+        cube = np.zeros(self.model.grid.size, dtype=values.dtype)
+        cube[np.asarray(self.model.voxels)] = values
+        return cube.reshape(self.model.grid.shape)
+
+    def _at(self, structure: str, quantity: str | Quantity, name: str, factor: float) -> float:
+        """One metric of a structure with all variables multiplied by a factor."""
+        if factor == 1.0:
+            values, weights = self.structure_values(quantity, structure)
+        else:
+            values, weights = replace(self, x=self.x * factor).structure_values(quantity, structure)
+        return metric(name, values, weights, self.patient.structures[structure].volume / 1000.0)
+
+    def _one_level(self, level: Mapping[str, float]) -> tuple[str, float]:
+        if len(level) != 1:
+            raise InputError(f"scale to exactly one metric, as in scaled('PTV', D95=50.0); got {sorted(level)}")
+        ((name, wanted),) = level.items()
+        if not is_level(name):
+            raise InputError(f"{name} does not grow with the dose; scale to one in its unit, such as D95 or Dmean")
+        if not (np.isfinite(wanted) and wanted > 0):
+            raise InputError(f"the level of {name} must be positive and finite, got {wanted!r}")
+        if not self.model.linear:
+            raise InputError("only a plan of a linear model can be scaled; scale the monitor units of this one instead")
+        return name, float(wanted)
+
+    def _judged(self, structures: Sequence[str] | None) -> list[str]:
+        """Names asked for, checked; or all that are not ignored and meet the dose grid."""
+        if structures is not None:
+            return [self.patient.structures[name].name for name in structures]
+        known = self.patient.structures.values()
+        return [s.name for s in known if s.role != "ignored" and s.voxels.size]
+
+    def _coverage(
+        self, quantity: str | Quantity, values: Floats, weights: Floats, volume: float, level: float
+    ) -> dict[str, float]:
+        """Share of a target that gets the prescription [%], and how tightly the isodose fits it."""
+        covered = volume_at_dose(values, weights, level)
+        isodose = np.count_nonzero(self._voxel_values(quantity) >= level) * self.model.grid.voxel_volume / 1000.0
+        return {"Vp": covered, "CI": paddick_index(volume, isodose, covered / 100.0 * volume)}
+
+
+def optimize(
+    model: ForwardModel,
+    goals: Sequence[Goal],
+    patient: Patient,
+    fractions: int = 30,
+    solver: Solver | str | None = None,
+    constraints: Sequence[Constraint] = (),
+    robust: str | None = None,
+    start: Plan | ArrayLike | None = None,
+    progress: Callable[..., Any] | None = None,
+    beams: Beams | None = None,
+) -> Plan:
+    """Return the plan that serves the goals best.
+
+    Parameters
+    ----------
+    model : ForwardModel
+        What gives dose, such as a `Dij`.
+    goals : sequence of Goal
+        At least one; levels are course totals.
+    patient : Patient
+        Whose structures the goals name.
+    fractions : int
+        Number of fractions.
+    solver : Solver or str, optional
+        A solver, or its name for default options; the projected L-BFGS otherwise.
+    constraints : sequence of Constraint
+        What must hold.
+    robust : "composite", optional
+        Optimise the worst scenario of the sum of all goals.
+    start : Plan or array of shape (count,), optional
+        Where to begin: an earlier plan of the same variables, or variables.
+    progress : callable, optional
+        Called by the solver at each iteration. A KeyboardInterrupt ends the search with the best so far.
+    beams : Beams, optional
+        The beams of the model, for figures, where it does not know them itself.
+
+    Raises
+    ------
+    InputError
+        A goal, the start or a name does not fit.
+
+    >>> optimize(dij, goals, patient, fractions=30)  # doctest: +SKIP
+    """
+    chosen: Solver | None = SOLVERS.get(solver)() if isinstance(solver, str) else solver
+    problem = Problem(model, goals, patient, fractions, constraints=constraints, robust=robust)
+    x0 = None if start is None else checked_variables(start.x if isinstance(start, Plan) else start, model)
+    solution = (chosen or SOLVERS.get("lbfgs")()).solve(problem, x0=x0, callback=progress)
+    return Plan(
+        x=to_numpy(solution.x),
+        model=model,
+        patient=patient,
+        fractions=fractions,
+        goals=tuple(goals),
+        constraints=tuple(constraints),
+        solution=solution,
+        given_beams=beams,
+    )
+
+
+def evaluate(
+    model: ForwardModel, x: ArrayLike, patient: Patient, fractions: int = 30, beams: Beams | None = None
+) -> Plan:
+    """Return the plan of given variables: the forward dose, nothing optimised.
+
+    Parameters
+    ----------
+    model : ForwardModel
+        What gives dose.
+    x : array of shape (count,)
+        Its variables.
+    patient : Patient
+        Whose structures are judged.
+    fractions : int
+        Number of fractions.
+    beams : Beams, optional
+        The beams of the model, for figures, where it does not know them itself.
+
+    Raises
+    ------
+    InputError
+        The number of variables is wrong, or one is NaN, infinite or out of bounds.
+
+    >>> evaluate(dij, plan.x, patient, fractions=30)  # doctest: +SKIP
+    """
+    return Plan(x=np.asarray(to_numpy(x), dtype=np.float64), model=model, patient=patient, fractions=fractions, given_beams=beams)
+
+
+def checked_variables(x: Array, model: ForwardModel) -> Floats:
+    """Return variables as a read-only float64 host array, refused unless they fit the model.
+
+    Raises
+    ------
+    InputError
+        Their number is wrong, or one is NaN, infinite or out of the model's bounds.
+
+    >>> checked_variables([-1.0], dij)  # doctest: +SKIP
+    Traceback (most recent call last):
+    radplan.errors.InputError: variable 0 is -1, below its lower bound 0 ...
+    """
+    values = np.array(to_numpy(x), dtype=np.float64)
+    count = model.variables.count
+    if values.shape != (count,):
+        raise InputError(f"the model has {count} variables, got an array of shape {values.shape}")
+    if not np.all(np.isfinite(values)):
+        raise InputError(f"{np.count_nonzero(~np.isfinite(values))} of {count} variables are NaN or infinite")
+    lower, upper = _bounds(model)
+    low, high = values < lower, values > upper
+    if low.any():
+        k = int(np.argmax(low))
+        raise InputError(f"{low.sum()} of {count} variables lie below their bound: variable {k} is {values[k]:g} < {lower[k]:g}")
+    if high.any():
+        k = int(np.argmax(high))
+        raise InputError(f"{high.sum()} of {count} variables lie above their bound: variable {k} is {values[k]:g} > {upper[k]:g}")
+    values.flags.writeable = False
+    return values
+
+
+def _bounds(model: ForwardModel) -> tuple[Floats, Floats]:
+    """Lower and upper bounds as host arrays (count,)."""
+    count = model.variables.count
+    lower = np.broadcast_to(np.asarray(to_numpy(model.variables.lower), dtype=np.float64), (count,))
+    upper = np.broadcast_to(np.asarray(to_numpy(model.variables.upper), dtype=np.float64), (count,))
+    return lower, upper
+
+
+def _on_device(x: Floats, model: ForwardModel) -> Array:
+    """Variables beside the model's arrays, in float64 where the device has it."""
+    beside = model.target.asarray(np.zeros(1), "float32")
+    return like(x, beside, dtype=accumulator(beside))

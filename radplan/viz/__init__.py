@@ -1,0 +1,58 @@
+"""Figures of a plan, drawn off screen; the only place that knows matplotlib."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from radplan.errors import InputError
+
+if TYPE_CHECKING:
+    from radplan.plan import Plan
+
+
+def figures_available() -> bool:
+    """Whether matplotlib is installed, so that figures can be drawn.
+
+    >>> figures_available() in (True, False)
+    True
+    """
+    return find_spec("matplotlib") is not None
+
+
+def save_figures(plan: Plan, folder: str | Path, quantity: str = "physical_dose") -> tuple[Path, ...]:
+    """Draw ``dvh.png`` and ``slices.png`` of a plan into a folder, made if need be; a file appears only when whole.
+
+    Parameters
+    ----------
+    plan : Plan
+        What to draw.
+    folder : path-like
+        Where the figures go.
+    quantity : str
+        What they show.
+
+    Returns
+    -------
+    tuple of Path
+        The files, in that order.
+
+    Raises
+    ------
+    InputError
+        matplotlib is not installed.
+
+    >>> save_figures(plan, "out")  # doctest: +SKIP
+    (PosixPath('out/dvh.png'), PosixPath('out/slices.png'))
+    """
+    if not figures_available():
+        raise InputError("figures need matplotlib, which is not installed: pip install 'radplan[viz]'")
+    from radplan.io.save import staged
+    from radplan.viz.dvh import draw_dvh
+    from radplan.viz.slices import draw_slices
+
+    with staged(folder) as partial:
+        draw_dvh(plan, quantity).savefig(partial / "dvh.png", dpi=150)
+        draw_slices(plan, quantity).savefig(partial / "slices.png", dpi=150)
+    return Path(folder, "dvh.png"), Path(folder, "slices.png")

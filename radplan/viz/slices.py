@@ -1,0 +1,221 @@
+"""CT, contours and dose in three planes through the isocentre, as a figure.
+
+Every plane is drawn in world millimetres the way it is read in the clinic: axial seen from the feet (the patient's
+right on the viewer's left), coronal seen from the front, sagittal seen from the patient's left (anterior on the left).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patheffects import withStroke
+from numpy.typing import NDArray
+from scipy.ndimage import map_coordinates
+
+from radplan.plan import Plan
+from radplan.viz.palette import structure_colors
+
+Floats = NDArray[np.float64]
+
+ISODOSES = {20.0: "#3949ab", 50.0: "#00acc1", 80.0: "#43a047", 95.0: "#fdd835", 107.0: "#d81b60"}
+_WASH_FROM = 10.0
+_WINDOW = (-360.0, 440.0)
+_MARGIN = 18.0
+_ARROW = (10.0, 34.0)
+
+
+@dataclass(frozen=True)
+class Plane:
+    """A plane of the patient: which world axis is fixed, which run across and up, and what their ends are called.
+
+    `across` and `up` are 0 for x, 1 for y, 2 for z; `flip` says that the second grows downwards on the page.
+
+    >>> AXIAL.ends
+    ('R', 'L', 'A', 'P')
+    """
+
+    name: str
+    fixed: int
+    across: int
+    up: int
+    flip: bool
+    ends: tuple[str, str, str, str]
+
+
+AXIAL = Plane("axial", 2, 0, 1, True, ("R", "L", "A", "P"))
+CORONAL = Plane("coronal", 1, 0, 2, False, ("R", "L", "S", "I"))
+SAGITTAL = Plane("sagittal", 0, 1, 2, False, ("A", "P", "S", "I"))
+
+
+def draw_slices(plan: Plan, quantity: str = "physical_dose") -> Figure:
+    """Three orthogonal planes through the isocentre: CT in grey, contours, colour wash and isodoses, beam directions.
+
+    Isodoses are percentages of the prescription; of the maximum, and labelled so, when the patient has none.
+
+    Parameters
+    ----------
+    plan : Plan
+        What to draw.
+    quantity : str
+        What the colours show.
+
+    >>> draw_slices(plan).savefig("slices.png")  # doctest: +SKIP
+    """
+    cube = plan[quantity]
+    prescription = plan.patient.prescription if plan.is_dose(quantity) else None
+    reference = prescription if prescription is not None else max(float(cube.max()), 1e-12)
+    scene = _Scene(plan, cube, reference)
+    figure = Figure(figsize=(15.0, 8.2), layout="constrained")
+    FigureCanvasAgg(figure)
+    parts = figure.add_gridspec(2, 3, width_ratios=(2.05, 1.25, 0.55))
+    for where, plane in ((parts[:, 0], AXIAL), (parts[0, 1], CORONAL), (parts[1, 1], SAGITTAL)):
+        wash = scene.draw(figure.add_subplot(where), plane)
+    side = figure.add_subplot(parts[:, 2])
+    side.axis("off")
+    bar = figure.colorbar(wash, ax=side, location="left", fraction=0.16, shrink=0.55, anchor=(0.0, 0.0))
+    bar.set_label(f"{plan.title(quantity)} of the course [{plan.unit(quantity)}]")
+    word = "prescription" if prescription is not None else "maximum"
+    side.legend(handles=scene.legend(word), loc="upper left", frameon=False, fontsize=9)
+    figure.suptitle(plan.caption(), fontsize=11)
+    return figure
+
+
+class _Scene:
+    """What the three planes share: volumes, isocentre, view limits, colours."""
+
+    def __init__(self, plan: Plan, cube: Any, reference: float) -> None:
+        self.plan = plan
+        self.cube = np.asarray(cube, dtype=np.float64)
+        self.reference = reference
+        self.unit = plan.unit("physical_dose")
+        self.center = plan.isocenter
+        self.ct = plan.patient.ct
+        self.axes = self.ct.grid.axes
+        self.colors = structure_colors(plan.patient.structures)
+        self.shown = [s for s in plan.patient.structures.values() if s.role != "ignored"]
+        body = plan.patient.external.mask()
+        self.body = body
+        self.low, self.high = _extent(body, self.axes)
+        self.norm = Normalize(0.0, max(1.10 * reference, float(self.cube.max())))
+
+    def draw(self, axes: Axes, plane: Plane) -> Any:
+        """One plane; returns the colour wash for the colour bar."""
+        across, up = self.axes[plane.across], self.axes[plane.up]
+        place = self.center[plane.fixed]
+        gray = self._cut(self.ct.hu, self.ct.grid, plane)
+        dose = self._cut(self.cube, self.plan.model.grid, plane)
+        extent = _edges(across) + _edges(up)[:: -1 if plane.flip else 1]
+        origin = "upper" if plane.flip else "lower"
+        axes.set_facecolor("black")
+        axes.imshow(gray, cmap="gray", vmin=_WINDOW[0], vmax=_WINDOW[1], extent=extent, origin=origin)
+        visible = np.ma.masked_less(dose, _WASH_FROM / 100.0 * self.reference)
+        wash = axes.imshow(visible, cmap="turbo", norm=self.norm, alpha=0.42, extent=extent, origin=origin)
+        for percent, color in ISODOSES.items():
+            level = percent / 100.0 * self.reference
+            if dose.min() < level < dose.max():
+                axes.contour(across, up, dose, [level], colors=[color], linewidths=1.1)
+        for structure in self.shown:
+            mask = self._cut(structure.mask().astype(np.float32), self.ct.grid, plane)
+            if mask.min() < 0.5 < mask.max():
+                lines = axes.contour(across, up, mask, [0.5], colors=[self.colors[structure.name]], linewidths=2.0)
+                lines.set_path_effects([withStroke(linewidth=3.0, foreground="black")])
+        self._decorate(axes, plane, place)
+        return wash
+
+    def _cut(self, volume: Any, grid: Any, plane: Plane) -> Floats:
+        """Values on the plane, trilinear, rows along `up`, columns along `across`; 0 outside the volume."""
+        across, up = np.meshgrid(self.axes[plane.across], self.axes[plane.up])
+        points = np.empty((across.size, 3))
+        points[:, plane.across], points[:, plane.up] = across.ravel(), up.ravel()
+        points[:, plane.fixed] = self.center[plane.fixed]
+        index = np.asarray(grid.index(points)).T
+        order = 1
+        values = map_coordinates(np.asarray(volume, dtype=np.float32), index, order=order, mode="constant", cval=0.0)
+        return np.asarray(values, dtype=np.float64).reshape(across.shape)
+
+    def _decorate(self, axes: Axes, plane: Plane, place: float) -> None:
+        """Limits, ticks in mm, letters for the patient's sides, scale bar, isocentre, beams."""
+        margin = _MARGIN + (_ARROW[1] + 14.0 if plane is AXIAL else 0.0)
+        left, right = self.low[plane.across] - margin, self.high[plane.across] + margin
+        bottom, top = self.low[plane.up] - margin, self.high[plane.up] + margin
+        axes.set_xlim(left, right)
+        axes.set_ylim((top, bottom) if plane.flip else (bottom, top))
+        axes.set_aspect("equal")
+        names = "xyz"
+        axes.set_xlabel(f"{names[plane.across]} [mm]", fontsize=8)
+        axes.set_ylabel(f"{names[plane.up]} [mm]", fontsize=8)
+        axes.tick_params(labelsize=8)
+        axes.set_title(f"{plane.name}, {names[plane.fixed]} = {place:.1f} mm", fontsize=10)
+        style = {"color": "white", "fontsize": 11, "fontweight": "bold", "ha": "center", "va": "center"}
+        spots = ((0.03, 0.5), (0.97, 0.5), (0.5, 0.965), (0.5, 0.035))
+        for letter, spot in zip(plane.ends, spots, strict=True):
+            axes.text(*spot, letter, transform=axes.transAxes, **style)  # type: ignore[arg-type]
+        x0, y0 = right - 62.0, (top if plane.flip else bottom)
+        y0 += -7.0 if plane.flip else 7.0
+        axes.plot([x0, x0 + 50.0], [y0, y0], color="white", linewidth=2.5, solid_capstyle="butt")
+        axes.text(x0 + 25.0, y0, "50 mm", color="white", fontsize=8, ha="center", va="bottom")
+        axes.plot(self.center[plane.across], self.center[plane.up], "+", color="white", markersize=11, mew=1.4)
+        if plane is AXIAL:
+            self._draw_beams(axes)
+
+    def _draw_beams(self, axes: Axes) -> None:
+        """An arrow where each beam's axis enters the body, pointing at the isocentre, with its gantry angle."""
+        beams = [] if self.plan.beams is None else list(self.plan.beams.beams)
+        for beam in beams:
+            toward = np.asarray(beam.source, dtype=np.float64) - np.asarray(beam.isocenter, dtype=np.float64)
+            flat = toward[:2] / np.linalg.norm(toward)
+            tilt = float(np.linalg.norm(flat))
+            if tilt < 0.05:
+                continue
+            flat = flat / tilt
+            skin = self._exit(flat)
+            head, tail = (self.center[:2] + (skin + length) * flat for length in _ARROW)
+            arrow = {"arrowstyle": "-|>", "color": "#ffe082", "linewidth": 1.6, "shrinkA": 0, "shrinkB": 0}
+            axes.annotate("", xy=tuple(head), xytext=tuple(tail), arrowprops=arrow)
+            axes.plot(*zip(self.center[:2], head, strict=True), color="#ffe082", linewidth=0.6, alpha=0.55)
+            if len(beams) <= 24:
+                label = f"{beam.gantry:g}°" + (f"/{beam.couch:g}°" if beam.couch else "")
+                spot = self.center[:2] + (skin + _ARROW[1] + 9.0) * flat
+                axes.text(*spot, label, color="#ffe082", fontsize=8, ha="center", va="center")
+
+    def _exit(self, direction: Floats) -> float:
+        """Distance from the isocentre along an axial direction to the last body voxel [mm]."""
+        steps = np.arange(0.0, 1500.0, 1.0)
+        points = np.column_stack([self.center[0] + steps * direction[0], self.center[1] + steps * direction[1]])
+        points = np.column_stack([points, np.full(steps.size, self.center[2])])
+        index = np.asarray(self.ct.grid.index(points)).T
+        inside = map_coordinates(self.body.astype(np.float32), index, order=0, mode="constant", cval=0.0) > 0.5
+        return float(steps[inside].max()) if inside.any() else 0.0
+
+    def legend(self, word: str) -> list[Line2D]:
+        """Keys for structures and isodoses."""
+        keys = [Line2D([], [], color=self.colors[s.name], linewidth=2.5, label=s.name) for s in self.shown]
+        keys.append(Line2D([], [], linestyle="none", label=" "))
+        for percent, color in sorted(ISODOSES.items(), reverse=True):
+            text = f"{percent:g} % = {percent / 100 * self.reference:.1f} {self.unit}"
+            keys.append(Line2D([], [], color=color, linewidth=1.6, label=text))
+        keys.append(Line2D([], [], linestyle="none", label=f"100 % = {word}"))
+        keys.append(Line2D([], [], marker="+", color="0.3", linestyle="none", label="isocentre"))
+        return keys
+
+
+def _edges(centers: Floats) -> tuple[float, float]:
+    """Outer edges of the first and the last voxel [mm]."""
+    half = (centers[1] - centers[0]) / 2 if centers.size > 1 else 0.5
+    return float(centers[0] - half), float(centers[-1] + half)
+
+
+def _extent(mask: Any, axes: tuple[Floats, Floats, Floats]) -> tuple[Floats, Floats]:
+    """World corners (x, y, z) of the voxels in a mask [mm]."""
+    low, high = np.empty(3), np.empty(3)
+    for k, centers in enumerate(axes):
+        hit = np.flatnonzero(mask.any(axis=tuple(a for a in range(3) if a != 2 - k)))
+        low[k], high[k] = centers[hit[0]], centers[hit[-1]]
+    return low, high
