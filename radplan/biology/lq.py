@@ -59,8 +59,9 @@ def effect_of_dose(dose: Array, alpha: Array, beta: Array) -> Array:
 def dose_of_effect(effect: Array, alpha: Array, beta: Array) -> Array:
     r"""Return the dose per fraction that has an effect [Gy].
 
-    :math:`d = 2\varepsilon/(\alpha+\sqrt{\alpha^2+4\beta\varepsilon})` is the root of :math:`\beta d^2 + \alpha d = \varepsilon` without its cancellation: exact as :math:`\beta` goes
-    to 0, where it is :math:`\varepsilon/\alpha`. It is 0 where the effect is 0, whatever the radiosensitivity.
+    :math:`d = 2\varepsilon/(\alpha+\sqrt{\alpha^2+4\beta\varepsilon})` is the root of
+    :math:`\beta d^2 + \alpha d = \varepsilon` without its cancellation: exact as :math:`\beta` goes to 0, where it is
+    :math:`\varepsilon/\alpha`. It is 0 where the effect is 0, whatever the radiosensitivity.
 
     Parameters
     ----------

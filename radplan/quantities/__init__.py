@@ -4,6 +4,7 @@ from radplan.quantities.base import QUANTITIES, Quantity, Voxel
 from radplan.quantities.dose import AlphaDose, PhysicalDose, SqrtBetaDose
 from radplan.quantities.effect import BED, EQD2, Effect, RBExDose
 from radplan.quantities.let import LET, LETDose, LETxDose
+from radplan.quantities.resolver import BoundQuantity, Evaluation, QuantityResolver
 
 __all__ = [
     "BED",
@@ -11,11 +12,14 @@ __all__ = [
     "LET",
     "QUANTITIES",
     "AlphaDose",
+    "BoundQuantity",
     "Effect",
+    "Evaluation",
     "LETDose",
     "LETxDose",
     "PhysicalDose",
     "Quantity",
+    "QuantityResolver",
     "RBExDose",
     "SqrtBetaDose",
     "Voxel",

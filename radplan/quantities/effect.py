@@ -39,10 +39,10 @@ class Effect(Quantity):
 @QUANTITIES.register
 @dataclass(frozen=True)
 class RBExDose(Quantity):
-    r"""Photon dose per fraction of the same effect, :math:`2\varepsilon/(\alpha_x+\sqrt{\alpha_x^2+4\beta_x\varepsilon})`.
+    r"""Photon dose per fraction of the same effect.
 
-    Exact as :math:`\beta_x` goes to 0, where it is :math:`\varepsilon/\alpha_x`; 0 at zero effect. Its derivative is
-    :math:`1/\sqrt{\alpha_x^2 + 4\beta_x\varepsilon}`.
+    :math:`2\varepsilon/(\alpha_x+\sqrt{\alpha_x^2+4\beta_x\varepsilon})`, exact as :math:`\beta_x` goes to 0, where it
+    is :math:`\varepsilon/\alpha_x`; 0 at zero effect. Derivative :math:`1/\sqrt{\alpha_x^2+4\beta_x\varepsilon}`.
     Source: Krämer & Scholz, Phys. Med. Biol. 45 (2000) 3319.
 
     Parameters
@@ -81,7 +81,8 @@ class RBExDose(Quantity):
 class BED(Quantity):
     r"""Biologically effective dose of one fraction, :math:`\varepsilon/\alpha_x`.
 
-    Of photons it is :math:`d (1 + d/(\alpha/\beta))`. It is 0 where :math:`\alpha_x` is 0, because no tissue is declared there.
+    Of photons it is :math:`d (1 + d/(\alpha/\beta))`. It is 0 where :math:`\alpha_x` is 0, because no
+    tissue is declared there.
     Source: Fowler, Br. J. Radiol. 62 (1989) 679.
 
     Parameters
