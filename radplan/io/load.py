@@ -1,0 +1,86 @@
+"""Load a patient or a machine from whatever names it: a built-in name or a file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from radplan.errors import FileError, InputError, UnknownNameError
+from radplan.patient.patient import Patient
+from radplan.patient.phantoms import PHANTOMS, phantom
+
+if TYPE_CHECKING:
+    from radplan.machines import PhotonMachine
+
+
+def load_patient(case: str | Path) -> Patient:
+    """Return the patient that `case` names.
+
+    Parameters
+    ----------
+    case : str or path-like
+        A built-in phantom (``"tg119"``, ``"box"``) or a matRad ``.mat`` file.
+
+    Raises
+    ------
+    UnknownNameError
+        When there is neither a phantom nor a file of that name.
+    InputError
+        When it is a kind of file that cannot be read as a patient.
+    FileError
+        When the file cannot be read; says why.
+
+    >>> load_patient("box").name
+    'box'
+    """
+    if str(case) in PHANTOMS:
+        return phantom(str(case))
+    path = Path(case)
+    if _is_bare_name(path):
+        raise UnknownNameError("patient file or built-in phantom", str(case), PHANTOMS)
+    if not path.exists():
+        raise FileError(
+            path, f"no such file; expected a matRad .mat file or a built-in phantom ({', '.join(PHANTOMS)})"
+        )
+    if path.is_dir() or path.suffix.lower() != ".mat":
+        raise InputError(
+            f"cannot read a patient from {path}: expected a matRad .mat file or a built-in phantom ({', '.join(PHANTOMS)})"
+        )
+    from radplan.io.matrad import read_patient
+
+    return read_patient(path)
+
+
+def load_machine(machine: str | Path) -> PhotonMachine:
+    """Return the machine that `machine` names.
+
+    Parameters
+    ----------
+    machine : str or path-like
+        A built-in machine such as ``"generic_photon_6mv"``, a matRad ``.mat`` machine or a radplan ``.npz`` machine.
+
+    Raises
+    ------
+    UnknownNameError
+        When there is neither a built-in machine nor a file of that name.
+    FileError
+        When the file cannot be read; says why.
+    """
+    from radplan.machines import library_machine, read_photon_machine
+
+    path = Path(machine)
+    if _is_bare_name(path):
+        return library_machine(str(machine))
+    if not path.exists():
+        raise FileError(path, "no such file; expected a .mat or .npz machine or the name of a built-in machine")
+    if path.suffix.lower() == ".npz" and path.is_file():
+        return read_photon_machine(path)
+    if path.is_dir() or path.suffix.lower() != ".mat":
+        raise InputError(f"cannot read a machine from {path}: expected a .mat or .npz file or a built-in name")
+    from radplan.io.matrad_machine import read_machine
+
+    return read_machine(path)
+
+
+def _is_bare_name(path: Path) -> bool:
+    return not path.suffix and len(path.parts) == 1 and not path.exists()
