@@ -1,0 +1,48 @@
+# make plan   plan the built-in TG-119 C-shape and say where the figures are
+# make test   everything a change must pass
+# make bench  speed, beside the peer where one is installed (slow, never needed to pass)
+# make gpu    the numeric suite and the speed on a CUDA device (never needed to pass)
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+OUT ?= out/tg119
+
+.PHONY: plan test lint check bench gpu clean
+.DELETE_ON_ERROR:
+
+plan: $(VENV)/.plan
+	$(BIN)/radplan plan tg119 --out $(OUT)
+
+test: lint check
+
+lint: $(VENV)/.test
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+check: $(VENV)/.test
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal
+
+bench: $(VENV)/.test
+	$(BIN)/python -m tests.benchmarks
+
+gpu: $(VENV)/.test
+	$(BIN)/python -m pytest -q -m "gpu or not slow" tests/conformance tests/arrays tests/optim
+	$(BIN)/python -m tests.benchmarks --device torch:cuda
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.plan: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(PIP) --editable ".[viz]"
+	touch $@
+
+$(VENV)/.test: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(PIP) --editable ".[test]"
+	touch $@ $(VENV)/.plan
+
+clean:
+	rm -rf $(VENV) out build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

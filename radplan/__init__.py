@@ -1,0 +1,72 @@
+"""radplan: open radiotherapy treatment planning, from a patient to an optimised plan.
+
+A plan in six lines, with names resolved when they are first used so that the import stays light::
+
+    import radplan as rp
+
+    patient = rp.load_patient("tg119")
+    machine = rp.load_machine("generic_photon_6mv")
+    beams = rp.place_beams(patient, machine, gantry=range(0, 360, 40), bixel_width=5.0)
+    dij = rp.dose_influence(patient, beams, machine, grid=5.0)
+    plan = rp.optimize(dij, [rp.Goal("OuterTarget", rp.SquaredDeviation(50.0))], patient, fractions=30)
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "CT": "radplan.patient",
+    "Patient": "radplan.patient",
+    "Structure": "radplan.patient",
+    "Structures": "radplan.patient",
+    "Grid": "radplan.geometry",
+    "Beams": "radplan.beams",
+    "place_beams": "radplan.beams",
+    "Dij": "radplan.influence",
+    "Scenarios": "radplan.influence",
+    "Variables": "radplan.influence",
+    "ForwardModel": "radplan.influence",
+    "LinearOperator": "radplan.operators",
+    "PhotonMachine": "radplan.machines",
+    "ENGINES": "radplan.engines",
+    "Engine": "radplan.engines",
+    "dose_influence": "radplan.engines",
+    "QUANTITIES": "radplan.quantities",
+    "Quantity": "radplan.quantities",
+    "QuantityResolver": "radplan.quantities",
+    "LETxDose": "radplan.quantities",
+    "OBJECTIVES": "radplan.optim",
+    "SOLVERS": "radplan.optim",
+    "Constraint": "radplan.optim",
+    "Goal": "radplan.optim",
+    "Objective": "radplan.optim",
+    "Problem": "radplan.optim",
+    "Solver": "radplan.optim",
+    "Plan": "radplan.plan",
+    "evaluate": "radplan.plan",
+    "optimize": "radplan.plan",
+    "load_machine": "radplan.io",
+    "load_patient": "radplan.io",
+    "save_plan": "radplan.io",
+    "save_figures": "radplan.viz",
+    "RadplanError": "radplan.errors",
+}
+
+__all__ = sorted(_HOME)
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name from its home on first use."""
+    if name not in _HOME:
+        raise AttributeError(f"radplan has no public name {name!r}; it offers: {', '.join(__all__)}")
+    value = getattr(importlib.import_module(_HOME[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

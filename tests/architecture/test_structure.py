@@ -1,0 +1,97 @@
+"""The shape of the code: small files, short functions, flat inheritance, light imports, few public names."""
+
+from __future__ import annotations
+
+import ast
+import io
+import subprocess
+import sys
+import time
+import tokenize
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+SOURCES = sorted((ROOT / "radplan").rglob("*.py"))
+NAMES = [str(path.relative_to(ROOT)) for path in SOURCES]
+
+
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+def code_lines(node: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    first = node.body[0]
+    documented = isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str)
+    doc = (first.end_lineno - first.lineno + 1) if documented else 0
+    return node.end_lineno - node.lineno + 1 - doc
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=NAMES)
+def test_file_has_a_first_sentence_and_stays_below_500_lines(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= 500
+    assert ast.get_docstring(tree_of(path)), "a module says in its first line what it is"
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=NAMES)
+def test_functions_stay_below_60_lines(path: Path) -> None:
+    functions = [n for n in ast.walk(tree_of(path)) if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef)]
+    long = {f.name: code_lines(f) for f in functions if code_lines(f) > 60}
+    assert not long
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=NAMES)
+def test_names_are_not_tested_for_and_nothing_is_left_to_do(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    calls = [n for n in ast.walk(tree_of(path)) if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)]
+    assert not [c for c in calls if c.func.id == "hasattr"], "no hasattr: a class is what its type says"
+    comments = [t.string for t in tokenize.generate_tokens(io.StringIO(text).readline) if t.type == tokenize.COMMENT]
+    assert not [c for c in comments if "TODO" in c or "FIXME" in c]
+
+
+def test_no_room_is_called_utils() -> None:
+    assert not [n for n in NAMES if {"utils", "util", "helpers", "common", "misc"} & set(Path(n).with_suffix("").parts)]
+
+
+def test_concrete_classes_are_at_most_two_levels_deep() -> None:
+    bases: dict[str, list[str]] = {}
+    for path in SOURCES:
+        for node in ast.walk(tree_of(path)):
+            if isinstance(node, ast.ClassDef):
+                bases[node.name] = [b.id for b in node.bases if isinstance(b, ast.Name)]
+
+    def depth(name: str) -> int:
+        own = [b for b in bases.get(name, []) if b in bases]
+        return 1 + max((depth(b) for b in own), default=0)
+
+    assert not {name: depth(name) for name in bases if depth(name) > 2}
+
+
+def in_fresh_python(code: str) -> str:
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    return done.stdout.strip()
+
+
+def test_import_loads_nothing_heavy() -> None:
+    heavy = "torch numba matplotlib pydicom scipy cupy jax".split()
+    loaded = in_fresh_python(f"import sys, radplan; print([m for m in {heavy} if m in sys.modules])")
+    assert loaded == "[]"
+
+
+def test_help_and_import_are_quick() -> None:
+    """Below 0.3 s and 0.5 s on an idle machine; the bound here leaves room for a busy one."""
+    best = {"import radplan": 9.0, "import radplan.cli as c; c.parser().format_help()": 9.0}
+    for code in best:
+        for _ in range(3):
+            took = float(in_fresh_python(f"import time; t = time.perf_counter(); {code}; print(time.perf_counter() - t)"))
+            best[code] = min(best[code], took)
+    assert max(best.values()) < 1.0, best
+
+
+def test_public_names_resolve_and_are_few() -> None:
+    start = time.perf_counter()
+    listing = in_fresh_python("import radplan\nfor n in radplan.__all__: getattr(radplan, n)\nprint(len(radplan.__all__))")
+    assert int(listing) <= 50
+    assert time.perf_counter() - start < 60

@@ -1,0 +1,39 @@
+"""What the tests share: array targets, and the way to reference data outside the repository."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from radplan import arrays
+
+TARGETS = ("numpy", "torch:cpu", "array_api_strict", "array_api_strict:device1")
+
+
+@pytest.fixture(params=TARGETS)
+def xp_target(request: pytest.FixtureRequest) -> arrays.Target:
+    """Each array target of the numeric suite in turn."""
+    return arrays.target(request.param)
+
+
+@pytest.fixture(scope="session")
+def shared():
+    """Return a function from a relative path to reference data, which skips where the data are absent."""
+    root = Path(os.environ.get("RADPLAN_SHARED", Path(__file__).resolve().parents[2] / "shared"))
+
+    def path(relative: str) -> Path:
+        found = root / relative
+        if not found.exists():
+            pytest.skip(f"reference data {relative} not found: set RADPLAN_SHARED to the folder that holds it")
+        return found
+
+    return path
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    """A random generator with a fixed seed."""
+    return np.random.default_rng(20261121)
