@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -90,11 +92,14 @@ def read_photon_machine(path: str | Path) -> PhotonMachine:
     """
     path = Path(path)
     try:
-        with np.load(path, allow_pickle=False) as stored:
-            content: dict[str, Array] = {name: stored[name] for name in stored.files}
+        with path.open("rb") as stream, zipfile.ZipFile(stream) as archive:
+            content: dict[str, Array] = {
+                entry.removesuffix(".npy"): np.load(io.BytesIO(archive.read(entry)), allow_pickle=False)
+                for entry in archive.namelist()
+            }
     except FileNotFoundError as error:
         raise FileError(path, "no such file") from error
-    except (OSError, ValueError, EOFError, AttributeError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, EOFError, zlib.error, zipfile.BadZipFile) as error:
         raise FileError(path, f"is not a readable radplan machine file ({error})") from error
     header = _header(path, content)
     missing = [name for name in _ARRAYS if name not in content]
