@@ -22,9 +22,9 @@ from radplan.optim.goals import Goal
 from radplan.optim.problem import Problem
 from radplan.optim.solvers.base import SOLVERS, Solution, Solver
 from radplan.patient.patient import Patient
-from radplan.quantities.base import QUANTITIES, Quantity
+from radplan.quantities.base import Quantity
 from radplan.quantities.let import LET
-from radplan.quantities.resolver import QuantityResolver
+from radplan.quantities.resolver import BoundQuantity, QuantityResolver
 
 Floats = NDArray[np.float64]
 
@@ -123,20 +123,18 @@ class Plan:
             raise InputError("cubes per beam need a Dij with a beam_index: give one to Dij.from_matrices")
         index = np.asarray(self.model.beam_index)
         x = [np.where(index == beam, self.x, 0.0) for beam in range(int(index.max()) + 1)]
-        return tuple(self._cube(self._evaluated(self.model, part, self.quantity(quantity))) for part in x)
+        bound = self.quantity(quantity)
+        return tuple(self._cube(self._evaluated(bound, part)) for part in x)
 
-    def quantity(self, quantity: str | Quantity) -> Quantity | type[Quantity]:
-        """Return what a name stands for in this plan: an instance of the goals, or the registered class."""
+    def quantity(self, quantity: str | Quantity) -> BoundQuantity:
+        """Return what a name or an instance stands for in this plan, bound to its model."""
         if isinstance(quantity, Quantity):
-            return quantity
-        held: list[Quantity] = []
-        for goal in (*self.goals, *self.constraints):
-            entry = goal.quantity
-            if isinstance(entry, Quantity) and entry.name == quantity and not any(entry is h for h in held):
-                held.append(entry)
+            return self._resolver.get(quantity)
+        terms = (*self.goals, *self.constraints)
+        held = {t.quantity for t in terms if isinstance(t.quantity, Quantity) and t.quantity.name == quantity}
         if len(held) > 1:
             raise InputError(f"the goals hold {len(held)} instances of {quantity!r}; ask for one of them, not for the name")
-        return held[0] if held else QUANTITIES.get(quantity)
+        return self._resolver.get(held.pop() if held else quantity)
 
     def is_additive(self, quantity: str | Quantity) -> bool:
         """Whether fractions add up in it."""
@@ -161,8 +159,8 @@ class Plan:
         voxels, weights = self.patient.structure_weights(structure, grid)
         values = self[quantity].ravel()[voxels].astype(np.float64)
         if not self.is_additive(quantity):
-            kind = self.quantity(quantity)
-            floor = kind.floor if isinstance(kind, LET) else LET().floor
+            meant = self.quantity(quantity).quantity
+            floor = meant.floor if isinstance(meant, LET) else LET().floor
             defined = self["physical_dose"].ravel()[voxels] >= floor * self.fractions
             values, weights = values[defined], np.asarray(weights)[defined]
         return values, np.asarray(weights, dtype=np.float64)
@@ -254,7 +252,7 @@ class Plan:
         if not now > 0:
             raise CalculationError(f"{name} of {structure!r} is {now:g}: no factor brings it to {wanted:g}")
         kind = self.quantity(quantity)
-        if kind.name in self.model.images and kind.additive:
+        if kind.direct and kind.additive:
             factor = wanted / now
         else:
             factor = find_factor(lambda f: self._at(structure, quantity, name, f), wanted, now, f"{name} of {structure!r}")
@@ -288,25 +286,26 @@ class Plan:
         return " · ".join(parts)
 
     @cached_property
-    def _values(self) -> dict[Any, Floats]:
+    def _resolver(self) -> QuantityResolver:
+        return QuantityResolver(self.model)
+
+    @cached_property
+    def _values(self) -> dict[Quantity, NDArray[Any]]:
         """Course totals on the model's voxels, kept per quantity for as long as the plan lives."""
         return {}
 
-    def _voxel_values(self, quantity: str | Quantity) -> Floats:
-        kind = self.quantity(quantity)
-        key: Any = kind if isinstance(kind, type) else (type(kind), id(kind))
-        if key not in self._values:
-            self._values[key] = self._evaluated(self.model, self.x, kind)
-        return self._values[key]
+    def _voxel_values(self, quantity: str | Quantity) -> NDArray[Any]:
+        bound = self.quantity(quantity)
+        if bound.quantity not in self._values:
+            self._values[bound.quantity] = self._evaluated(bound, self.x)
+        return self._values[bound.quantity]
 
-    def _evaluated(self, model: ForwardModel, x: Floats, kind: Quantity | type[Quantity]) -> Floats:
-        """Course totals (n,) of a quantity on a model's voxels in the first scenario."""
-        wanted: Any = kind.name if isinstance(kind, type) else kind
-        evaluation = QuantityResolver(model).evaluate(_on_device(x, model), [wanted])
-        values: Floats = to_numpy(evaluation[kind.name])[0]
-        return values * self.fractions if kind.additive else values
+    def _evaluated(self, bound: BoundQuantity, x: Floats) -> NDArray[Any]:
+        """Course totals (n,) of a quantity on the model's voxels in the first scenario."""
+        values: NDArray[Any] = to_numpy(bound(_on_device(x, self.model)))[0]
+        return values * self.fractions if bound.additive else values
 
-    def _cube(self, values: Floats) -> NDArray[Any]:
+    def _cube(self, values: NDArray[Any]) -> NDArray[Any]:
         cube = np.zeros(self.model.grid.size, dtype=values.dtype)
         cube[np.asarray(self.model.voxels)] = values
         return cube.reshape(self.model.grid.shape)

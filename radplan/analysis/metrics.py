@@ -138,7 +138,7 @@ def paddick_index(target_volume: float, isodose_volume: float, covered_volume: f
     """
     if target_volume <= 0:
         raise InputError(f"a target of {target_volume:g} cm3 has no conformity index")
-    return 0.0 if isodose_volume <= 0 else covered_volume**2 / (target_volume * isodose_volume)
+    return 0.0 if isodose_volume <= 0 else float(covered_volume**2 / (target_volume * isodose_volume))
 
 
 def generalized_eud(values: ArrayLike, weights: ArrayLike | None, a: float) -> float:

@@ -75,6 +75,17 @@ class EngineSpec(_Section):
     dtype: Literal["float32", "float64"] = "float32"
 
 
+class QuantitySpec(_Section):
+    """A quantity whose options are not the default ones.
+
+    >>> QuantitySpec(name="let_x_dose", parameters={"c": 0.05}).name
+    'let_x_dose'
+    """
+
+    name: str
+    parameters: dict[str, Any] = Field(default_factory=dict)
+
+
 class GoalSpec(_Section):
     """One wish: an objective on a quantity in a structure, course totals in the quantity's unit.
 
@@ -86,8 +97,9 @@ class GoalSpec(_Section):
     objective: str
     parameters: dict[str, Any] = Field(default_factory=dict)
     weight: NotNegative = 1.0
-    quantity: str = "physical_dose"
+    quantity: str | QuantitySpec = "physical_dose"
     robust: str = "nominal"
+    tail: Annotated[float, Field(gt=0, le=1)] | None = None
 
 
 class ConstraintSpec(_Section):
@@ -102,7 +114,7 @@ class ConstraintSpec(_Section):
     parameters: dict[str, Any] = Field(default_factory=dict)
     lower: Number | None = None
     upper: Number | None = None
-    quantity: str = "physical_dose"
+    quantity: str | QuantitySpec = "physical_dose"
 
     @model_validator(mode="after")
     def _bounded(self) -> ConstraintSpec:
@@ -282,7 +294,7 @@ def _explain(fault: Any) -> str:
 
 def _is_branch(step: object) -> bool:
     text = str(step)
-    return text in {"float", "NormalizeSpec"} or "[" in text
+    return text in {"float", "str", "NormalizeSpec", "QuantitySpec"} or "[" in text
 
 
 def _keys_at(steps: list[Any]) -> list[str]:

@@ -9,7 +9,6 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import fields
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -21,7 +20,7 @@ from radplan.errors import FileError
 from radplan.influence import Dij
 from radplan.io.plan_file import PlanSpec
 from radplan.optim.constraints import Constraint
-from radplan.optim.goals import Goal
+from radplan.optim.goals import quantity_to_spec
 from radplan.plan import Plan
 
 
@@ -165,7 +164,7 @@ def described_spec(plan: Plan) -> PlanSpec:
         "fractions": plan.fractions,
         "prescription": plan.patient.prescription,
         "machine": plan.model.machine if isinstance(plan.model, Dij) else None,
-        "goals": [_described_goal(goal) for goal in plan.goals],
+        "goals": [goal.to_spec() for goal in plan.goals],
         "constraints": [_described_constraint(constraint) for constraint in plan.constraints],
         "normalize": False,
     }
@@ -180,34 +179,14 @@ def described_spec(plan: Plan) -> PlanSpec:
     return PlanSpec.model_validate(data)
 
 
-def _parameters(objective: Any) -> dict[str, Any]:
-    pairs = ((entry.name, objective.__dict__[entry.name]) for entry in fields(objective))
-    # Why: an array parameter (a dose to mimic) is data of its own, not a line in a plan file.
-    return {name: value for name, value in pairs if isinstance(value, int | float | str | bool)}
-
-
-def _quantity_name(quantity: Any) -> str:
-    return quantity if isinstance(quantity, str) else str(quantity.name)
-
-
-def _described_goal(goal: Goal) -> dict[str, Any]:
-    return {
-        "structure": goal.structure,
-        "objective": goal.objective.name,
-        "parameters": _parameters(goal.objective),
-        "weight": float(goal.weight),
-        "quantity": _quantity_name(goal.quantity),
-    }
-
-
 def _described_constraint(constraint: Constraint) -> dict[str, Any]:
     return {
         "structure": constraint.structure,
         "objective": constraint.objective.name,
-        "parameters": _parameters(constraint.objective),
+        "parameters": constraint.objective.parameters(),
         "lower": constraint.lower,
         "upper": constraint.upper,
-        "quantity": _quantity_name(constraint.quantity),
+        "quantity": quantity_to_spec(constraint.quantity),
     }
 
 
@@ -229,8 +208,8 @@ def _write_json(path: Path, data: Mapping[str, Any]) -> None:
 
 def _write_dose(path: Path, plan: Plan) -> None:
     grid = plan.model.grid
-    used = {_quantity_name(goal.quantity) for goal in plan.goals} - {"physical_dose"}
-    cubes = {name: plan[name].astype(np.float32) for name in sorted(used)}
+    used = {plan.quantity(goal.quantity).quantity for goal in plan.goals}
+    cubes = {quantity.name: plan[quantity].astype(np.float32) for quantity in used if quantity.name != "physical_dose"}
     np.savez_compressed(
         path,
         dose=plan["physical_dose"].astype(np.float32),

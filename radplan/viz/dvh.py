@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
@@ -26,9 +27,7 @@ def draw_dvh(plan: Plan, quantity: str = "physical_dose", structures: Sequence[s
     structures : sequence of str, optional
         Which, in this order; all but ignored ones otherwise.
 
-    >>> from radplan.testing import small_plan
-    >>> draw_dvh(small_plan()).axes[0].get_ylabel()
-    'Volume [%]'
+    >>> draw_dvh(plan).savefig("dvh.png")  # doctest: +SKIP
     """
     curves = plan.dvh(quantity, structures)
     colors = structure_colors(plan.patient.structures)
@@ -47,19 +46,32 @@ def draw_dvh(plan: Plan, quantity: str = "physical_dose", structures: Sequence[s
             label=f"{name}  (mean {average:.1f} {curve.unit}, {curve.volume:.0f} cm³)",
         )
     unit = next(iter(curves.values())).unit
-    prescription = plan.patient.prescription
-    if prescription is not None and plan.is_dose(quantity):
-        axes.axvline(prescription, color="black", linewidth=1.0, linestyle=":", label=f"prescription {prescription:g} Gy")
-        axes.axhline(95.0, color="black", linewidth=0.6, linestyle=":")
-        axes.annotate("95 %", (0, 95.0), xytext=(3, -10), textcoords="offset points", fontsize=8)
     top = max(float(curve.levels[-1]) for curve in curves.values())
+    prescription = plan.patient.prescription if plan.is_dose(quantity) else None
+    if prescription is not None:
+        _mark_prescription(axes, prescription, unit)
+        top = max(top, 1.02 * prescription)
     axes.set_xlim(0.0, top)
     axes.set_ylim(0.0, 102.0)
     axes.set_yticks(range(0, 101, 10))
-    axes.set_xlabel(f"{plan.title(quantity)} of the course [{unit}]" if plan.is_additive(quantity) else f"{plan.title(quantity)} [{unit}]")
+    course = " of the course" if plan.is_additive(quantity) else ""
+    axes.set_xlabel(f"{plan.title(quantity)}{course} [{unit}]")
     axes.set_ylabel("Volume [%]")
     axes.grid(color="0.88", linewidth=0.7)
     axes.set_axisbelow(True)
     axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), fontsize=9, frameon=False)
-    axes.set_title(plan.caption(), fontsize=10)
+    figure.suptitle(plan.caption(), fontsize=11)
     return figure
+
+
+def _mark_prescription(axes: Axes, prescription: float, unit: str) -> None:
+    """Add lines at the prescription and at 95 % of the volume, and a second axis in percent of the prescription."""
+    style = {"color": "black", "linestyle": ":"}
+    axes.axvline(prescription, linewidth=1.2, label=f"prescription {prescription:g} {unit}", **style)
+    axes.axhline(95.0, linewidth=0.7, **style)
+    axes.annotate("95 % of the volume", (0, 95.0), xytext=(4, -10), textcoords="offset points", fontsize=8)
+    percent = axes.secondary_xaxis(
+        "top", functions=(lambda level: level * 100.0 / prescription, lambda share: share * prescription / 100.0)
+    )
+    percent.set_xlabel("[% of prescription]", fontsize=9)
+    percent.tick_params(labelsize=8)

@@ -27,8 +27,9 @@ Floats = NDArray[np.float64]
 ISODOSES = {20.0: "#3949ab", 50.0: "#00acc1", 80.0: "#43a047", 95.0: "#fdd835", 107.0: "#d81b60"}
 _WASH_FROM = 10.0
 _WINDOW = (-360.0, 440.0)
-_MARGIN = 18.0
-_ARROW = (10.0, 34.0)
+_MARGIN = 26.0
+_ARROW = (8.0, 32.0)
+_LONGEST = 260.0
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,7 @@ class Plane:
 AXIAL = Plane("axial", 2, 0, 1, True, ("R", "L", "A", "P"))
 CORONAL = Plane("coronal", 1, 0, 2, False, ("R", "L", "S", "I"))
 SAGITTAL = Plane("sagittal", 0, 1, 2, False, ("A", "P", "S", "I"))
+PLANES = (AXIAL, CORONAL, SAGITTAL)
 
 
 def draw_slices(plan: Plan, quantity: str = "physical_dose") -> Figure:
@@ -71,30 +73,33 @@ def draw_slices(plan: Plan, quantity: str = "physical_dose") -> Figure:
     cube = plan[quantity]
     prescription = plan.patient.prescription if plan.is_dose(quantity) else None
     reference = prescription if prescription is not None else max(float(cube.max()), 1e-12)
-    scene = _Scene(plan, cube, reference)
-    figure = Figure(figsize=(15.0, 8.2), layout="constrained")
-    FigureCanvasAgg(figure)
-    parts = figure.add_gridspec(2, 3, width_ratios=(2.05, 1.25, 0.55))
-    for where, plane in ((parts[:, 0], AXIAL), (parts[0, 1], CORONAL), (parts[1, 1], SAGITTAL)):
-        wash = scene.draw(figure.add_subplot(where), plane)
-    side = figure.add_subplot(parts[:, 2])
-    side.axis("off")
-    bar = figure.colorbar(wash, ax=side, location="left", fraction=0.16, shrink=0.55, anchor=(0.0, 0.0))
-    bar.set_label(f"{plan.title(quantity)} of the course [{plan.unit(quantity)}]")
     word = "prescription" if prescription is not None else "maximum"
-    side.legend(handles=scene.legend(word), loc="upper left", frameon=False, fontsize=9)
-    figure.suptitle(plan.caption(), fontsize=11)
+    scene = _Scene(plan, quantity, cube, reference)
+    views = [scene.view(plane) for plane in PLANES]
+    widths = [(right - left) / (top - bottom) for left, right, bottom, top in views]
+    height = min(5.6, 15.0 / sum(widths))
+    figure = Figure(figsize=(height * sum(widths) + 4.6, height + 1.2), layout="constrained")
+    FigureCanvasAgg(figure)
+    parts = figure.add_gridspec(1, 4, width_ratios=(*widths, 2.3 / height))
+    for column, plane in enumerate(PLANES):
+        wash = scene.draw(figure.add_subplot(parts[column]), plane, views[column])
+    side = figure.add_subplot(parts[3])
+    side.axis("off")
+    bar = figure.colorbar(wash, ax=side, location="left", fraction=0.12, pad=0.05, aspect=30)
+    bar.set_label(f"{plan.title(quantity)} of the course [{plan.unit(quantity)}]")
+    side.legend(handles=scene.legend(word), loc="upper left", frameon=False, fontsize=9, borderaxespad=0.0)
+    figure.suptitle(plan.caption(), fontsize=12)
     return figure
 
 
 class _Scene:
     """What the three planes share: volumes, isocentre, view limits, colours."""
 
-    def __init__(self, plan: Plan, cube: Any, reference: float) -> None:
+    def __init__(self, plan: Plan, quantity: str, cube: Any, reference: float) -> None:
         self.plan = plan
         self.cube = np.asarray(cube, dtype=np.float64)
         self.reference = reference
-        self.unit = plan.unit("physical_dose")
+        self.unit = plan.unit(quantity)
         self.center = plan.isocenter
         self.ct = plan.patient.ct
         self.axes = self.ct.grid.axes
@@ -105,7 +110,15 @@ class _Scene:
         self.low, self.high = _extent(body, self.axes)
         self.norm = Normalize(0.0, max(1.10 * reference, float(self.cube.max())))
 
-    def draw(self, axes: Axes, plane: Plane) -> Any:
+    def view(self, plane: Plane) -> tuple[float, float, float, float]:
+        """What a plane shows: left, right, bottom, top [mm]; the body, along z no farther than 260 mm."""
+        # Why: beams are drawn outside the body, in the axial plane only.
+        margin = _MARGIN + (36.0 if plane is AXIAL else 0.0)
+        low, high = self.low - margin, self.high + margin
+        low[2], high[2] = max(low[2], self.center[2] - _LONGEST), min(high[2], self.center[2] + _LONGEST)
+        return low[plane.across], high[plane.across], low[plane.up], high[plane.up]
+
+    def draw(self, axes: Axes, plane: Plane, view: tuple[float, float, float, float]) -> Any:
         """One plane; returns the colour wash for the colour bar."""
         across, up = self.axes[plane.across], self.axes[plane.up]
         place = self.center[plane.fixed]
@@ -115,36 +128,34 @@ class _Scene:
         origin = "upper" if plane.flip else "lower"
         axes.set_facecolor("black")
         axes.imshow(gray, cmap="gray", vmin=_WINDOW[0], vmax=_WINDOW[1], extent=extent, origin=origin)
-        visible = np.ma.masked_less(dose, _WASH_FROM / 100.0 * self.reference)
-        wash = axes.imshow(visible, cmap="turbo", norm=self.norm, alpha=0.42, extent=extent, origin=origin)
+        inside = self._cut(self.body, self.ct.grid, plane) > 0.5
+        visible = np.ma.masked_where((dose < _WASH_FROM / 100.0 * self.reference) | ~inside, dose)
+        wash = axes.imshow(visible, cmap="turbo", norm=self.norm, alpha=0.5, extent=extent, origin=origin)
         for percent, color in ISODOSES.items():
             level = percent / 100.0 * self.reference
             if dose.min() < level < dose.max():
                 axes.contour(across, up, dose, [level], colors=[color], linewidths=1.1)
         for structure in self.shown:
-            mask = self._cut(structure.mask().astype(np.float32), self.ct.grid, plane)
+            mask = self._cut(structure.mask(), self.ct.grid, plane)
             if mask.min() < 0.5 < mask.max():
-                lines = axes.contour(across, up, mask, [0.5], colors=[self.colors[structure.name]], linewidths=2.0)
-                lines.set_path_effects([withStroke(linewidth=3.0, foreground="black")])
-        self._decorate(axes, plane, place)
+                lines = axes.contour(across, up, mask, [0.5], colors=[self.colors[structure.name]], linewidths=1.8)
+                lines.set_path_effects([withStroke(linewidth=2.6, foreground="black")])
+        self._decorate(axes, plane, place, view)
         return wash
 
     def _cut(self, volume: Any, grid: Any, plane: Plane) -> Floats:
-        """Values on the plane, trilinear, rows along `up`, columns along `across`; 0 outside the volume."""
+        """Values on the plane, trilinear, rows along `up`, columns along `across`."""
         across, up = np.meshgrid(self.axes[plane.across], self.axes[plane.up])
         points = np.empty((across.size, 3))
         points[:, plane.across], points[:, plane.up] = across.ravel(), up.ravel()
         points[:, plane.fixed] = self.center[plane.fixed]
         index = np.asarray(grid.index(points)).T
-        order = 1
-        values = map_coordinates(np.asarray(volume, dtype=np.float32), index, order=order, mode="constant", cval=0.0)
+        values = map_coordinates(np.asarray(volume, dtype=np.float32), index, order=1, mode="nearest")
         return np.asarray(values, dtype=np.float64).reshape(across.shape)
 
-    def _decorate(self, axes: Axes, plane: Plane, place: float) -> None:
+    def _decorate(self, axes: Axes, plane: Plane, place: float, view: tuple[float, float, float, float]) -> None:
         """Limits, ticks in mm, letters for the patient's sides, scale bar, isocentre, beams."""
-        margin = _MARGIN + (_ARROW[1] + 14.0 if plane is AXIAL else 0.0)
-        left, right = self.low[plane.across] - margin, self.high[plane.across] + margin
-        bottom, top = self.low[plane.up] - margin, self.high[plane.up] + margin
+        left, right, bottom, top = view
         axes.set_xlim(left, right)
         axes.set_ylim((top, bottom) if plane.flip else (bottom, top))
         axes.set_aspect("equal")
@@ -157,10 +168,10 @@ class _Scene:
         spots = ((0.03, 0.5), (0.97, 0.5), (0.5, 0.965), (0.5, 0.035))
         for letter, spot in zip(plane.ends, spots, strict=True):
             axes.text(*spot, letter, transform=axes.transAxes, **style)  # type: ignore[arg-type]
-        x0, y0 = right - 62.0, (top if plane.flip else bottom)
-        y0 += -7.0 if plane.flip else 7.0
+        x0, y0 = left + 10.0, top - 10.0 if plane.flip else bottom + 10.0
         axes.plot([x0, x0 + 50.0], [y0, y0], color="white", linewidth=2.5, solid_capstyle="butt")
-        axes.text(x0 + 25.0, y0, "50 mm", color="white", fontsize=8, ha="center", va="bottom")
+        label = {"xytext": (0, 3), "textcoords": "offset points", "color": "white", "fontsize": 8, "ha": "center"}
+        axes.annotate("50 mm", (x0 + 25.0, y0), **label)
         axes.plot(self.center[plane.across], self.center[plane.up], "+", color="white", markersize=11, mew=1.4)
         if plane is AXIAL:
             self._draw_beams(axes)
@@ -198,11 +209,14 @@ class _Scene:
         """Keys for structures and isodoses."""
         keys = [Line2D([], [], color=self.colors[s.name], linewidth=2.5, label=s.name) for s in self.shown]
         keys.append(Line2D([], [], linestyle="none", label=" "))
+        keys.append(Line2D([], [], linestyle="none", label=f"100 % = {word} {self.reference:.1f} {self.unit}"))
         for percent, color in sorted(ISODOSES.items(), reverse=True):
-            text = f"{percent:g} % = {percent / 100 * self.reference:.1f} {self.unit}"
+            text = f"{percent:g} %  ({percent / 100 * self.reference:.1f} {self.unit})"
             keys.append(Line2D([], [], color=color, linewidth=1.6, label=text))
-        keys.append(Line2D([], [], linestyle="none", label=f"100 % = {word}"))
+        keys.append(Line2D([], [], linestyle="none", label=" "))
         keys.append(Line2D([], [], marker="+", color="0.3", linestyle="none", label="isocentre"))
+        if self.plan.beams is not None:
+            keys.append(Line2D([], [], marker=">", color="#e0a800", linewidth=1.2, label="beam axis, gantry angle"))
         return keys
 
 

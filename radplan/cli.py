@@ -1,0 +1,325 @@
+"""The command line: ``radplan plan CASE``.
+
+Only `argparse` is imported to show help; everything else loads when a command runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from radplan.errors import FileError, InputError, RadplanError, UnknownNameError
+
+if TYPE_CHECKING:
+    from radplan.beams.beam import Beams
+    from radplan.influence import Dij
+    from radplan.io.plan_file import PlanSpec
+    from radplan.optim.constraints import Constraint
+    from radplan.optim.goals import Goal
+    from radplan.optim.solvers.base import Solver
+    from radplan.patient.patient import Patient
+    from radplan.plan import Plan
+
+DEFAULT_MACHINE = "generic_photon_6mv"
+DEFAULT_FRACTIONS = 30
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; returns the exit code: 0 done, 2 an error told in one line, 130 interrupted.
+
+    >>> main(["plan", "no-such-case"])
+    2
+    """
+    parsed = _parser().parse_args(arguments)
+    try:
+        parsed.run(parsed)
+    except RadplanError as error:
+        print(f"radplan: error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("radplan: interrupted; nothing was written", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="radplan", description="Open radiotherapy treatment planning.")
+    parser.add_argument("--version", action=_Version, nargs=0, help="show the version and exit")
+    verbs = parser.add_subparsers(required=True, metavar="COMMAND")
+    plan = verbs.add_parser(
+        "plan",
+        help="plan a case: place beams, calculate dose influence, optimise, judge, draw",
+        description="Plan a case. What the command line says wins over the plan file, which wins over the defaults.",
+        epilog="Ctrl-C while optimising keeps the best weights so far; anywhere else it leaves nothing behind.",
+    )
+    plan.add_argument("case", nargs="?", metavar="CASE", help="tg119, box, or a matRad .mat patient")
+    plan.add_argument("--plan", metavar="FILE", help="plan file (YAML or JSON), or the plan.json of an earlier plan")
+    plan.add_argument("--machine", metavar="M", help=f"built-in name or matRad .mat file (default {DEFAULT_MACHINE})")
+    plan.add_argument("--gantry", nargs="+", type=float, metavar="DEG", help="gantry angles (default 0 40 ... 320)")
+    plan.add_argument("--couch", nargs="+", type=float, metavar="DEG", help="couch angles, one or one per beam")
+    plan.add_argument("--bixel-width", type=float, metavar="MM", help="side of a bixel (default 5)")
+    plan.add_argument("--grid", nargs="+", type=float, metavar="MM", help="dose grid spacing, one or x y z (default 5)")
+    plan.add_argument("--fractions", type=int, metavar="N", help="number of fractions (default: the patient's)")
+    plan.add_argument("--device", metavar="D", help="where to calculate: numpy, torch:cpu, torch:cuda:0, ...")
+    plan.add_argument("--out", default="out", metavar="DIR", help="folder for the results (default out)")
+    plan.add_argument("--no-figures", action="store_true", help="write no png files")
+    plan.set_defaults(run=_plan)
+    return parser
+
+
+class _Version(argparse.Action):
+    """Prints the version without importing the package's parts."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        import radplan
+
+        print(f"radplan {radplan.__version__}")
+        parser.exit()
+
+
+def _plan(parsed: argparse.Namespace) -> None:
+    """Everything from the case to the files, one line of progress per stage."""
+    spec, clock = _spec(parsed), _Clock()
+    _check_folder(parsed.out)
+    logging.basicConfig(format="radplan: %(levelname)s: %(message)s", level=logging.WARNING)
+    patient, machine, spec = _load(spec, clock)
+    goals, constraints, solver, engine = _asked(spec)
+    beams = _beams(spec, patient, machine, clock)
+    dij = _influence(spec, patient, beams, machine, engine, clock)
+    plan = _optimized(spec, dij, goals, constraints, solver, patient, beams, clock)
+    plan = _normalized(spec, plan)
+    _tell_metrics(plan)
+    paths = _written(plan, spec, parsed.out, figures=not parsed.no_figures, seconds=clock.seconds)
+    clock.done("files", ", ".join(path.name for path in paths))
+    print(f"\nThe plan lies in {Path(parsed.out).resolve()}")
+
+
+class _Clock:
+    """Prints what a stage did and the seconds since the last one."""
+
+    def __init__(self) -> None:
+        self.last = time.perf_counter()
+        self.seconds: dict[str, float] = {}
+
+    def done(self, stage: str, detail: str) -> None:
+        now = time.perf_counter()
+        self.seconds[stage] = round(now - self.last, 3)
+        print(f"{stage:<10} {detail}  [{now - self.last:.1f} s]", flush=True)
+        self.last = now
+
+
+def _check_folder(out: str) -> None:
+    """Refuse a folder that cannot be written before any work is done."""
+    place = next(p for p in (Path(out), *Path(out).absolute().parents) if p.exists())
+    if not place.is_dir():
+        raise FileError(place, "is a file; --out names the folder for the results")
+    if not os.access(place, os.W_OK):
+        raise FileError(place, "is a folder you may not write to; choose another with --out")
+
+
+def _load(spec: PlanSpec, clock: _Clock) -> tuple[Patient, Any, PlanSpec]:
+    """Patient and machine, and the specification with what they bring filled in."""
+    from radplan.io.load import load_machine, load_patient
+    from radplan.io.plan_file import EXAMPLE, plan_spec
+    from radplan.patient.ct import hu_table
+
+    patient = load_patient(str(spec.case))
+    if spec.hu_table is not None:
+        patient = replace(patient, hu_table=hu_table(spec.hu_table))
+    if spec.prescription is not None:
+        patient = replace(patient, prescription=spec.prescription)
+    goals = [goal.model_dump(exclude_unset=True) for goal in spec.goals] or [dict(goal) for goal in patient.goals]
+    if not goals:
+        raise InputError(
+            f"no goals travel with {patient.name!r}: write a plan file and give it with --plan, such as\n{EXAMPLE}\n"
+            f"(structures: {', '.join(patient.structures)})"
+        )
+    nz, ny, nx = patient.ct.grid.shape
+    clock.done("patient", f"{patient.name}: CT {nx} x {ny} x {nz}, structures {', '.join(patient.structures)}")
+    machine = load_machine(spec.machine or DEFAULT_MACHINE)
+    clock.done("machine", machine.name)
+    filled = spec.model_dump(exclude_unset=True) | {
+        "machine": spec.machine or DEFAULT_MACHINE,
+        "fractions": spec.fractions or patient.fractions or DEFAULT_FRACTIONS,
+        "prescription": patient.prescription,
+        "goals": goals,
+    }
+    return patient, machine, plan_spec(filled)
+
+
+def _asked(spec: PlanSpec) -> tuple[list[Goal], list[Constraint], Solver | None, Any]:
+    """Goals, constraints, solver and engine by name: misspelt ones raise before the long work."""
+    from radplan.engines.base import ENGINES
+    from radplan.optim.constraints import Constraint
+    from radplan.optim.goals import Goal, objective_from_spec, quantity_from_spec
+    from radplan.optim.solvers.base import SOLVERS
+    from radplan.quantities.base import QUANTITIES
+
+    goals = [Goal.from_spec(goal.model_dump(exclude_unset=True)) for goal in spec.goals]
+    for goal in goals:
+        if isinstance(goal.quantity, str):
+            QUANTITIES.get(goal.quantity)
+    constraints = [
+        Constraint(
+            entry.structure,
+            objective_from_spec(entry.objective, entry.parameters),
+            entry.lower,
+            entry.upper,
+            quantity_from_spec(entry.quantity if isinstance(entry.quantity, str) else entry.quantity.model_dump()),
+        )
+        for entry in spec.constraints
+    ]
+    solver = None if spec.solver.name is None else _made(SOLVERS.get(spec.solver.name), "solver", spec.solver.options)
+    engine = None if spec.engine.name is None else _made(ENGINES.get(spec.engine.name), "engine", spec.engine.options)
+    return goals, constraints, solver, engine
+
+
+def _made(cls: Any, kind: str, options: Mapping[str, Any]) -> Any:
+    """An instance of a registered class with its options, refusing those it does not have."""
+    known = [entry.name for entry in fields(cls) if entry.init]
+    for key in options:
+        if key not in known:
+            raise UnknownNameError(f"option of the {kind} {cls.name!r}", key, known)
+    return cls(**options)
+
+
+def _beams(spec: PlanSpec, patient: Patient, machine: Any, clock: _Clock) -> Beams:
+    from radplan.beams.place import place_beams
+
+    beams = place_beams(patient, machine, **spec.beams.model_dump())
+    center = ", ".join(f"{value:.1f}" for value in beams[0].isocenter)
+    clock.done("beams", f"{len(beams)} beams, {beams.count} bixels, isocentre ({center}) mm")
+    return beams
+
+
+def _influence(spec: PlanSpec, patient: Patient, beams: Beams, machine: Any, engine: Any, clock: _Clock) -> Dij:
+    from radplan.engines.base import dose_influence
+
+    print(f"{'dose':<10} calculating the influence of {beams.count} bixels ...", flush=True)
+    setting = spec.engine
+    dij = dose_influence(
+        patient, beams, machine, grid=setting.grid, engine=engine, device=setting.device, dtype=setting.dtype
+    )
+    clock.done("dose", f"{len(dij.voxels)} voxels on {dij.target.name}")
+    return dij
+
+
+def _optimized(
+    spec: PlanSpec,
+    dij: Dij,
+    goals: list[Goal],
+    constraints: list[Constraint],
+    solver: Solver | None,
+    patient: Patient,
+    beams: Beams,
+    clock: _Clock,
+) -> Plan:
+    from radplan.plan import optimize
+
+    print(f"{'optimise':<10} {len(goals)} goals, {len(constraints)} constraints", flush=True)
+    plan = optimize(
+        dij,
+        goals,
+        patient,
+        fractions=int(spec.fractions or DEFAULT_FRACTIONS),
+        solver=solver,
+        constraints=constraints,
+        robust=spec.robust,
+        progress=_Progress(),
+        beams=beams,
+    )
+    solution = plan.solution
+    if solution is not None:
+        clock.done("optimise", f"{solution.status.value}: objective {solution.value:.6g}")
+    return plan
+
+
+def _normalized(spec: PlanSpec, plan: Plan) -> Plan:
+    """The plan scaled as asked; to the first target's prescription when nothing is said and there is one."""
+    wish = spec.normalize
+    if wish is False:
+        return plan
+    if wish is not None:
+        return plan.scaled(wish.structure, wish.quantity, **{wish.metric: wish.level})
+    level, targets = plan.patient.prescription, plan.patient.target_names
+    if level is None or not targets:
+        return plan
+    asked = {goal.structure: goal.objective.level or 0.0 for goal in plan.goals if goal.structure in targets}
+    return plan.scaled(max(asked or targets, key=lambda name: asked.get(name, 0.0)), D95=level)
+
+
+def _tell_metrics(plan: Plan) -> None:
+    """One table for targets and one for the rest, of dose and of every other quantity the goals use."""
+    from radplan.quantities.dose import PhysicalDose
+
+    used = {plan.quantity(goal.quantity).quantity for goal in plan.goals}
+    names = [PhysicalDose(), *(q for q in used if q.name != "physical_dose")]
+    for quantity in names:
+        table = plan.metrics(quantity)
+        unit = plan.unit(quantity)
+        print(f"\n{plan.title(quantity)}, {plan.fractions} fractions, {plan.normalization or 'as optimised'}")
+        targets = [name for name in table if plan.patient.structures[name].role == "target"]
+        for rows in (targets, [name for name in table if name not in targets]):
+            if rows:
+                heads = list(table[rows[0]])
+                width = max(12, *(len(name) for name in rows))
+                print(f"{f'[{unit}]':<{width}}" + "".join(f"{head:>9}" for head in heads))
+                for name in rows:
+                    print(f"{name:<{width}}" + "".join(f"{table[name][head]:9.2f}" for head in heads))
+    print(flush=True)
+
+
+def _written(
+    plan: Plan, spec: PlanSpec, out: str, figures: bool, seconds: Mapping[str, float]
+) -> list[Path]:
+    """Files and figures, all or none."""
+    from radplan.io.save import save_plan, staged
+    from radplan.viz import figures_available, save_figures
+
+    with staged(out) as partial:
+        paths = list(save_plan(plan, partial, spec, {"case": spec.case, "seconds": dict(seconds)}))
+        if figures and figures_available():
+            paths += save_figures(plan, partial)
+        elif figures:
+            print("figures    none: matplotlib is not installed (pip install 'radplan[viz]')")
+    return [Path(out, path.name) for path in paths]
+
+
+def _spec(parsed: argparse.Namespace) -> PlanSpec:
+    """Plan file and command line together."""
+    from radplan.io.plan_file import PlanSpec, plan_spec, read_plan_file
+
+    data = (PlanSpec() if parsed.plan is None else read_plan_file(parsed.plan)).model_dump(exclude_unset=True)
+    given = {
+        ("case",): parsed.case,
+        ("machine",): parsed.machine,
+        ("fractions",): parsed.fractions,
+        ("beams", "gantry"): parsed.gantry,
+        ("beams", "couch"): parsed.couch,
+        ("beams", "bixel_width"): parsed.bixel_width,
+        ("engine", "grid"): parsed.grid,
+        ("engine", "device"): parsed.device,
+    }
+    for keys, value in given.items():
+        if value is None:
+            continue
+        section = data
+        for key in keys[:-1]:
+            section = section.setdefault(key, {})
+        alone = keys[-1] in ("couch", "grid") and len(value) == 1
+        section[keys[-1]] = value[0] if alone else value
+    spec = plan_spec(data)
+    if spec.case is None:
+        raise InputError("name a CASE to plan: tg119, box, a matRad .mat file, or `case:` in the plan file")
+    return spec
+
+
+if __name__ == "__main__":
+    sys.exit(main())
