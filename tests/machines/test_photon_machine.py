@@ -165,9 +165,7 @@ def test_exponential_basis_by_hand(xp_target):
     np.testing.assert_allclose(got[:, 0], 0.0, atol=1e-15)
     np.testing.assert_allclose(got[:, 1], expected, rtol=1e-12)
     diagonal = np.interp(np.sqrt(0.5), [0.5, 1.0], [2.0, 1.0])
-    np.testing.assert_allclose(
-        basis.raster(0.5, 0.5)[0], [[diagonal, 2, diagonal], [2, 9, 2], [diagonal, 2, diagonal]]
-    )
+    np.testing.assert_allclose(basis.raster(0.5, 0.5)[0], [[diagonal, 2, diagonal], [2, 9, 2], [diagonal, 2, diagonal]])
     assert basis.raster(0.5, 3.0)[:, 6, -3:].sum() == 0
     np.testing.assert_allclose(basis.raster(1.5, 3.0).sum(), basis.raster(0.5, 3.0).sum())
 

@@ -152,7 +152,7 @@ def _provenance(model: PhotonModel) -> dict[str, object]:
     return {
         "made_by": "python -m radplan.machines.generate.photon",
         "model": asdict(model),
-        "kernel": "Nyholm et al., Radiother. Oncol. 78 (2006) 347, corrigendum 98 (2011) 286; no electron contamination",
+        "kernel": "Nyholm et al., Radiother. Oncol. 78 (2006) 347, corrigendum 98 (2011) 286; without contamination",
         "compression": (
             f"rank {model.rank} decomposition of the cumulated kernel over depth 0.5-400 mm and surface distance "
             "750-1000 mm; weights clamped to depth 0.5-400 mm and distance / SAD 0.15-1.5; cut-off 400 mm"
