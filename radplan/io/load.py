@@ -38,14 +38,11 @@ def load_patient(case: str | Path) -> Patient:
     path = Path(case)
     if _is_bare_name(path):
         raise UnknownNameError("patient file or built-in phantom", str(case), PHANTOMS)
+    expected = f"expected a matRad .mat file or a built-in phantom ({', '.join(PHANTOMS)})"
     if not path.exists():
-        raise FileError(
-            path, f"no such file; expected a matRad .mat file or a built-in phantom ({', '.join(PHANTOMS)})"
-        )
+        raise FileError(path, f"no such file; {expected}")
     if path.is_dir() or path.suffix.lower() != ".mat":
-        raise InputError(
-            f"cannot read a patient from {path}: expected a matRad .mat file or a built-in phantom ({', '.join(PHANTOMS)})"
-        )
+        raise InputError(f"cannot read a patient from {path}: {expected}")
     from radplan.io.matrad import read_patient
 
     return read_patient(path)

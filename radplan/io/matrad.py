@@ -29,12 +29,12 @@ def read_patient(path: str | Path, table: HUTable | str | Path = "matrad") -> Pa
     """Read a patient from a matRad .mat file (MATLAB v5 to v7; `ct` and `cst`).
 
     Cubes come to ``[z, y, x]``; voxel lists, counted from 1 in column-major order there, come to flat C-order indices.
-    The axes are ``ct.x``, ``ct.y``, ``ct.z`` where they stand, else they start at the DICOM position of the first slice,
-    else at minus half the extent, as in matRad. Of several CT scenarios the first is taken, which is announced. A VOI
-    that holds all others becomes the external contour when none is called that (matRad: density counts inside VOIs
-    only). Goals come from ``cst{:,6}`` as course totals; constraints are left out, which is announced. Without a `pln`
-    in the file the patient gets matRad's default of 30 fractions. The prescription is the highest dose that a squared
-    deviation or underdosing asks of a target.
+    The axes are ``ct.x``, ``ct.y``, ``ct.z`` where they stand, else they start at the DICOM position of the first
+    slice, else at minus half the extent, as in matRad. Of several CT scenarios the first is taken, which is announced.
+    A VOI that holds all others becomes the external contour when none is called that (in matRad, too, density counts
+    only inside VOIs). Goals come from ``cst{:,6}`` as course totals; constraints are left out, which is announced.
+    Without a `pln` in the file the patient gets the 30 fractions of matRad's own plans. The prescription is the highest
+    dose that a squared deviation or underdosing asks of a target.
 
     Parameters
     ----------
@@ -155,7 +155,7 @@ def _read_row(path: Path, index: int, row: npt.NDArray[Any]) -> _Row:
 
 
 def _structure(path: Path, grid: Grid, row: _Row) -> Structure:
-    nz, ny, nx = grid.shape
+    _, ny, nx = grid.shape
     if row.indices.size == 0:
         listed = np.zeros(0, dtype=np.int64)
     elif row.indices.dtype.kind not in "iuf" or not (row.indices == np.floor(row.indices)).all():

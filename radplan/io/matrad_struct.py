@@ -40,7 +40,7 @@ class Fields:
 
 
 def load_variables(path: Path, names: Sequence[str]) -> dict[str, Any]:
-    """Read the named variables of a MATLAB v4 to v7 file, those that are there; structs stay SciPy's.
+    """Read the named variables of a MATLAB v5 to v7 file, those that are there; structs stay SciPy's.
 
     Raises
     ------

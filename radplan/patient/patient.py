@@ -223,13 +223,14 @@ class Patient:
             raise InputError(
                 f"structure {name!r} of patient {self.name} has no voxel on the dose grid: enlarge or refine the grid"
             )
-        self._announce_loss(name, members, total * grid.voxel_volume)
+        if (method or self.membership) == "volume":
+            self._announce_loss(name, members, total * grid.voxel_volume)
         return where, coverage / total
 
     def _announce_loss(self, name: str, members: tuple[Voxels, Floats | None], found: float) -> None:
         count = members[0].size if members[1] is None else float(members[1].sum())
         share = found / (count * self.ct.grid.voxel_volume)
-        if share < 0.95 and self.membership == "volume":
+        if share < 0.95:
             logger.warning("only %.1f %% of structure %s lies where dose is calculated", 100 * share, name)
 
     def voxel_parameters(self, grid: Grid, voxels: npt.ArrayLike) -> dict[str, Floats]:
@@ -269,13 +270,13 @@ def find_external(ct: CT, threshold: float = EXTERNAL_THRESHOLD) -> Structure:
         raise InputError(
             f"no voxel of the CT lies above {threshold:g} HU: no patient is found; are these Hounsfield units?"
         )
-    in_slice = ndimage.generate_binary_structure(3, 1)
-    in_slice[0] = in_slice[2] = False
-    cut = ndimage.binary_opening(dense, in_slice)
+    square = np.ones((1, 3, 3), dtype=bool)
+    cross = ndimage.generate_binary_structure(2, 1)[None]
+    cut = ndimage.binary_opening(dense, square)
     labels, count = ndimage.label(cut if cut.any() else dense)
     sizes = np.bincount(labels.reshape(-1), minlength=count + 1)
     body = labels == int(np.argmax(sizes[1:])) + 1
-    body = ndimage.binary_dilation(body, in_slice, mask=dense)
+    body = ndimage.binary_dilation(body, cross, mask=dense)
     for k in range(body.shape[0]):
         body[k] = ndimage.binary_fill_holes(body[k])
     return Structure.from_mask("external", ct.grid, body, role="external")
@@ -291,7 +292,8 @@ def _checked_goal(goal: Mapping[str, Any], structures: Iterable[str]) -> dict[st
     names = list(structures)
     if goal["structure"] not in names:
         raise UnknownNameError("structure", str(goal["structure"]), names)
-    whole = {"parameters": {}, "weight": 1.0, "quantity": "physical_dose", **goal}
+    given = {"parameters": {}, "weight": 1.0, "quantity": "physical_dose", **goal}
+    whole = {key: given[key] for key in GOAL_KEYS}
     if not float(whole["weight"]) >= 0:
         raise InputError(f"the goal on {goal['structure']!r} has weight {whole['weight']}; weights are >= 0")
     return whole

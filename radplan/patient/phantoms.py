@@ -21,16 +21,16 @@ def tg119() -> Patient:
     """Return the C-shape of AAPM TG-119 in water: a target wrapped around a core to be spared.
 
     Core: cylinder of radius 10 mm, 100 mm long, on the axis through the origin. OuterTarget: 15 to 37 mm from the
-    axis, 80 mm long, cut off 8 mm posterior of the axis (171 cm3 as drawn, 168 cm3 in voxels). BODY: water, 300 x
+    axis, 80 mm long, cut off 8 mm posterior of the axis (172 cm3 as drawn, 170 cm3 in voxels). BODY: water, 300 x
     153 mm with corners rounded by 25 mm, 300 mm long, as the outline of matRad's scan of it. Voxels of 3 x 3 x 2.5 mm
-    belong by their centres. Goals, 30 fractions and 50 Gy are matRad's.
+    belong by their centres; a voxel edge lies where the target is cut. Goals, 30 fractions and 50 Gy are matRad's.
     Source: Ezzell et al., Med. Phys. 36 (2009) 5359; goals: matRad, TG119 phantom (BSD-3).
 
     >>> patient = tg119()
     >>> round(patient.structures["OuterTarget"].volume / 1000)
-    168
+    170
     """
-    grid = _centred_grid(counts=(118, 69, 128), spacing=(3.0, 3.0, 2.5))
+    grid = _centred_grid(counts=(118, 69, 128), spacing=(3.0, 3.0, 2.5), centre=(0.0, 0.5, 0.0))
     x, y, z = _coordinates(grid)
     radius = np.hypot(x, y)
     beyond = np.hypot(np.maximum(np.abs(x) - 125.0, 0.0), np.maximum(np.abs(y) - 51.5, 0.0))
@@ -62,7 +62,7 @@ def box() -> Patient:
     >>> box().structures["OuterTarget"].voxels.size
     9261
     """
-    grid = _centred_grid(counts=(61, 61, 61), spacing=(3.0, 3.0, 3.0))
+    grid = _centred_grid(counts=(61, 61, 61), spacing=(3.0, 3.0, 3.0), centre=(0.0, 0.0, 0.0))
     x, y, z = _coordinates(grid)
     farthest = np.maximum(np.maximum(np.abs(x), np.abs(y)), np.abs(z))
     body = farthest <= 76.5
@@ -102,10 +102,12 @@ def phantom(name: str) -> Patient:
     return PHANTOMS[name]()
 
 
-def _centred_grid(counts: tuple[int, int, int], spacing: tuple[float, float, float]) -> Grid:
-    """Return the grid of `counts` (x, y, z) voxels whose middle is the origin."""
-    origin = [-0.5 * (n - 1) * s for n, s in zip(counts, spacing, strict=True)]
-    return Grid((counts[2], counts[1], counts[0]), spacing, (origin[0], origin[1], origin[2]))
+def _centred_grid(
+    counts: tuple[int, int, int], spacing: tuple[float, float, float], centre: tuple[float, float, float]
+) -> Grid:
+    """Return the grid of `counts` (x, y, z) voxels whose middle is `centre`."""
+    x, y, z = (c - 0.5 * (n - 1) * s for c, n, s in zip(centre, counts, spacing, strict=True))
+    return Grid((counts[2], counts[1], counts[0]), spacing, (x, y, z))
 
 
 def _coordinates(grid: Grid) -> tuple[Any, Any, Any]:
