@@ -31,6 +31,8 @@ Floats = NDArray[np.float64]
 TARGET_METRICS = ("Dmean", "Dmin", "Dmax", "D98", "D95", "D50", "D10", "D2", "HI")
 ORGAN_METRICS = ("Dmean", "Dmax", "D50", "D10", "D2", "D0.1cc")
 
+_ACRONYMS = {"let": "LET", "rbe": "RBE", "bed": "BED", "eqd2": "EQD2"}
+
 
 @dataclass(frozen=True, eq=False)
 class Plan:
@@ -248,11 +250,13 @@ class Plan:
         50.0
         """
         name, wanted = self._one_level(level)
+        kind = self.quantity(quantity)
+        if not kind.additive:
+            raise InputError(f"{kind.name} does not grow with the weights; scale a dose instead")
         now = self._at(structure, quantity, name, 1.0)
         if not now > 0:
             raise CalculationError(f"{name} of {structure!r} is {now:g}: no factor brings it to {wanted:g}")
-        kind = self.quantity(quantity)
-        if kind.direct and kind.additive:
+        if kind.direct:
             factor = wanted / now
         else:
             factor = find_factor(lambda f: self._at(structure, quantity, name, f), wanted, now, f"{name} of {structure!r}")
@@ -272,8 +276,8 @@ class Plan:
         >>> plan.title("physical_dose")  # doctest: +SKIP
         'Physical dose'
         """
-        words = self.quantity(quantity).name.replace("_", " ")
-        return words if words.isupper() else words[0].upper() + words[1:]
+        words = [_ACRONYMS.get(word, word) for word in self.quantity(quantity).name.split("_")]
+        return " ".join([words[0][0].upper() + words[0][1:], *words[1:]])
 
     def caption(self) -> str:
         """Return one line that says what plan this is: case, machine, beams, fractions, normalisation."""
@@ -475,4 +479,4 @@ def _bounds(model: ForwardModel) -> tuple[Floats, Floats]:
 def _on_device(x: Floats, model: ForwardModel) -> Array:
     """Variables beside the model's arrays, in float64 where the device has it."""
     beside = model.target.asarray(np.zeros(1), "float32")
-    return like(x, beside, dtype=accumulator(beside))
+    return like(np.array(x), beside, dtype=accumulator(beside))  # a copy: torch refuses read-only memory

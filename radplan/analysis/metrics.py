@@ -74,7 +74,7 @@ def volume_at_dose(values: ArrayLike, weights: ArrayLike | None, level: float) -
     75.0
     """
     d, w = checked(values, weights)
-    return float(min(100.0, 100.0 * np.sum(w[d >= level])))
+    return 100.0 * float(np.sum(w[d >= level]) / np.sum(w))
 
 
 def mean(values: ArrayLike, weights: ArrayLike | None = None) -> float:

@@ -1,0 +1,197 @@
+"""Plans: course totals, metrics, DVHs, scaling, and what is refused."""
+
+from __future__ import annotations
+
+from dataclasses import FrozenInstanceError
+
+import numpy as np
+import pytest
+
+from radplan.arrays import to_numpy
+from radplan.errors import CalculationError, InputError, UnknownNameError
+from radplan.optim.goals import Goal
+from radplan.optim.objectives import SquaredDeviation, SquaredOverdosing
+from radplan.plan import Plan, evaluate, optimize
+from radplan.quantities.let import LET, LETxDose
+from tests import small_case
+
+X = np.asarray([1.0, 2.0, 0.5, 0.0, 1.5, 1.0])
+
+
+@pytest.fixture
+def plan() -> Plan:
+    return evaluate(small_case.dij(), X, small_case.patient(), fractions=25)
+
+
+def test_a_cube_is_the_course_total_on_the_whole_dose_grid(plan: Plan) -> None:
+    cube = plan["physical_dose"]
+    assert cube.shape == small_case.GRID.shape
+    matrix = plan.model.operators["physical_dose"][0].to_scipy().toarray()  # type: ignore[attr-defined]
+    np.testing.assert_allclose(cube.ravel()[plan.model.voxels], 25 * matrix @ X, rtol=2e-6)
+    outside = np.setdiff1d(np.arange(cube.size), plan.model.voxels)
+    assert np.all(cube.ravel()[outside] == 0.0)
+
+
+def test_a_quantity_that_does_not_add_up_is_not_multiplied_by_fractions(plan: Plan) -> None:
+    let = plan["let"].ravel()[plan.model.voxels]
+    expected = plan["let_dose"].ravel()[plan.model.voxels] / plan["physical_dose"].ravel()[plan.model.voxels]
+    np.testing.assert_allclose(let, expected, rtol=1e-5)
+    assert 2.0 <= let.min() <= let.max() <= 4.0
+
+
+def test_metrics_of_let_leave_out_voxels_below_the_floor(plan: Plan) -> None:
+    fraction_dose = plan["physical_dose"].ravel()[plan.model.voxels] / 25
+    floor = float(np.median(fraction_dose))
+    values, weights = plan.structure_values(LET(floor=floor), "BODY")
+    everything, _ = plan.structure_values("physical_dose", "BODY")
+    assert values.size == weights.size == np.count_nonzero(everything / 25 >= floor)
+    assert 0 < values.size < everything.size
+
+
+def test_beams_add_up_to_the_plan(plan: Plan) -> None:
+    first, second = plan.per_beam("physical_dose")
+    np.testing.assert_allclose(first + second, plan["physical_dose"], rtol=1e-5, atol=1e-5)
+    assert np.all(second[1:-1, 1:-1, 1:-1] >= 0)
+
+
+def test_rbe_weighted_dose_of_photons_with_rbe_one_is_the_dose(plan: Plan) -> None:
+    np.testing.assert_allclose(plan["rbe_x_dose"], plan["physical_dose"], rtol=1e-4)
+
+
+def test_metrics_are_those_of_the_voxels_by_hand(plan: Plan) -> None:
+    doses = plan["physical_dose"][3:5, 3:5, 3:7]
+    row = plan.metrics()["PTV"]
+    assert row["Dmean"] == pytest.approx(doses.mean(), rel=1e-6)
+    assert row["Dmax"] == pytest.approx(doses.max(), rel=1e-6)
+    assert row["Dmin"] == pytest.approx(doses.min(), rel=1e-6)
+    assert plan.metrics(structures=["Cord"], names=["V20Gy"])["Cord"]["V20Gy"] == pytest.approx(
+        100.0 * np.mean(plan["physical_dose"][2:6, 6:7, 4:6] >= 20.0), abs=1e-9
+    )
+
+
+def test_targets_of_a_prescription_get_coverage_and_conformity(plan: Plan) -> None:
+    scaled = plan.scaled("PTV", D50=50.0)
+    row = scaled.metrics()["PTV"]
+    target, cube = np.zeros(small_case.GRID.shape, dtype=bool), scaled["physical_dose"]
+    target[3:5, 3:5, 3:7] = True
+    hot = cube >= 50.0
+    assert row["Vp"] == pytest.approx(100 * np.mean(hot[target]), abs=1e-9)
+    assert row["CI"] == pytest.approx(np.sum(hot & target) ** 2 / (target.sum() * hot.sum()), rel=1e-9)
+    bare = evaluate(plan.model, X, small_case.patient(prescription=None))
+    assert "CI" not in bare.metrics()["PTV"]
+
+
+def test_dvh_reads_all_structures_at_the_same_levels(plan: Plan) -> None:
+    curves = plan.dvh()
+    assert list(curves) == ["PTV", "Cord", "BODY"]
+    assert all(curve.percent[0] == 100.0 and curve.percent[-1] == 0.0 for curve in curves.values())
+    np.testing.assert_array_equal(curves["PTV"].levels, curves["BODY"].levels)
+    assert curves["PTV"].volume == pytest.approx(16 * 0.1)
+
+
+@pytest.mark.parametrize(("name", "level"), [("D95", 50.0), ("Dmean", 60.0), ("D0.1cc", 45.0), ("D2", 66.0)])
+def test_scaling_reaches_the_level(plan: Plan, name: str, level: float) -> None:
+    scaled = plan.scaled("PTV", **{name: level})
+    assert scaled.metrics(names=[name])["PTV"][name] == pytest.approx(level, rel=1e-6)
+    np.testing.assert_allclose(scaled.x, X * scaled.x[0] / X[0])
+    assert scaled.normalization == f"PTV {name} = {level:g} Gy"
+
+
+def test_scaling_a_quantity_that_is_not_linear_searches_the_factor(plan: Plan) -> None:
+    scaled = plan.scaled("PTV", quantity="bed", Dmean=80.0)
+    assert scaled.metrics("bed", names=["Dmean"])["PTV"]["Dmean"] == pytest.approx(80.0, rel=1e-5)
+    by_dose = plan.scaled("PTV", Dmean=80.0)
+    assert scaled.x[0] < by_dose.x[0]
+
+
+def test_scaling_refuses_what_it_cannot_do(plan: Plan) -> None:
+    with pytest.raises(InputError, match="exactly one metric"):
+        plan.scaled("PTV")
+    with pytest.raises(InputError, match="exactly one metric"):
+        plan.scaled("PTV", D95=50.0, D2=55.0)
+    with pytest.raises(InputError, match="V20Gy does not grow"):
+        plan.scaled("PTV", V20Gy=95.0)
+    with pytest.raises(InputError, match="positive and finite, got nan"):
+        plan.scaled("PTV", D95=float("nan"))
+    with pytest.raises(CalculationError, match="D95 of 'PTV' is 0"):
+        evaluate(plan.model, 0 * X, plan.patient).scaled("PTV", D95=50.0)
+    with pytest.raises(UnknownNameError, match="did you mean 'PTV'"):
+        plan.scaled("PTW", D95=50.0)
+    with pytest.raises(InputError, match="let does not grow"):
+        plan.scaled("PTV", quantity="let", Dmean=3.0)
+
+
+@pytest.mark.parametrize(
+    ("x", "match"),
+    [
+        (X[:5], r"6 variables, got an array of shape \(5,\)"),
+        (np.where(X > 1.9, np.nan, X), "1 of 6 variables are NaN"),
+        (np.where(X > 1.9, -1.0, X), "variable 1 is -1 < 0"),
+    ],
+)
+def test_bad_weights_raise(x: np.ndarray, match: str) -> None:
+    with pytest.raises(InputError, match=match):
+        evaluate(small_case.dij(), x, small_case.patient())
+
+
+def test_bad_fractions_raise(plan: Plan) -> None:
+    with pytest.raises(InputError, match="whole number >= 1, got 0"):
+        evaluate(plan.model, X, plan.patient, fractions=0)
+
+
+def test_misspelt_names_raise(plan: Plan) -> None:
+    with pytest.raises(UnknownNameError, match="did you mean 'physical_dose'"):
+        plan["physical_dos"]
+    with pytest.raises(UnknownNameError, match="did you mean 'Cord'"):
+        plan.metrics(structures=["Cort"])
+
+
+def test_a_plan_does_not_change(plan: Plan) -> None:
+    with pytest.raises(FrozenInstanceError):
+        plan.fractions = 3  # type: ignore[misc]
+    with pytest.raises(ValueError, match="read-only"):
+        plan.x[0] = 5.0
+
+
+def test_an_instance_in_a_goal_is_what_its_name_means(plan: Plan) -> None:
+    from dataclasses import replace
+
+    goal = Goal("Cord", SquaredOverdosing(1.0), quantity=LETxDose(c=0.1))
+    with_goal = replace(plan, goals=(goal,))
+    np.testing.assert_allclose(with_goal["let_x_dose"], 0.1 * plan["let_dose"], rtol=1e-5)
+    np.testing.assert_allclose(plan["let_x_dose"], 0.04 * plan["let_dose"], rtol=1e-5)
+    other = replace(goal, quantity=LETxDose(c=0.2))
+    with pytest.raises(InputError, match="2 instances of 'let_x_dose'"):
+        replace(plan, goals=(goal, other))["let_x_dose"]
+
+
+def test_optimize_finds_weights_that_serve_the_goals() -> None:
+    goals = [Goal("PTV", SquaredDeviation(50.0), weight=100), Goal("Cord", SquaredOverdosing(20.0), weight=10)]
+    found = optimize(small_case.dij(), goals, small_case.patient(), fractions=25)
+    assert found.metrics()["PTV"]["Dmean"] == pytest.approx(50.0, abs=3.0)
+    assert found.solution is not None
+    again = optimize(small_case.dij(), goals, small_case.patient(), fractions=25, start=found)
+    assert again.solution is not None
+    assert again.solution.value <= found.solution.value * (1 + 1e-9)
+
+
+def test_optimize_checks_its_start() -> None:
+    goals = [Goal("PTV", SquaredDeviation(50.0))]
+    with pytest.raises(InputError, match="6 variables"):
+        optimize(small_case.dij(), goals, small_case.patient(), start=np.ones(2))
+    with pytest.raises(UnknownNameError, match="solver"):
+        optimize(small_case.dij(), goals, small_case.patient(), solver="lbgfs")
+
+
+def test_plan_on_every_backend(xp_target) -> None:  # type: ignore[no-untyped-def]
+    found = evaluate(small_case.dij(device=xp_target.name), X, small_case.patient(), fractions=25)
+    reference = evaluate(small_case.dij(), X, small_case.patient(), fractions=25)
+    np.testing.assert_allclose(to_numpy(found["rbe_x_dose"]), reference["rbe_x_dose"], rtol=2e-5)
+    assert isinstance(found["physical_dose"], np.ndarray)
+
+
+def test_the_isocenter_is_the_beams_or_the_middle_of_the_targets(plan: Plan) -> None:
+    np.testing.assert_allclose(plan.isocenter, [0.0, -2.5, 0.0])
+    shown = evaluate(plan.model, X, plan.patient, beams=small_case.beams())
+    np.testing.assert_allclose(shown.isocenter, [0.0, 0.0, 0.0])
+    assert "2 beams" in shown.caption()
