@@ -272,13 +272,17 @@ def find_external(ct: CT, threshold: float = EXTERNAL_THRESHOLD) -> Structure:
         )
     square = np.ones((1, 3, 3), dtype=bool)
     cross = ndimage.generate_binary_structure(2, 1)[None]
+    in_slice = np.pad(cross, ((1, 1), (0, 0), (0, 0)))
     cut = ndimage.binary_opening(dense, square)
     labels, count = ndimage.label(cut if cut.any() else dense)
     sizes = np.bincount(labels.reshape(-1), minlength=count + 1)
     body = labels == int(np.argmax(sizes[1:])) + 1
     body = ndimage.binary_dilation(body, cross, mask=dense)
-    for k in range(body.shape[0]):
-        body[k] = ndimage.binary_fill_holes(body[k])
+    air, count = ndimage.label(~body, in_slice)
+    outside = np.zeros(count + 1, dtype=bool)
+    for rim in (air[:, 0], air[:, -1], air[:, :, 0], air[:, :, -1]):
+        outside[rim] = True
+    body |= ~outside[air]
     return Structure.from_mask("external", ct.grid, body, role="external")
 
 

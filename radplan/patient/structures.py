@@ -14,6 +14,7 @@ from radplan.geometry.grid import Grid
 
 Floats = npt.NDArray[np.float64]
 Voxels = npt.NDArray[np.int64]
+Box = npt.NDArray[np.float32]
 Members = tuple[Voxels, "Floats | None"]
 Role = Literal["target", "oar", "external", "ignored"]
 Membership = Literal["volume", "nearest"]
@@ -255,11 +256,7 @@ def resample_weights(
     flat = np.asarray(voxels, dtype=np.int64)
     if flat.size == 0:
         return np.zeros(0, dtype=np.int64), np.zeros(0)
-    index = np.unravel_index(flat, grid_from.shape)
-    low = [int(i.min()) for i in index]
-    high = [int(i.max()) + 1 for i in index]
-    box = np.zeros([b - a for a, b in zip(low, high)], dtype=np.float32)
-    box[tuple(i - a for i, a in zip(index, low))] = 1.0 if fraction is None else np.asarray(fraction, dtype=np.float32)
+    low, box = _bounding_box(grid_from, flat, fraction)
     first, covered = (
         _nearest_box(grid_from, low, box, grid_to) if method == "nearest" else _filled_box(grid_from, low, box, grid_to)
     )
@@ -273,31 +270,43 @@ def _axis(grid: Grid, dimension: int) -> tuple[float, float, int]:
     return grid.origin[2 - dimension], grid.spacing[2 - dimension], grid.shape[dimension]
 
 
-def _filled_box(
-    grid_from: Grid, low: list[int], box: npt.NDArray[np.float32], grid_to: Grid
-) -> tuple[list[int], npt.NDArray[np.float32]]:
+def _bounding_box(grid: Grid, flat: Voxels, fraction: npt.ArrayLike | None) -> tuple[list[int], Box]:
+    """Return the first index [z, y, x] and the content of the smallest box around a structure's voxels."""
+    plane = grid.shape[1] * grid.shape[2]
+    bottom, top = int(flat.min()) // plane, int(flat.max()) // plane + 1
+    slab = np.zeros((top - bottom, *grid.shape[1:]), dtype=np.float32)
+    slab.reshape(-1)[flat - bottom * plane] = 1.0 if fraction is None else np.asarray(fraction, dtype=np.float32)
+    drawn = slab.max(axis=0) > 0
+    rows, columns = np.flatnonzero(drawn.any(axis=1)), np.flatnonzero(drawn.any(axis=0))
+    box = slab[:, rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    return [bottom, int(rows[0]), int(columns[0])], np.ascontiguousarray(box)
+
+
+def _filled_box(grid_from: Grid, low: list[int], box: Box, grid_to: Grid) -> tuple[list[int], Box]:
     """Contract the structure's bounding box with one matrix of edge overlaps per axis: boxes overlap axis by axis."""
-    first: list[int] = []
-    covered = box
-    for dimension in (2, 1, 0):
-        origin, spacing, _ = _axis(grid_from, dimension)
-        start, step, count = _axis(grid_to, dimension)
-        edge = origin + (low[dimension] - 0.5) * spacing
-        end = edge + box.shape[dimension] * spacing
-        begin = min(max(int(np.floor((edge - start) / step + 0.5)), 0), count)
-        stop = max(min(int(np.ceil((end - start) / step + 0.5)), count), begin)
-        lower = start + (np.arange(begin, stop)[:, None] - 0.5) * step
-        edges = edge + np.arange(box.shape[dimension])[None, :] * spacing
-        overlap = np.minimum(lower + step, edges + spacing) - np.maximum(lower, edges)
-        share = (np.maximum(overlap, 0.0) / step).astype(np.float32)
-        covered = np.moveaxis(np.moveaxis(covered, dimension, -1) @ share.T, -1, dimension)
-        first.insert(0, begin)
-    return first, covered
+    shares = [_axis_overlap(grid_from, low, box, grid_to, dimension) for dimension in range(3)]
+    (_, along_z), (_, along_y), (_, along_x) = shares
+    covered = (box.reshape(-1, box.shape[2]) @ along_x.T).reshape(*box.shape[:2], -1)
+    covered = np.matmul(along_y, covered)
+    covered = (along_z @ covered.reshape(box.shape[0], -1)).reshape(along_z.shape[0], *covered.shape[1:])
+    return [begin for begin, _ in shares], covered
 
 
-def _nearest_box(
-    grid_from: Grid, low: list[int], box: npt.NDArray[np.float32], grid_to: Grid
-) -> tuple[list[int], npt.NDArray[np.float32]]:
+def _axis_overlap(grid_from: Grid, low: list[int], box: Box, grid_to: Grid, dimension: int) -> tuple[int, Box]:
+    """Return the first target voxel that may be met along an axis, and the shares (target, source) of each by each."""
+    origin, spacing, _ = _axis(grid_from, dimension)
+    start, step, count = _axis(grid_to, dimension)
+    edge = origin + (low[dimension] - 0.5) * spacing
+    end = edge + box.shape[dimension] * spacing
+    begin = min(max(int(np.floor((edge - start) / step + 0.5)), 0), count)
+    stop = max(min(int(np.ceil((end - start) / step + 0.5)), count), begin)
+    lower = start + (np.arange(begin, stop)[:, None] - 0.5) * step
+    edges = edge + np.arange(box.shape[dimension])[None, :] * spacing
+    overlap = np.minimum(lower + step, edges + spacing) - np.maximum(lower, edges)
+    return begin, (np.maximum(overlap, 0.0) / step).astype(np.float32)
+
+
+def _nearest_box(grid_from: Grid, low: list[int], box: Box, grid_to: Grid) -> tuple[list[int], Box]:
     picks: list[npt.NDArray[np.int64]] = []
     first: list[int] = []
     for dimension in range(3):
