@@ -77,7 +77,8 @@ class Objective(ABC):
         return {field.name: _plain(self, field.name) for field in fields(self)}  # type: ignore[arg-type]
 
 
-OBJECTIVES: Registry[Objective] = Registry("objective", Objective)
+OBJECTIVES: Registry[Objective] = Registry("objective", Objective)  # type: ignore[type-abstract]
+"""All objectives by name; entry points of the group ``radplan.objective`` join on first use."""
 
 
 def finite_number(owner: Objective, **parameters: float) -> None:

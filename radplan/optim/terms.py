@@ -1,0 +1,209 @@
+"""Goals and constraints bound to the voxels of one model: indices and weights on the device, once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from radplan.arrays import Array, Target, namespace, scatter, to_numpy
+from radplan.errors import InputError, UnknownNameError
+from radplan.geometry.grid import Grid
+from radplan.influence import ForwardModel
+from radplan.optim.constraints import Constraint
+from radplan.optim.goals import Goal
+from radplan.optim.objectives import Objective
+from radplan.optim.robust import REDUCTIONS, each_scenario
+from radplan.patient import Patient
+from radplan.quantities.base import Quantity
+
+Members = tuple[Any, Any]
+"""Sorted flat grid voxels ``(m,)`` of a structure and their weights ``(m,)``, which sum to 1, on the host."""
+
+
+@dataclass(frozen=True, eq=False)
+class Term:
+    """One objective on one quantity, ready to be evaluated on a model's values ``(scenarios, voxels)``.
+
+    Parameters
+    ----------
+    label : str
+        What messages call it.
+    structure : str
+        The structure.
+    objective : Objective
+        Cut to the voxels of the structure.
+    quantity : str or Quantity
+        What it looks at.
+    index : array of shape (m,), optional
+        Its voxels among those of the model; None for all.
+    weights : array of shape (m,)
+        Their shares, sum 1.
+    weight : float
+        Importance of the goal.
+    multiplier : float
+        Fractions where the quantity is additive, else 1.
+    robust : str
+        Name of the reduction over scenarios.
+    tail : float
+        Of the CVaR.
+    """
+
+    label: str
+    structure: str
+    objective: Objective
+    quantity: str | Quantity
+    index: Array | None
+    weights: Array
+    weight: float
+    multiplier: float
+    robust: str = "nominal"
+    tail: float = 0.1
+
+    def course_values(self, values: Array) -> Array:
+        """Return what the objective sees of per-fraction ``values (..., voxels)``: its voxels, as course totals."""
+        cut = values if self.index is None else namespace(values).take(values, self.index, axis=-1)
+        return cut * self.multiplier if self.multiplier != 1.0 else cut
+
+    def spread(self, gradient: Array, count: int, factor: float) -> Array:
+        """Return the cotangent ``(..., count)`` per fraction of a gradient by course values, times `factor`."""
+        scale = factor * self.multiplier
+        scaled = gradient * scale if scale != 1.0 else gradient
+        return scaled if self.index is None else scatter(count, self.index, scaled)
+
+    def cost(self, values: Array, probabilities: Sequence[float]) -> tuple[Array, Array]:
+        """Return the objective, unweighted, and its gradient by the course values.
+
+        The gradient is ``(1, m)`` for the nominal scenario alone, ``(scenarios, m)`` for a reduction over all.
+        """
+        reduction = REDUCTIONS[self.robust]
+        if reduction is not None:
+            return reduction(self.objective, self.course_values(values), self.weights, probabilities, self.tail)
+        value, gradient = self.objective.value_and_gradient(self.course_values(values[0, :]), self.weights)
+        return value, namespace(gradient).reshape(gradient, (1, -1))
+
+    def costs(self, values: Array) -> tuple[Array, Array]:
+        """Return the objective in each scenario ``(scenarios,)`` and its gradient ``(scenarios, m)``."""
+        return each_scenario(self.objective, self.course_values(values), self.weights)
+
+
+def structure_members(
+    names: Sequence[str], model: ForwardModel, patient: Patient | None, given: Mapping[str, Members] | None
+) -> dict[str, Members]:
+    """Return voxels and weights of each structure in goals: those given, else the patient's after overlap.
+
+    Parameters
+    ----------
+    names : sequence of str
+        Structures that have goals or constraints, without repeats.
+    model : ForwardModel
+        Whose grid and voxels are looked at.
+    patient : Patient, optional
+        Gives structures after overlap by priority among `names`.
+    given : mapping of str to (voxels, weights), optional
+        Flat grid voxels and their shares, taken as they are; weights None means equal shares.
+
+    Raises
+    ------
+    InputError
+        When a structure is empty or lies outside the voxels of the model, or there is no source for it.
+    UnknownNameError
+        When no structure has that name.
+    """
+    if given is None and patient is None:
+        raise InputError("a problem needs a patient, or weights={structure: (voxels, weights)}, to know its structures")
+    members: dict[str, Members] = {}
+    for name in names:
+        if given is not None and name in given:
+            members[name] = _checked(name, given[name], model)
+        elif patient is None:
+            raise UnknownNameError("structure in weights", name, given or ())
+        else:
+            host = np.asarray(model.voxels)
+            members[name] = patient.structure_weights(name, model.grid, voxels=host, overlap_with=list(names))
+            if members[name][0].size == 0:
+                raise InputError(f"structure {name!r} of a goal has no voxel where the model calculates")
+    return members
+
+
+def bind(
+    goals: Sequence[Goal | Constraint], members: Mapping[str, Members], model: ForwardModel, fractions: int, dtype: str,
+    additive: Mapping[str | Quantity, bool],
+) -> tuple[Term, ...]:
+    """Return the terms of goals or constraints on a model restricted to their voxels."""
+    place, held = model.target, np.asarray(model.voxels)
+    arrays: dict[str, tuple[Array | None, Array]] = {}
+    terms = []
+    for goal in goals:
+        name = goal.structure
+        voxels, shares = members[name]
+        if name not in arrays:
+            whole = voxels.size == held.size
+            index = None if whole else place.asarray(np.searchsorted(held, voxels), "int64")
+            arrays[name] = index, place.asarray(shares, dtype)
+        index, weights = arrays[name]
+        weight, robust, tail = 1.0, "nominal", 1.0
+        if isinstance(goal, Goal):
+            weight, robust, tail = goal.weight, goal.robust, goal.tail
+        terms.append(
+            Term(
+                label=goal.label,
+                structure=name,
+                objective=goal.objective.on_voxels(_Cut(goal.label, model.grid, voxels, place, dtype)),
+                quantity=goal.quantity,
+                index=index,
+                weights=weights,
+                weight=float(weight),
+                multiplier=float(fractions) if additive[goal.quantity] else 1.0,
+                robust=robust,
+                tail=tail,
+            )
+        )
+    return tuple(terms)
+
+
+@dataclass(frozen=True, eq=False)
+class _Cut:
+    """Cuts an array on the dose grid to the voxels of a structure and puts it beside the values."""
+
+    label: str
+    grid: Grid
+    voxels: Any
+    place: Target
+    dtype: str
+
+    def __call__(self, volume: Array) -> Array:
+        host = to_numpy(volume)
+        if host.shape not in (tuple(self.grid.shape), (self.grid.size,)):
+            raise InputError(
+                f"{self.label}: the array has shape {host.shape}, expected the dose grid {tuple(self.grid.shape)} "
+                f"or ({self.grid.size},)"
+            )
+        cut = host.reshape(-1)[self.voxels]
+        if not np.all(np.isfinite(cut)):
+            raise InputError(f"{self.label}: the array is NaN or infinite in {np.sum(~np.isfinite(cut))} of its voxels")
+        return self.place.asarray(cut, self.dtype)
+
+
+def _checked(name: str, given: Members, model: ForwardModel) -> Members:
+    voxels = np.asarray(to_numpy(given[0]))
+    if voxels.ndim != 1 or voxels.size == 0 or voxels.dtype.kind not in "iu":
+        raise InputError(f"structure {name!r} needs a non-empty list of flat grid voxels, got shape {voxels.shape}")
+    voxels = voxels.astype(np.int64)
+    weights = np.ones(voxels.size) if given[1] is None else np.asarray(to_numpy(given[1]), dtype=np.float64)
+    if weights.shape != voxels.shape or not np.all(np.isfinite(weights)) or weights.min() < 0 or weights.sum() <= 0:
+        raise InputError(f"weights of structure {name!r} must be {voxels.size} finite numbers >= 0, not all 0")
+    order = np.argsort(voxels, kind="stable")
+    voxels, weights = voxels[order], weights[order]
+    held = np.asarray(model.voxels)
+    outside = held[np.minimum(np.searchsorted(held, voxels), held.size - 1)] != voxels
+    if np.any(np.diff(voxels) == 0):
+        raise InputError(f"structure {name!r} names a voxel twice")
+    if outside.any():
+        raise InputError(
+            f"{outside.sum()} of {voxels.size} voxels of structure {name!r} lie outside the {held.size} voxels of the "
+            "model: calculate dose there, or leave them out of the structure"
+        )
+    return voxels, weights / weights.sum()
