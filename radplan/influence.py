@@ -246,7 +246,15 @@ class Dij:
             for name, values in (voxel_parameters or {}).items()
         }
         return cls(
-            operators, grid, rows, cases, radiation, Variables(count), parameters, beam_index=beam_index, machine=machine
+            operators,
+            grid,
+            rows,
+            cases,
+            radiation,
+            Variables(count),
+            parameters,
+            beam_index=beam_index,
+            machine=machine,
         )
 
     @property

@@ -41,7 +41,7 @@ class LinearOperator(ABC):
 
     @abstractmethod
     def adjoint(self, y: Array) -> Array:
-        """Return the product ``(cols,)`` or ``(cols, k)`` of the transpose with `y` of shape ``(rows,)`` or ``(rows, k)``."""
+        """Return the product ``(cols,)`` or ``(cols, k)`` of the transpose with `y`, ``(rows,)`` or ``(rows, k)``."""
 
     @abstractmethod
     def squared_column_norms(self, row_weights: Array) -> Array:
@@ -108,7 +108,7 @@ class DenseOperator(LinearOperator):
 
 @dataclass(frozen=True)
 class CompressedRows:
-    """A sparse matrix on the host by compressed rows: ``indptr`` int64, ``indices`` int32 increasing in a row, ``data``."""
+    """A sparse matrix on the host by compressed rows: ``indptr`` int64, ``indices`` int32, ``data``."""
 
     indptr: Array
     indices: Array

@@ -117,7 +117,9 @@ def transpose(indptr: Array, indices: Array, data: Array, columns: int) -> tuple
 
 
 @njit(parallel=True, cache=True)
-def _copy_rows(indptr: Array, indices: Array, data: Array, rows: Array, indptr_out: Array, ix: Array, val: Array) -> None:
+def _copy_rows(
+    indptr: Array, indices: Array, data: Array, rows: Array, indptr_out: Array, ix: Array, val: Array
+) -> None:
     for r in prange(rows.shape[0]):
         start = indptr[rows[r]]
         head = indptr_out[r]

@@ -23,7 +23,9 @@ def tree_of(path: Path) -> ast.Module:
 
 def code_lines(node: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
     first = node.body[0]
-    documented = isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str)
+    documented = (
+        isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str)
+    )
     doc = (first.end_lineno - first.lineno + 1) if documented else 0
     return node.end_lineno - node.lineno + 1 - doc
 
@@ -75,7 +77,7 @@ def in_fresh_python(code: str) -> str:
 
 
 def test_import_loads_nothing_heavy() -> None:
-    heavy = "torch numba matplotlib pydicom scipy cupy jax".split()
+    heavy = ["torch", "numba", "matplotlib", "pydicom", "scipy", "cupy", "jax"]
     loaded = in_fresh_python(f"import sys, radplan; print([m for m in {heavy} if m in sys.modules])")
     assert loaded == "[]"
 
@@ -85,13 +87,17 @@ def test_help_and_import_are_quick() -> None:
     best = {"import radplan": 9.0, "import radplan.cli as c; c.parser().format_help()": 9.0}
     for code in best:
         for _ in range(3):
-            took = float(in_fresh_python(f"import time; t = time.perf_counter(); {code}; print(time.perf_counter() - t)"))
+            took = float(
+                in_fresh_python(f"import time; t = time.perf_counter(); {code}; print(time.perf_counter() - t)")
+            )
             best[code] = min(best[code], took)
     assert max(best.values()) < 1.0, best
 
 
 def test_public_names_resolve_and_are_few() -> None:
     start = time.perf_counter()
-    listing = in_fresh_python("import radplan\nfor n in radplan.__all__: getattr(radplan, n)\nprint(len(radplan.__all__))")
+    listing = in_fresh_python(
+        "import radplan\nfor n in radplan.__all__: getattr(radplan, n)\nprint(len(radplan.__all__))"
+    )
     assert int(listing) <= 50
     assert time.perf_counter() - start < 60

@@ -21,7 +21,9 @@ def test_target_keeps_dtype_and_device(xp_target: arrays.Target) -> None:
     assert arrays.to_numpy(moved).tolist() == [3.0, 4.0]
 
 
-@pytest.mark.parametrize(("name", "error"), [("nunpy", UnknownNameError), ("numpy:gpu", InputError), ("torch:cuda:99", InputError)])
+@pytest.mark.parametrize(
+    ("name", "error"), [("nunpy", UnknownNameError), ("numpy:gpu", InputError), ("torch:cuda:99", InputError)]
+)
 def test_target_refuses(name: str, error: type[Exception]) -> None:
     with pytest.raises(error):
         arrays.target(name)
@@ -65,7 +67,14 @@ def test_fftconvolve_is_scipys(xp_target: arrays.Target, rng: np.random.Generato
 
 def test_quantile_counts_weight_from_the_top(xp_target: arrays.Target) -> None:
     values, weights = xp_target.asarray([10.0, 30.0, 20.0]), xp_target.asarray([0.2, 0.5, 0.3])
-    assert [float(arrays.quantile(values, weights, v)) for v in (0.0, 0.5, 0.51, 0.8, 0.95, 1.0)] == [30, 30, 20, 20, 10, 10]
+    assert [float(arrays.quantile(values, weights, v)) for v in (0.0, 0.5, 0.51, 0.8, 0.95, 1.0)] == [
+        30,
+        30,
+        20,
+        20,
+        10,
+        10,
+    ]
 
 
 def test_erf(xp_target: arrays.Target) -> None:

@@ -21,7 +21,9 @@ def matrix(rng: np.random.Generator) -> scipy.sparse.csr_array:
     return scipy.sparse.csr_array(dense)
 
 
-def make(kind: str, matrix: scipy.sparse.csr_array, place: arrays.Target, dtype: str) -> tuple[LinearOperator, np.ndarray]:
+def make(
+    kind: str, matrix: scipy.sparse.csr_array, place: arrays.Target, dtype: str
+) -> tuple[LinearOperator, np.ndarray]:
     sparse, dense = SparseOperator.from_scipy(matrix, place, dtype), matrix.toarray()
     if kind == "sparse":
         return sparse, dense
@@ -63,7 +65,9 @@ def test_products_and_adjoint(
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_column_norms(kind: str, matrix: scipy.sparse.csr_array, xp_target: arrays.Target, rng: np.random.Generator) -> None:
+def test_column_norms(
+    kind: str, matrix: scipy.sparse.csr_array, xp_target: arrays.Target, rng: np.random.Generator
+) -> None:
     op, dense = make(kind, matrix, xp_target, "float64")
     weights = rng.random(dense.shape[0])
     np.testing.assert_allclose(arrays.to_numpy(op.column_norms()), np.linalg.norm(dense, axis=0), rtol=1e-12)

@@ -22,7 +22,13 @@ def matrices(rng: np.random.Generator) -> dict[str, list[np.ndarray]]:
 def make(matrices: dict[str, list[np.ndarray]], device: str = "numpy") -> Dij:
     cases = Scenarios(("nominal", "shift"), (0.6, 0.4))
     return Dij.from_matrices(
-        matrices, GRID, VOXELS, scenarios=cases, voxel_parameters={"alpha_x": np.arange(4.0)}, device=device, dtype="float64",
+        matrices,
+        GRID,
+        VOXELS,
+        scenarios=cases,
+        voxel_parameters={"alpha_x": np.arange(4.0)},
+        device=device,
+        dtype="float64",
         beam_index=np.asarray([0, 0, 1]),
     )
 
@@ -37,7 +43,9 @@ def test_is_a_forward_model_and_matches_dense_algebra(matrices, xp_target) -> No
     np.testing.assert_allclose(arrays.to_numpy(got["let_dose"]), expected, rtol=1e-12)
     c = np.asarray([[1.0, -1.0, 0.5, 2.0], [0.0, 3.0, 1.0, 1.0]])
     back = dij.pullback(x, {"let_dose": xp_target.asarray(c)})
-    np.testing.assert_allclose(arrays.to_numpy(back), sum(m.T @ c[s] for s, m in enumerate(matrices["let_dose"])), rtol=1e-12)
+    np.testing.assert_allclose(
+        arrays.to_numpy(back), sum(m.T @ c[s] for s, m in enumerate(matrices["let_dose"])), rtol=1e-12
+    )
 
 
 def test_restrict_keeps_rows_and_parameters(matrices, xp_target) -> None:
@@ -78,4 +86,8 @@ def test_refusals(matrices) -> None:
 
 def test_variables_project_to_their_bounds(xp_target) -> None:
     x = xp_target.asarray([-1.0, 0.5, 9.0])
-    assert arrays.to_numpy(Variables(3, lower=0.0, upper=np.asarray([1.0, 1.0, 2.0])).project(x)).tolist() == [0.0, 0.5, 2.0]
+    assert arrays.to_numpy(Variables(3, lower=0.0, upper=np.asarray([1.0, 1.0, 2.0])).project(x)).tolist() == [
+        0.0,
+        0.5,
+        2.0,
+    ]

@@ -1,239 +1,16 @@
-"""The array backends: NumPy, CuPy, torch, JAX and array_api_strict through the Python array API standard.
+"""What the standard leaves out: accumulation at repeated indices, interpolation, quantiles, convolution, derivatives.
 
-This is the only module that names a dense backend. Everything else takes the namespace, device and dtype from the
-data. What the standard leaves out (interpolation, accumulation at repeated indices, quantiles, FFT convolution) stands
-here once, written in the standard and delegated to the backend's own routine where that is faster.
+Each is written in the standard and handed to the backend's own routine where that is faster.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
 
-import array_api_compat
 import numpy as np
 
-from radplan.errors import InputError, UnknownNameError
-
-Array = Any
-"""An array of any backend; shapes, units and dtypes stand in the docstrings."""
-
-BACKENDS = ("numpy", "torch", "cupy", "jax", "array_api_strict")
-
-
-@dataclass(frozen=True)
-class Target:
-    """Where arrays are put: a namespace and one of its devices, made by `target` from a string.
-
-    >>> target("numpy").asarray([1, 2], dtype="float32").dtype
-    dtype('float32')
-    """
-
-    backend: str
-    xp: Any
-    device: Any
-    name: str
-
-    def dtype(self, name: str) -> Any:
-        """Return the namespace's dtype of that name, for example ``"float32"``."""
-        return getattr(self.xp, name)
-
-    def asarray(self, x: Any, dtype: str | None = None) -> Array:
-        """Return `x` on this target; host arrays and arrays of any backend are accepted.
-
-        Parameters
-        ----------
-        x : array or sequence
-            Values.
-        dtype : str, optional
-            Name of the dtype; the values' own when left out.
-        """
-        host = x if isinstance(x, np.ndarray) else _host(x)
-        wanted = host.dtype.name if dtype is None else dtype
-        return self.xp.asarray(np.ascontiguousarray(host, dtype=wanted), dtype=self.dtype(wanted), device=self.device)
-
-
-def target(name: str) -> Target:
-    """Return the target that a device string names: ``backend[:device[:index]]``.
-
-    Known forms: ``numpy``, ``torch``, ``torch:cpu``, ``torch:cuda:1``, ``cupy:0``, ``jax``, ``array_api_strict:device1``.
-
-    Raises
-    ------
-    UnknownNameError
-        When the backend has another name.
-    InputError
-        When the backend is not installed or has no such device.
-
-    >>> target("numpy").backend
-    'numpy'
-    """
-    backend, _, where = str(name).partition(":")
-    if backend not in BACKENDS:
-        raise UnknownNameError("array backend", backend, BACKENDS)
-    try:
-        return _TARGETS[backend](where, name)
-    except ImportError as error:
-        raise InputError(f"device {name!r} needs the package {backend}, which cannot be imported ({error})") from error
-
-
-def _numpy_target(where: str, name: str) -> Target:
-    if where not in ("", "cpu"):
-        raise InputError(f"numpy has the device 'cpu' only, got {name!r}")
-    import array_api_compat.numpy as xp
-
-    return Target("numpy", xp, "cpu", "numpy")
-
-
-def _torch_target(where: str, name: str) -> Target:
-    import array_api_compat.torch as xp
-    import torch
-
-    try:
-        device = torch.device(where or "cpu")
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(f"torch has no usable device {where!r} here (device {name!r}): {reason}") from error
-    return Target("torch", xp, device, name)
-
-
-def _cupy_target(where: str, name: str) -> Target:
-    import array_api_compat.cupy as xp
-    import cupy
-
-    try:
-        device = cupy.cuda.Device(int(where or 0))
-        device.use()
-    except (ValueError, cupy.cuda.runtime.CUDARuntimeError) as error:
-        raise InputError(f"cupy has no usable device {where!r} here (device {name!r}): {error}") from error
-    return Target("cupy", xp, device, name)
-
-
-def _jax_target(where: str, name: str) -> Target:
-    import jax
-    import jax.numpy as xp
-
-    kind, _, index = where.partition(":")
-    try:
-        device = jax.devices(kind or None)[int(index or 0)]
-    except (RuntimeError, IndexError, ValueError) as error:
-        raise InputError(f"jax has no device {where!r} here (device {name!r}): {error}") from error
-    return Target("jax", xp, device, name)
-
-
-def _strict_target(where: str, name: str) -> Target:
-    import array_api_strict as xp
-
-    try:
-        device = xp.Device(where.upper() if where in ("", "cpu") else where) if where else xp.Device("CPU_DEVICE")
-    except ValueError as error:
-        raise InputError(f"array_api_strict has no device {where!r} (device {name!r}): {error}") from error
-    return Target("array_api_strict", xp, device, name)
-
-
-_TARGETS: dict[str, Callable[[str, str], Target]] = {
-    "numpy": _numpy_target,
-    "torch": _torch_target,
-    "cupy": _cupy_target,
-    "jax": _jax_target,
-    "array_api_strict": _strict_target,
-}
-
-
-def namespace(*arrays: Array) -> Any:
-    """Return the array namespace of the data (`array_api_compat.array_namespace`).
-
-    >>> namespace(np.ones(2)).__name__
-    'array_api_compat.numpy'
-    """
-    return array_api_compat.array_namespace(*arrays)
-
-
-def backend_name(x: Array) -> str:
-    """Return the backend of an array: one of `BACKENDS`.
-
-    >>> backend_name(np.ones(2))
-    'numpy'
-    """
-    if isinstance(x, np.ndarray | np.generic):
-        return "numpy"
-    root = type(x).__module__.partition(".")[0]
-    return {"jaxlib": "jax"}.get(root, root)
-
-
-def device_of(x: Array) -> Any:
-    """Return the device that holds an array."""
-    return array_api_compat.device(x)
-
-
-def target_of(x: Array) -> Target:
-    """Return the target an array lives on, so that more data can be put beside it."""
-    backend, device = backend_name(x), device_of(x)
-    return Target(backend, namespace(x), device, f"{backend}:{device}")
-
-
-def like(x: Any, ref: Array, dtype: Any = None) -> Array:
-    """Return `x` as an array in the namespace, on the device and in the dtype of `ref`: the only crossing in.
-
-    Parameters
-    ----------
-    x : array, sequence or number
-        Values, on the host or of any backend.
-    ref : array
-        What the result is to sit beside.
-    dtype : dtype of the namespace of `ref`, optional
-        Another dtype than that of `ref`.
-
-    >>> like([1, 2], np.zeros(3, dtype=np.float32)).dtype
-    dtype('float32')
-    """
-    xp = namespace(ref)
-    wanted = ref.dtype if dtype is None else dtype
-    if not array_api_compat.is_array_api_obj(x) or isinstance(x, np.ndarray | np.generic):
-        return xp.asarray(np.asarray(x), dtype=wanted, device=device_of(ref)) if backend_name(ref) != "numpy" else (
-            np.asarray(x, dtype=wanted)
-        )
-    if backend_name(x) == backend_name(ref):
-        moved = x if device_of(x) == device_of(ref) else array_api_compat.to_device(x, device_of(ref))
-        return xp.astype(moved, wanted, copy=False)
-    return xp.asarray(to_numpy(x), dtype=wanted, device=device_of(ref))
-
-
-def to_numpy(x: Any) -> Any:
-    """Return the values as a NumPy array on the host: the only crossing out."""
-    return _host(x)
-
-
-def _host(x: Any) -> Any:
-    if isinstance(x, np.ndarray) or not array_api_compat.is_array_api_obj(x):
-        return np.asarray(x)
-    backend = backend_name(x)
-    if backend == "torch":
-        return x.detach().cpu().numpy()
-    if backend == "cupy":
-        return x.get()
-    if backend == "array_api_strict":
-        import array_api_strict
-
-        return np.asarray(array_api_strict.asarray(x, device=array_api_strict.Device("CPU_DEVICE"), copy=True)._array)
-    return np.asarray(x)
-
-
-def scalar(x: Any) -> float:
-    """Return a zero-dimensional array as a Python float: the only synchronisation with a device.
-
-    >>> scalar(np.asarray(2.5))
-    2.5
-    """
-    return float(x)
-
-
-def all_finite(x: Array) -> bool:
-    """Say whether no value is NaN or infinite (one synchronisation)."""
-    xp = namespace(x)
-    return bool(xp.all(xp.isfinite(x)))
+from radplan.arrays.targets import Array, accumulator, backend_name, device_of, like, namespace, to_numpy
+from radplan.errors import InputError
 
 
 def gather(values: Array, index: Array) -> Array:
@@ -407,16 +184,6 @@ def weighted_sum(values: Array, weights: Array) -> Array:
     return xp.sum(values * weights, dtype=accumulator(values))
 
 
-def accumulator(x: Array) -> Any:
-    """Return the dtype that sums over `x` are held in: float64 where the device has it, else that of `x`."""
-    xp = namespace(x)
-    if backend_name(x) == "torch" and x.device.type == "mps":
-        return x.dtype
-    if backend_name(x) == "jax":
-        return xp.asarray(0.0).dtype
-    return xp.float64
-
-
 def quantile(values: Array, weights: Array, level: float) -> Array:
     """Return the largest value that at least the fraction `level` of the weight reaches or exceeds.
 
@@ -510,19 +277,6 @@ def erf(x: Array) -> Array:
     from scipy.special import erf as host_erf
 
     return host_erf(x) if backend == "numpy" else like(host_erf(to_numpy(x)), x)
-
-
-def dtype_name(x: Array) -> str:
-    """Return the name of an array's dtype, such as ``"float32"``, the same on every backend.
-
-    >>> dtype_name(np.ones(1, dtype=np.float32))
-    'float32'
-    """
-    xp = namespace(x)
-    for name in ("float32", "float64", "int64", "int32", "bool", "uint8", "int16", "complex64", "complex128"):
-        if x.dtype == getattr(xp, name):
-            return name
-    return str(x.dtype)
 
 
 def autodiff_vjp(forward: Callable[..., Array], cotangent: Array, *inputs: Array) -> tuple[Array, ...]:

@@ -1,0 +1,67 @@
+"""The array backends: NumPy, CuPy, torch, JAX and array_api_strict through the Python array API standard.
+
+This package is the only place that names a dense backend. Everything else takes the namespace, device and dtype from
+the data. What the standard leaves out stands here once.
+"""
+
+from __future__ import annotations
+
+from radplan.arrays.numerics import (
+    autodiff_vjp,
+    erf,
+    fast_length,
+    fftconvolve,
+    gather,
+    interp1,
+    interp2,
+    interp3,
+    quantile,
+    scatter,
+    segment_add,
+    weighted_sum,
+)
+from radplan.arrays.targets import (
+    BACKENDS,
+    Array,
+    Target,
+    accumulator,
+    all_finite,
+    backend_name,
+    device_of,
+    dtype_name,
+    like,
+    namespace,
+    scalar,
+    target,
+    target_of,
+    to_numpy,
+)
+
+__all__ = [
+    "Array",
+    "BACKENDS",
+    "Target",
+    "accumulator",
+    "all_finite",
+    "autodiff_vjp",
+    "backend_name",
+    "device_of",
+    "dtype_name",
+    "erf",
+    "fast_length",
+    "fftconvolve",
+    "gather",
+    "interp1",
+    "interp2",
+    "interp3",
+    "like",
+    "namespace",
+    "quantile",
+    "scalar",
+    "scatter",
+    "segment_add",
+    "target",
+    "target_of",
+    "to_numpy",
+    "weighted_sum",
+]

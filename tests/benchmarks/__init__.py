@@ -1,0 +1,1 @@
+"""Speed and memory, measured as ratios beside the peer in one run: ``python -m tests.benchmarks``."""
