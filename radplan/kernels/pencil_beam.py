@@ -15,6 +15,9 @@ from numba import njit, prange
 
 Array = Any
 
+LANES = 8
+"""Entries of a run that are calculated together; tables carry as many unused values at their end."""
+
 
 @njit(cache=True, inline="always")
 def _span(across: float, along: float, radius2: float, step: float, size: int) -> tuple[int, int]:
@@ -35,7 +38,7 @@ def _span(across: float, along: float, radius2: float, step: float, size: int) -
 def count_entries(
     points: Array, rows: Array, edges: Array, runs: Array, firsts: Array, sizes: Array, radius: float, step: float,
     columns: int,
-) -> tuple[Array, Array]:
+) -> tuple[Array, Array]:  # fmt: skip
     """Count a beam's entries in every row, and in every column of every block of rows.
 
     Parameters
@@ -81,23 +84,29 @@ def count_entries(
 
 @njit(cache=True, fastmath=True)
 def _interpolate_run(
-    values: Array, start: np.uint64, count: np.uint64, table: Array, plane: np.uint64, corners: tuple[Any, ...],
+    values: Array, count: np.uint64, table: Array, plane: np.uint64, corners: tuple[Any, ...],
     fractions: tuple[Any, ...], weights: Array,
-) -> None:
-    """Write sum_k w_k table_k, bilinear, for consecutive bixels of one run."""
+) -> None:  # fmt: skip
+    """Write sum_k w_k table_k, bilinear, for consecutive bixels of one run.
+
+    The count is rounded up to whole vectors (`LANES`), which compiles to loops without remainder; `values` and the
+    table have room for it.
+    """
     c00, c01, c10, c11 = corners
     f00, f01, f10, f11 = fractions
+    lanes = np.uint64(LANES)
+    wide = (count + lanes - np.uint64(1)) // lanes * lanes
     shift = np.uint64(0)
     for k in range(weights.size):
         weight = weights[k]
         a, b, c, d = f00 * weight, f01 * weight, f10 * weight, f11 * weight
         p, q, r, s = c00 + shift, c01 + shift, c10 + shift, c11 + shift
         if k == 0:
-            for i in range(count):
-                values[start + i] = a * table[p + i] + b * table[q + i] + c * table[r + i] + d * table[s + i]
+            for i in range(wide):
+                values[i] = a * table[p + i] + b * table[q + i] + c * table[r + i] + d * table[s + i]
         else:
-            for i in range(count):
-                values[start + i] += a * table[p + i] + b * table[q + i] + c * table[r + i] + d * table[s + i]
+            for i in range(wide):
+                values[i] += a * table[p + i] + b * table[q + i] + c * table[r + i] + d * table[s + i]
         shift += plane
 
 
@@ -106,15 +115,15 @@ def fill_entries(
     points: Array, rows: Array, edges: Array, runs: Array, firsts: Array, sizes: Array, radius: float, step: float,
     weights: Array, scale: Array, table: Array, layout: Array, pitch: float, reach: float, first_column: int,
     starts: Array, indices: Array, data: Array, column_starts: Array, t_indices: Array, t_data: Array,
-) -> None:
+) -> None:  # fmt: skip
     """Write a beam's entries into the matrix (CSR) and into its transpose (CSR).
 
     Parameters
     ----------
     weights : (m, K) float32
         Depth weights of the voxels in `rows`, inverse square included; `scale` (columns,) float32 multiplies bixels.
-    table : (K * plane,) float32
-        Blurred radial functions against (bixel - voxel), stored so that every `phase`-th pixel along a run is contiguous.
+    table : (K * plane + LANES,) float32
+        Blurred radial functions against (bixel - voxel), so ordered that the bixels of a run are contiguous.
     layout : (4,) int64
         Strides of the table: plane (one radial function), line (one pixel across), phase, and the pixels in a step.
     pitch, reach : float [mm]
@@ -131,8 +140,10 @@ def fill_entries(
     plane, line = np.uint64(layout[0]), np.uint64(layout[1])
     width, phases = np.uint64(layout[2]), np.uint64(layout[3])
     one = np.uint64(1)
+    longest = sizes.max()
     for block in prange(edges.size - 1):
-        heads = column_starts[block].copy()
+        heads = column_starts[block].astype(np.uint64)
+        values = np.empty(longest + LANES, dtype=np.float32)
         for place in range(edges[block], edges[block + 1]):
             row = rows[place]
             u, v = points[row, 0], points[row, 1]
@@ -150,17 +161,21 @@ def fill_entries(
                 near = i * line + (j % phases) * width + j // phases
                 far = i * line + ((j + one) % phases) * width + (j + one) // phases
                 count = np.uint64(high - low)
-                column = np.uint64(firsts[run] + low)
+                bixel = np.uint64(firsts[run] + low)
                 _interpolate_run(
-                    data, at, count, table, plane, (near, far, near + line, far + line),
+                    values, count, table, plane, (near, far, near + line, far + line),
                     (gx * gy, gx * fy, fx * gy, fx * fy), weights[place],
-                )
+                )  # fmt: skip
                 for n in range(count):
-                    value = data[at + n] * scale[column + n]
-                    head = np.uint64(heads[column + n])
-                    heads[column + n] += 1
-                    data[at + n] = value
-                    indices[at + n] = first_column + column + n
-                    t_data[head] = value
+                    values[n] *= scale[bixel + n]
+                for n in range(count):
+                    data[at + n] = values[n]
+                column = np.int32(first_column + np.int64(bixel))
+                for n in range(count):
+                    indices[at + n] = column + np.int32(n)
+                for n in range(count):
+                    head = heads[bixel + n]
+                    heads[bixel + n] = head + one
+                    t_data[head] = values[n]
                     t_indices[head] = row
                 at += count

@@ -1,0 +1,8 @@
+"""Dose engines: from a patient, a machine and beams to a forward model."""
+
+from __future__ import annotations
+
+from radplan.engines.base import ENGINES, Engine, dose_influence
+from radplan.engines.photon_pencil_beam import PhotonPencilBeam
+
+__all__ = ["ENGINES", "Engine", "PhotonPencilBeam", "dose_influence"]

@@ -1,0 +1,244 @@
+"""What an engine promises, the registry of engines, and the one call that uses them."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import ClassVar, Literal, Protocol, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from radplan import arrays
+from radplan.beams.beam import Beams
+from radplan.errors import InputError
+from radplan.geometry.grid import Grid
+from radplan.influence import Dij, Scenarios
+from radplan.patient.patient import Patient
+from radplan.registry import Registry
+
+Voxels = npt.NDArray[np.int64]
+
+
+class Machine(Protocol):
+    """What every machine says about itself; an engine asks for more of the kind it knows."""
+
+    @property
+    def name(self) -> str:
+        """What users call it."""
+
+    @property
+    def radiation(self) -> str:
+        """``"photons"``, ``"protons"``, ``"helium"`` or ``"carbon"``."""
+
+    @property
+    def sad(self) -> float:
+        """Distance from the source to the isocentre [mm]."""
+
+
+class Engine(ABC):
+    """A dose calculation: physics arranged from functions with units, and options as fields.
+
+    A concrete engine is a frozen dataclass whose fields are options with defaults. It states `name` and `radiation`
+    and joins by ``@ENGINES.register`` or the entry-point group ``radplan.engine``.
+
+    >>> from radplan.engines import ENGINES
+    >>> ENGINES.get("photon_pencil_beam").radiation
+    ('photons',)
+    """
+
+    name: ClassVar[str]
+    radiation: ClassVar[tuple[str, ...]]
+
+    @classmethod
+    @abstractmethod
+    def examples(cls) -> list[Self]:
+        """Return instances for the conformance tests, the default among them."""
+
+    @abstractmethod
+    def images_for(self, machine: Machine) -> tuple[str, ...]:
+        """Return the names of the images that it calculates for a machine."""
+
+    @abstractmethod
+    def influence(
+        self,
+        patient: Patient,
+        beams: Beams,
+        machine: Machine,
+        grid: Grid,
+        scenarios: Scenarios,
+        *,
+        stored: bool,
+        device: str,
+        dtype: str,
+        voxels: Voxels,
+    ) -> Dij:
+        """Return the forward model of the beams' weights.
+
+        Parameters
+        ----------
+        patient : Patient
+            CT and structures.
+        beams : Beams
+            Beams with their bixels or spots, for this machine.
+        machine : Machine
+            Of a radiation that the engine calculates.
+        grid : Grid
+            The dose grid.
+        scenarios : Scenarios
+            The cases to calculate, nominal first.
+        stored : bool
+            Whether matrices are stored, or dose is calculated on the fly.
+        device, dtype : str
+            Where the products run (``"torch:cuda:1"``), and ``"float32"`` or ``"float64"``.
+        voxels : array of shape (n,)
+            Sorted flat indices into the grid: the rows.
+        """
+
+
+ENGINES: Registry[Engine] = Registry("engine", Engine)  # type: ignore[type-abstract]
+"""All engines by name."""
+
+DEFAULT_ENGINES = {"photons": "photon_pencil_beam"}
+"""The engine that a radiation gets when none is named."""
+
+
+def dose_influence(
+    patient: Patient,
+    beams: Beams,
+    machine: Machine,
+    grid: float | tuple[float, float, float] | Grid = 5.0,
+    engine: str | Engine | None = None,
+    stored: bool = True,
+    device: str = "numpy",
+    dtype: str = "float32",
+    voxels: Literal["body"] | npt.ArrayLike = "body",
+    scenarios: Scenarios | None = None,
+) -> Dij:
+    """Calculate the dose that every bixel of unit weight gives to every voxel.
+
+    Parameters
+    ----------
+    patient : Patient
+        CT and structures.
+    beams : Beams
+        As `radplan.place_beams` or `Beams.from_rays` make them, for this machine.
+    machine : Machine
+        As `radplan.load_machine` returns it.
+    grid : float, (float, float, float) or Grid
+        The dose grid, or its spacing [mm]: it then starts on the CT's first voxel centre.
+    engine : str or Engine, optional
+        A name in `ENGINES` or an instance with options; chosen by the machine's radiation when left out.
+    stored : bool
+        Whether to store the matrix; otherwise dose is calculated on the fly, by the engines that can.
+    device : str
+        Where the products run: ``backend[:device[:index]]``, such as ``"numpy"`` or ``"torch:cuda:1"``.
+    dtype : str
+        ``"float32"`` or ``"float64"``, of the matrix values.
+    voxels : "body" or array of shape (n,)
+        The rows: the external contour grown by one voxel, or sorted flat indices into the grid.
+    scenarios : Scenarios, optional
+        The nominal case when left out.
+
+    Returns
+    -------
+    Dij
+        Per fraction and unit weight; `voxel_parameters` holds ``alpha_x`` [1/Gy], ``beta_x`` [1/Gy^2] and ``rbe`` [1].
+
+    Raises
+    ------
+    InputError
+        When beams, machine and engine do not belong together, there are no bixels, or an option cannot be used.
+    UnknownNameError
+        When no engine or device has that name.
+
+    >>> import radplan.beams, radplan.machines
+    >>> from radplan.patient.phantoms import phantom
+    >>> linac = radplan.machines.library_machine("generic_photon_6mv")
+    >>> beams = radplan.beams.Beams.from_rays([[[0.0, 0.0]]], gantry=0.0, isocenter=(0.0, 0.0, 0.0), sad=linac.sad,
+    ...                                       bixel_width=10.0, machine=linac.name)
+    >>> dij = dose_influence(phantom("box"), beams, linac, grid=20.0)
+    >>> dij.images, dij.variables.count
+    (('physical_dose',), 1)
+    """
+    chosen = find_engine(engine, machine.radiation)
+    check_beams(beams, machine)
+    if dtype not in ("float32", "float64"):
+        raise InputError(f"dtype must be 'float32' or 'float64', got {dtype!r}")
+    arrays.target(device)
+    dose_grid = grid if isinstance(grid, Grid) else patient.ct.grid.with_spacing(grid)
+    rows = patient.body_voxels(dose_grid) if isinstance(voxels, str) and voxels == "body" else _rows(voxels, dose_grid)
+    cases = Scenarios.nominal() if scenarios is None else scenarios
+    return chosen.influence(
+        patient, beams, machine, dose_grid, cases, stored=stored, device=device, dtype=dtype, voxels=rows
+    )
+
+
+def find_engine(engine: str | Engine | None, radiation: str) -> Engine:
+    """Return the engine asked for, or the one for a radiation, after a check that it calculates that radiation.
+
+    >>> find_engine(None, "photons").name
+    'photon_pencil_beam'
+    """
+    if engine is None:
+        name = DEFAULT_ENGINES.get(radiation)
+        if name is None:
+            ENGINES.load_entry_points()
+            able = [cls.name for cls in ENGINES if radiation in cls.radiation]
+            if len(able) != 1:
+                raise InputError(
+                    f"no default engine calculates {radiation}: give engine=, "
+                    + (f"one of {', '.join(able)}" if able else f"none of {', '.join(ENGINES.names())} does")
+                )
+            name = able[0]
+        chosen = ENGINES.get(name)()
+    elif isinstance(engine, str):
+        chosen = ENGINES.get(engine)()
+    elif isinstance(engine, Engine):
+        chosen = engine
+    else:
+        raise InputError(
+            f"engine must be a name, an Engine or None, got {engine!r}; known: {', '.join(ENGINES.names())}"
+        )
+    if radiation not in chosen.radiation:
+        raise InputError(
+            f"the engine {chosen.name!r} calculates {', '.join(chosen.radiation)}, but the machine delivers {radiation}"
+        )
+    return chosen
+
+
+def check_beams(beams: Beams, machine: Machine) -> None:
+    """Raise `InputError` unless the beams hold bixels or spots and were made for the machine."""
+    if beams.count == 0:
+        raise InputError("the beams have no bixels: place them on a target or give a ray list")
+    if beams.radiation != machine.radiation:
+        raise InputError(
+            f"the beams are of {beams.radiation}, but machine {machine.name!r} delivers {machine.radiation}"
+        )
+    if beams.machine != machine.name:
+        raise InputError(
+            f"the beams were placed for machine {beams.machine!r}, but the machine given is {machine.name!r}: "
+            "place them again for this one, or give machine= to Beams.from_rays"
+        )
+    for beam in beams:
+        if abs(beam.sad - machine.sad) > 1e-6:
+            raise InputError(
+                f"the beam at gantry {beam.gantry:g} has SAD {beam.sad:g} mm, "
+                f"but machine {machine.name!r} has {machine.sad:g} mm"
+            )
+
+
+def _rows(voxels: str | npt.ArrayLike, grid: Grid) -> Voxels:
+    """Return rows given by the caller as sorted flat indices."""
+    if isinstance(voxels, str):
+        raise InputError(f"voxels must be 'body' or flat grid indices (n,), got {voxels!r}")
+    given = np.asarray(voxels)
+    if given.ndim != 1 or given.size == 0 or given.dtype.kind not in "iu":
+        raise InputError(
+            f"voxels must be 'body' or whole numbers of shape (n,), n >= 1; got {given.dtype} of shape {given.shape}"
+        )
+    flat = given.astype(np.int64)
+    if np.any(np.diff(flat) <= 0):
+        raise InputError("voxels must be sorted flat grid indices without repeats: numpy.unique makes them so")
+    if flat[0] < 0 or flat[-1] >= grid.size:
+        raise InputError(f"voxels must lie in 0..{grid.size - 1} on the dose grid, got {flat[0]}..{flat[-1]}")
+    return flat
