@@ -213,12 +213,14 @@ def _grown(patient: Patient, mask: Bools, margin: float) -> Bools:
 
 def _bixels(points: Floats, isocenter: Floats, rotation: Floats, sad: float, width: float, ring: bool) -> Floats:
     """Return the bixels (n, 2) that the points project into, ordered by x, then y."""
-    x, y, distance = isocentre_plane(world_to_beam(points, isocenter, rotation), sad)
-    if np.any(distance <= 0.0):
+    local = world_to_beam(points, isocenter, rotation)
+    nearest = float(local[:, 2].max())
+    if nearest >= sad:
         raise InputError(
-            f"the targets reach {sad - distance.min():.0f} mm from the isocentre {isocenter.tolist()} toward the "
-            f"source, which is {sad:.0f} mm away: check the isocenter"
+            f"the targets reach {nearest:.0f} mm from the isocentre {isocenter.tolist()} toward the source, "
+            f"which is {sad:.0f} mm away: check the isocenter"
         )
+    x, y, _ = isocentre_plane(local, sad)
     cells = np.unique(np.stack([round_half_away(x / width), round_half_away(y / width)], axis=1), axis=0)
     if ring:
         around = np.asarray([(i, j) for i in (-1.0, 0.0, 1.0) for j in (-1.0, 0.0, 1.0)])

@@ -7,11 +7,12 @@ the boxes it crosses (Siddon), with nothing sampled: the only error against a re
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
 
-from radplan.arrays import Array, backend_name, gather, like, namespace
+from radplan.arrays import Array, backend_name, gather, like, namespace, to_numpy
 from radplan.errors import InputError
 from radplan.geometry.grid import Grid
 
@@ -67,7 +68,8 @@ def radiological_depth(density: Array, grid: Grid, source: npt.ArrayLike, points
         volume = np.ascontiguousarray(density)
         low, size = grid.bounds[0], np.asarray(grid.spacing)
         return siddon.depth_along_rays(volume, low, size, siddon.occupied_box(volume), origin, ends)
-    return _by_chunks(_Crossings(density, grid, origin).depth, ends, grid)
+    crossings = _Crossings(density, grid, origin)
+    return _by_chunks(crossings.depth, ends, crossings.grid)
 
 
 def surface_distance(
@@ -123,7 +125,7 @@ def surface_distance(
         box = siddon.occupied_box(volume)
         return siddon.first_dense_voxel(volume, low, size, box, origin, through, float(threshold))
     crossings = _Crossings(density, grid, origin)
-    return _by_chunks(lambda chunk: crossings.surface(chunk, threshold), through, grid)
+    return _by_chunks(lambda chunk: crossings.surface(chunk, threshold), through, crossings.grid)
 
 
 class _Crossings:
@@ -141,8 +143,8 @@ class _Crossings:
 
     def __init__(self, density: Array, grid: Grid, source: npt.NDArray[np.float64]) -> None:
         self.xp = namespace(density)
-        self.flat = self.xp.reshape(density, (-1,))
-        self.grid = grid
+        volume, self.grid = _cropped(density, grid)
+        self.flat = self.xp.reshape(volume, (-1,))
         self.source = source
 
     def depth(self, points: Array) -> Array:
@@ -199,12 +201,27 @@ class _Crossings:
         return xp.astype(xp.reshape(rho, middle.shape), middle.dtype)
 
 
-def _by_chunks(function: Array, points: Array, grid: Grid) -> Array:
+def _cropped(density: Array, grid: Grid) -> tuple[Array, Grid]:
+    """Return the part of a volume that holds all its non-zero voxels, and its grid: fewer planes to cross."""
+    xp = namespace(density)
+    occupied = density != 0
+    cuts = []
+    for axis in range(3):
+        others = tuple(other for other in range(3) if other != axis)
+        where = np.flatnonzero(to_numpy(xp.any(occupied, axis=others)))
+        cuts.append((int(where[0]), int(where[-1]) + 1) if where.size else (0, 1))
+    (z0, z1), (y0, y1), (x0, x1) = cuts
+    shape = (z1 - z0, y1 - y0, x1 - x0)
+    x, y, z = grid.points([(z0 * grid.shape[1] + y0) * grid.shape[2] + x0])[0].tolist()
+    return density[z0:z1, y0:y1, x0:x1], Grid(shape, grid.spacing, (x, y, z))
+
+
+def _by_chunks(function: Callable[[Array], Array], points: Array, grid: Grid) -> Array:
     """Apply a function of points to chunks of rays small enough for the planes of all of them to fit in memory."""
     xp = namespace(points)
     rays = max(1, _CHUNK // (sum(grid.shape) + 3))
     count = points.shape[0]
-    parts = [function(points[start : start + rays, :]) for start in range(0, count, rays)]
+    parts = [function(points[start : min(start + rays, count), :]) for start in range(0, count, rays)]
     return xp.concat(parts) if parts else points[:, 0]
 
 

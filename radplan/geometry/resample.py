@@ -5,6 +5,8 @@ Both are separable on axis-aligned grids: one small matrix per axis, applied in 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import numpy.typing as npt
 
@@ -13,6 +15,7 @@ from radplan.errors import InputError
 from radplan.geometry.grid import Grid
 
 Floats = npt.NDArray[np.float64]
+MatrixOf = Callable[[Grid, Grid, int], Floats]
 
 
 def resample_linear(volume: Array, grid: Grid, to: Grid, outside: float = 0.0) -> Array:
@@ -120,7 +123,9 @@ def _linear_matrix(grid: Grid, to: Grid, axis: int) -> Floats:
     return matrix * inside[:, None]
 
 
-def _resample(volume: Array, grid: Grid, to: Grid, matrix_of: Array, outside: float) -> Array:
+def _resample(
+    volume: Array, grid: Grid, to: Grid, matrix_of: Callable[[Grid, Grid, int], Floats], outside: float
+) -> Array:
     if tuple(volume.shape) != grid.shape:
         raise InputError(f"volume has shape {tuple(volume.shape)}, its grid {grid.shape}: give the volume on that grid")
     xp = namespace(volume)
