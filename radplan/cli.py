@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from radplan.io.plan_file import PlanSpec
     from radplan.optim.constraints import Constraint
     from radplan.optim.goals import Goal
-    from radplan.optim.solvers.base import Solver
+    from radplan.optim.solvers import Progress, Solver
     from radplan.patient.patient import Patient
     from radplan.plan import Plan
 
@@ -90,7 +90,7 @@ def _plan(parsed: argparse.Namespace) -> None:
     _check_folder(parsed.out)
     logging.basicConfig(format="radplan: %(levelname)s: %(message)s", level=logging.WARNING)
     patient, machine, spec = _load(spec, clock)
-    goals, constraints, solver, engine = _asked(spec)
+    goals, constraints, solver, engine = _asked(spec, patient)
     beams = _beams(spec, patient, machine, clock)
     dij = _influence(spec, patient, beams, machine, engine, clock)
     plan = _optimized(spec, dij, goals, constraints, solver, patient, beams, clock)
@@ -113,6 +113,18 @@ class _Clock:
         self.seconds[stage] = round(now - self.last, 3)
         print(f"{stage:<10} {detail}  [{now - self.last:.1f} s]", flush=True)
         self.last = now
+
+
+class _Progress:
+    """Prints the cost, at most twice a second."""
+
+    def __init__(self) -> None:
+        self.last = 0.0
+
+    def __call__(self, progress: Progress) -> None:
+        if time.perf_counter() - self.last > 0.5:
+            self.last = time.perf_counter()
+            print(f"{'':<10} iteration {progress.iteration:4d}: {progress.value:.6g}", flush=True)
 
 
 def _check_folder(out: str) -> None:
@@ -138,8 +150,8 @@ def _load(spec: PlanSpec, clock: _Clock) -> tuple[Patient, Any, PlanSpec]:
     goals = [goal.model_dump(exclude_unset=True) for goal in spec.goals] or [dict(goal) for goal in patient.goals]
     if not goals:
         raise InputError(
-            f"no goals travel with {patient.name!r}: write a plan file and give it with --plan, such as\n{EXAMPLE}\n"
-            f"(structures: {', '.join(patient.structures)})"
+            f"no goals travel with {patient.name!r}: write a plan file for its structures "
+            f"({', '.join(patient.structures)}) and give it with --plan, such as {EXAMPLE}"
         )
     nz, ny, nx = patient.ct.grid.shape
     clock.done("patient", f"{patient.name}: CT {nx} x {ny} x {nz}, structures {', '.join(patient.structures)}")
@@ -154,15 +166,22 @@ def _load(spec: PlanSpec, clock: _Clock) -> tuple[Patient, Any, PlanSpec]:
     return patient, machine, plan_spec(filled)
 
 
-def _asked(spec: PlanSpec) -> tuple[list[Goal], list[Constraint], Solver | None, Any]:
+def _asked(spec: PlanSpec, patient: Patient) -> tuple[list[Goal], list[Constraint], Solver | None, Any]:
     """Goals, constraints, solver and engine by name: misspelt ones raise before the long work."""
-    from radplan.engines.base import ENGINES
+    from radplan.analysis.metrics import is_level
+    from radplan.engines import ENGINES
     from radplan.optim.constraints import Constraint
     from radplan.optim.goals import Goal, objective_from_spec, quantity_from_spec
-    from radplan.optim.solvers.base import SOLVERS
-    from radplan.quantities.base import QUANTITIES
+    from radplan.optim.solvers import SOLVERS
+    from radplan.quantities import QUANTITIES
 
+    if spec.normalize:
+        patient.structures[spec.normalize.structure]
+        if not is_level(spec.normalize.metric):
+            raise InputError(f"normalize: {spec.normalize.metric} does not grow with the dose; take D95 or Dmean, say")
     goals = [Goal.from_spec(goal.model_dump(exclude_unset=True)) for goal in spec.goals]
+    for term in (*spec.goals, *spec.constraints):
+        patient.structures[term.structure]
     for goal in goals:
         if isinstance(goal.quantity, str):
             QUANTITIES.get(goal.quantity)
@@ -182,7 +201,7 @@ def _asked(spec: PlanSpec) -> tuple[list[Goal], list[Constraint], Solver | None,
 
 
 def _made(cls: Any, kind: str, options: Mapping[str, Any]) -> Any:
-    """An instance of a registered class with its options, refusing those it does not have."""
+    """Return an instance of a registered class with its options, refusing those it does not have."""
     known = [entry.name for entry in fields(cls) if entry.init]
     for key in options:
         if key not in known:
@@ -221,6 +240,7 @@ def _optimized(
     beams: Beams,
     clock: _Clock,
 ) -> Plan:
+    from radplan.optim.solvers import Status
     from radplan.plan import optimize
 
     print(f"{'optimise':<10} {len(goals)} goals, {len(constraints)} constraints", flush=True)
@@ -237,12 +257,14 @@ def _optimized(
     )
     solution = plan.solution
     if solution is not None:
-        clock.done("optimise", f"{solution.status.value}: objective {solution.value:.6g}")
+        clock.done("optimise", f"{solution.status.value} after {solution.iterations} iterations: {solution.value:.6g}")
+        if solution.status is not Status.CONVERGED:
+            print(f"{'':<10} {solution.status.advice}")
     return plan
 
 
 def _normalized(spec: PlanSpec, plan: Plan) -> Plan:
-    """The plan scaled as asked; to the first target's prescription when nothing is said and there is one."""
+    """Return the plan scaled as asked; to the first target's prescription when nothing is said and there is one."""
     wish = spec.normalize
     if wish is False:
         return plan
@@ -251,8 +273,11 @@ def _normalized(spec: PlanSpec, plan: Plan) -> Plan:
     level, targets = plan.patient.prescription, plan.patient.target_names
     if level is None or not targets:
         return plan
-    asked = {goal.structure: goal.objective.level or 0.0 for goal in plan.goals if goal.structure in targets}
-    return plan.scaled(max(asked or targets, key=lambda name: asked.get(name, 0.0)), D95=level)
+    levels = dict.fromkeys(targets, 0.0)
+    for goal in plan.goals:
+        if goal.structure in levels and isinstance(goal.objective.level, int | float):
+            levels[goal.structure] = max(levels[goal.structure], float(goal.objective.level))
+    return plan.scaled(max(levels, key=lambda name: levels[name]), D95=level)
 
 
 def _tell_metrics(plan: Plan) -> None:
@@ -276,9 +301,7 @@ def _tell_metrics(plan: Plan) -> None:
     print(flush=True)
 
 
-def _written(
-    plan: Plan, spec: PlanSpec, out: str, figures: bool, seconds: Mapping[str, float]
-) -> list[Path]:
+def _written(plan: Plan, spec: PlanSpec, out: str, figures: bool, seconds: Mapping[str, float]) -> list[Path]:
     """Files and figures, all or none."""
     from radplan.io.save import save_plan, staged
     from radplan.viz import figures_available, save_figures

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -20,7 +20,7 @@ from radplan.influence import Dij, ForwardModel
 from radplan.optim.constraints import Constraint
 from radplan.optim.goals import Goal
 from radplan.optim.problem import Problem
-from radplan.optim.solvers.base import SOLVERS, Solution, Solver
+from radplan.optim.solvers import SOLVERS, Callback, Solution, Solver
 from radplan.patient.patient import Patient
 from radplan.quantities.base import Quantity
 from radplan.quantities.let import LET
@@ -105,7 +105,7 @@ class Plan:
             return np.asarray(self.beams[0].isocenter, dtype=np.float64)
         names = self.patient.target_names
         parts = [self.patient.structures[name] for name in names] or [self.patient.external]
-        return np.concatenate([part.grid.points(part.voxels) for part in parts]).mean(axis=0)
+        return np.asarray(np.concatenate([part.grid.points(part.voxels) for part in parts]).mean(axis=0))
 
     def __getitem__(self, quantity: str | Quantity) -> NDArray[Any]:
         """Return the course total of a quantity on the dose grid, (nz, ny, nx); 0 where nothing is calculated."""
@@ -132,10 +132,12 @@ class Plan:
         """Return what a name or an instance stands for in this plan, bound to its model."""
         if isinstance(quantity, Quantity):
             return self._resolver.get(quantity)
-        terms = (*self.goals, *self.constraints)
+        terms: tuple[Goal | Constraint, ...] = (*self.goals, *self.constraints)
         held = {t.quantity for t in terms if isinstance(t.quantity, Quantity) and t.quantity.name == quantity}
         if len(held) > 1:
-            raise InputError(f"the goals hold {len(held)} instances of {quantity!r}; ask for one of them, not for the name")
+            raise InputError(
+                f"the goals hold {len(held)} instances of {quantity!r}; ask for one of them, not for the name"
+            )
         return self._resolver.get(held.pop() if held else quantity)
 
     def is_additive(self, quantity: str | Quantity) -> bool:
@@ -202,7 +204,9 @@ class Plan:
                 table[name] |= self._coverage(quantity, values, weights, volume, level)
         return table
 
-    def dvh(self, quantity: str | Quantity = "physical_dose", structures: Sequence[str] | None = None) -> dict[str, DVH]:
+    def dvh(
+        self, quantity: str | Quantity = "physical_dose", structures: Sequence[str] | None = None
+    ) -> dict[str, DVH]:
         """Return the cumulative DVH of each structure, all read at the same levels.
 
         >>> plan.dvh()["PTV"].percent[0]  # doctest: +SKIP
@@ -259,7 +263,9 @@ class Plan:
         if kind.direct:
             factor = wanted / now
         else:
-            factor = find_factor(lambda f: self._at(structure, quantity, name, f), wanted, now, f"{name} of {structure!r}")
+            factor = find_factor(
+                lambda f: self._at(structure, quantity, name, f), wanted, now, f"{name} of {structure!r}"
+            )
         x = self.x * factor
         lower, upper = _bounds(self.model)
         if np.any(x > upper) or np.any(x < lower):
@@ -359,7 +365,7 @@ def optimize(
     constraints: Sequence[Constraint] = (),
     robust: str | None = None,
     start: Plan | ArrayLike | None = None,
-    progress: Callable[..., Any] | None = None,
+    progress: Callback | None = None,
     beams: Beams | None = None,
 ) -> Plan:
     """Return the plan that serves the goals best.
@@ -383,7 +389,8 @@ def optimize(
     start : Plan or array of shape (count,), optional
         Where to begin: an earlier plan of the same variables, or variables.
     progress : callable, optional
-        Called by the solver at each iteration. A KeyboardInterrupt ends the search with the best so far.
+        Told the `Progress` after each iteration; ends the search by returning True. A KeyboardInterrupt ends it, too,
+        with the best so far.
     beams : Beams, optional
         The beams of the model, for figures, where it does not know them itself.
 
@@ -396,7 +403,9 @@ def optimize(
     """
     chosen: Solver | None = SOLVERS.get(solver)() if isinstance(solver, str) else solver
     problem = Problem(model, goals, patient, fractions, constraints=constraints, robust=robust)
-    x0 = None if start is None else checked_variables(start.x if isinstance(start, Plan) else start, model)
+    x0 = None
+    if start is not None:
+        x0 = _on_device(checked_variables(start.x if isinstance(start, Plan) else start, model), model)
     solution = (chosen or SOLVERS.get("lbfgs")()).solve(problem, x0=x0, callback=progress)
     return Plan(
         x=to_numpy(solution.x),
@@ -435,7 +444,13 @@ def evaluate(
 
     >>> evaluate(dij, plan.x, patient, fractions=30)  # doctest: +SKIP
     """
-    return Plan(x=np.asarray(to_numpy(x), dtype=np.float64), model=model, patient=patient, fractions=fractions, given_beams=beams)
+    return Plan(
+        x=np.asarray(to_numpy(x), dtype=np.float64),
+        model=model,
+        patient=patient,
+        fractions=fractions,
+        given_beams=beams,
+    )
 
 
 def checked_variables(x: Array, model: ForwardModel) -> Floats:
@@ -460,10 +475,14 @@ def checked_variables(x: Array, model: ForwardModel) -> Floats:
     low, high = values < lower, values > upper
     if low.any():
         k = int(np.argmax(low))
-        raise InputError(f"{low.sum()} of {count} variables lie below their bound: variable {k} is {values[k]:g} < {lower[k]:g}")
+        raise InputError(
+            f"{low.sum()} of {count} variables lie below their bound: variable {k} is {values[k]:g} < {lower[k]:g}"
+        )
     if high.any():
         k = int(np.argmax(high))
-        raise InputError(f"{high.sum()} of {count} variables lie above their bound: variable {k} is {values[k]:g} > {upper[k]:g}")
+        raise InputError(
+            f"{high.sum()} of {count} variables lie above their bound: variable {k} is {values[k]:g} > {upper[k]:g}"
+        )
     values.flags.writeable = False
     return values
 

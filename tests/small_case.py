@@ -1,4 +1,4 @@
-"""A patient of 8 x 9 x 10 voxels and a dose influence of six weights and two beams, for tests of everything above them."""
+"""A patient of 8 x 9 x 10 voxels and a dose influence of six weights and two beams."""
 
 from __future__ import annotations
 

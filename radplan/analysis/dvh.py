@@ -102,7 +102,7 @@ def cumulative_dvh(values: ArrayLike, weights: ArrayLike | None, levels: ArrayLi
     order = np.argsort(d, kind="stable")
     above = np.concatenate([np.cumsum(w[order][::-1])[::-1], [0.0]])
     first = np.searchsorted(d[order], np.asarray(levels, dtype=np.float64), side="left")
-    return 100.0 * above[first] / above[0]
+    return np.asarray(100.0 * above[first] / above[0], dtype=np.float64)
 
 
 def common_levels(values: Mapping[str, Values], count: int = 501) -> Values:

@@ -186,7 +186,7 @@ def is_level(name: str) -> bool:
     >>> is_level("D0.1cc"), is_level("V20Gy")
     (True, False)
     """
-    return name in _PLAIN and name != "HI" or name.startswith(("D", "gEUD"))
+    return (name in _PLAIN and name != "HI") or name.startswith(("D", "gEUD"))
 
 
 def metric(name: str, values: ArrayLike, weights: ArrayLike | None = None, volume: float = float("nan")) -> float:

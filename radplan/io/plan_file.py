@@ -32,11 +32,12 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Point = tuple[Number, Number, Number]
 
-EXAMPLE = """goals:
-  - {structure: PTV, objective: squared_deviation, parameters: {reference: 50.0}, weight: 1000}
-  - {structure: BODY, objective: squared_overdosing, parameters: {reference: 30.0}, weight: 100}
-fractions: 25
-normalize: {structure: PTV, D95: 50.0}"""
+EXAMPLE = (
+    "{goals: [{structure: PTV, objective: squared_deviation, parameters: {reference: 50.0}, weight: 1000}, "
+    "{structure: BODY, objective: squared_overdosing, parameters: {reference: 30.0}, weight: 100}], "
+    "fractions: 25, normalize: {structure: PTV, D95: 50.0}}"
+)
+"""The least a useful plan file says, in one line of YAML, for messages."""
 
 
 class _Section(BaseModel):
@@ -52,7 +53,7 @@ class BeamsSpec(_Section):
     (0.0, 90.0)
     """
 
-    gantry: tuple[Number, ...] = Field(tuple(float(a) for a in range(0, 360, 40)), min_length=1)
+    gantry: Annotated[tuple[Number, ...], Field(min_length=1)] = tuple(float(a) for a in range(0, 360, 40))
     couch: Number | tuple[Number, ...] = 0.0
     collimator: Number | tuple[Number, ...] = 0.0
     bixel_width: Positive = 5.0
@@ -186,7 +187,7 @@ class PlanSpec(_Section):
 
 
 def read_plan_file(path: str | Path) -> PlanSpec:
-    """The plan a YAML or JSON file describes.
+    """Read the plan that a YAML or JSON file describes.
 
     Parameters
     ----------
@@ -215,9 +216,9 @@ def read_plan_file(path: str | Path) -> PlanSpec:
         raise FileError(path, f"cannot be read as text ({error})") from None
     data = _parse_json(path, text) if path.suffix.lower() == ".json" else _parse_yaml(path, text)
     if data is None:
-        raise FileError(path, f"is empty; the least a plan file can say is\n{EXAMPLE}")
+        raise FileError(path, f"is empty; the least a plan file can say is {EXAMPLE}")
     if not isinstance(data, dict):
-        raise FileError(path, f"holds a {type(data).__name__}, expected keys and values such as\n{EXAMPLE}")
+        raise FileError(path, f"holds a {type(data).__name__}, expected keys and values such as {EXAMPLE}")
     if "spec" in data and "provenance" in data:
         data = data["spec"]  # a plan.json as `save_plan` writes it
     try:
@@ -227,7 +228,7 @@ def read_plan_file(path: str | Path) -> PlanSpec:
 
 
 def plan_spec(data: Mapping[str, Any]) -> PlanSpec:
-    """The plan that nested plain data describe, the same as a file with that content.
+    """Return the plan that nested plain data describe, the same as a file with that content.
 
     >>> plan_spec({"fractions": 25}).fractions
     25
@@ -269,7 +270,7 @@ def _parse_yaml(path: Path, text: str) -> Any:
             return super().construct_mapping(node, deep)
 
     try:
-        return yaml.load(text, Loader=UniqueKeyLoader)  # noqa: S506 - a SafeLoader
+        return yaml.load(text, Loader=UniqueKeyLoader)
     except yaml.YAMLError as error:
         raise FileError(path, f"is not YAML: {' '.join(str(error).split())}") from None
 

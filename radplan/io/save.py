@@ -24,7 +24,6 @@ from radplan.optim.goals import quantity_to_spec
 from radplan.plan import Plan
 
 
-
 def save_plan(
     plan: Plan, folder: str | Path, spec: PlanSpec | None = None, provenance: Mapping[str, Any] | None = None
 ) -> tuple[Path, ...]:
@@ -120,7 +119,7 @@ def describe(plan: Plan, spec: PlanSpec | None = None, provenance: Mapping[str, 
         else {
             "status": solution.status.name.lower(),
             "value": float(solution.value),
-            "iterations": len(solution.history),
+            "iterations": solution.iterations,
         },
         "beams": None
         if plan.beams is None

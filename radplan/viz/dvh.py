@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -66,12 +67,17 @@ def draw_dvh(plan: Plan, quantity: str = "physical_dose", structures: Sequence[s
 
 def _mark_prescription(axes: Axes, prescription: float, unit: str) -> None:
     """Add lines at the prescription and at 95 % of the volume, and a second axis in percent of the prescription."""
-    style = {"color": "black", "linestyle": ":"}
+    style: dict[str, Any] = {"color": "black", "linestyle": ":"}
     axes.axvline(prescription, linewidth=1.2, label=f"prescription {prescription:g} {unit}", **style)
     axes.axhline(95.0, linewidth=0.7, **style)
     axes.annotate("95 % of the volume", (0, 95.0), xytext=(4, -10), textcoords="offset points", fontsize=8)
-    percent = axes.secondary_xaxis(
-        "top", functions=(lambda level: level * 100.0 / prescription, lambda share: share * prescription / 100.0)
-    )
+
+    def to_percent(level: Any) -> Any:
+        return level * (100.0 / prescription)
+
+    def to_level(share: Any) -> Any:
+        return share * (prescription / 100.0)
+
+    percent = axes.secondary_xaxis("top", functions=(to_percent, to_level))
     percent.set_xlabel("[% of prescription]", fontsize=9)
     percent.tick_params(labelsize=8)

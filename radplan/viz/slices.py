@@ -7,7 +7,7 @@ right on the viewer's left), coronal seen from the front, sagittal seen from the
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -111,7 +111,7 @@ class _Scene:
         self.norm = Normalize(0.0, max(1.10 * reference, float(self.cube.max())))
 
     def view(self, plane: Plane) -> tuple[float, float, float, float]:
-        """What a plane shows: left, right, bottom, top [mm]; the body, along z no farther than 260 mm."""
+        """Return what a plane shows: left, right, bottom, top [mm]; the body, along z no farther than 260 mm."""
         # Why: beams are drawn outside the body, in the axial plane only.
         margin = _MARGIN + (36.0 if plane is AXIAL else 0.0)
         low, high = self.low - margin, self.high + margin
@@ -124,8 +124,9 @@ class _Scene:
         place = self.center[plane.fixed]
         gray = self._cut(self.ct.hu, self.ct.grid, plane)
         dose = self._cut(self.cube, self.plan.model.grid, plane)
-        extent = _edges(across) + _edges(up)[:: -1 if plane.flip else 1]
-        origin = "upper" if plane.flip else "lower"
+        bottom, top = _edges(up)[:: -1 if plane.flip else 1]
+        extent = (*_edges(across), bottom, top)
+        origin: Literal["upper", "lower"] = "upper" if plane.flip else "lower"
         axes.set_facecolor("black")
         axes.imshow(gray, cmap="gray", vmin=_WINDOW[0], vmax=_WINDOW[1], extent=extent, origin=origin)
         inside = self._cut(self.body, self.ct.grid, plane) > 0.5
@@ -170,14 +171,20 @@ class _Scene:
             axes.text(*spot, letter, transform=axes.transAxes, **style)  # type: ignore[arg-type]
         x0, y0 = left + 10.0, top - 10.0 if plane.flip else bottom + 10.0
         axes.plot([x0, x0 + 50.0], [y0, y0], color="white", linewidth=2.5, solid_capstyle="butt")
-        label = {"xytext": (0, 3), "textcoords": "offset points", "color": "white", "fontsize": 8, "ha": "center"}
+        label: dict[str, Any] = {
+            "xytext": (0, 3),
+            "textcoords": "offset points",
+            "color": "white",
+            "fontsize": 8,
+            "ha": "center",
+        }
         axes.annotate("50 mm", (x0 + 25.0, y0), **label)
         axes.plot(self.center[plane.across], self.center[plane.up], "+", color="white", markersize=11, mew=1.4)
         if plane is AXIAL:
             self._draw_beams(axes)
 
     def _draw_beams(self, axes: Axes) -> None:
-        """An arrow where each beam's axis enters the body, pointing at the isocentre, with its gantry angle."""
+        """Draw an arrow where each beam's axis enters the body, pointing at the isocentre, with its gantry angle."""
         beams = [] if self.plan.beams is None else list(self.plan.beams.beams)
         for beam in beams:
             toward = np.asarray(beam.source, dtype=np.float64) - np.asarray(beam.isocenter, dtype=np.float64)
@@ -194,7 +201,7 @@ class _Scene:
             if len(beams) <= 24:
                 label = f"{beam.gantry:g}°" + (f"/{beam.couch:g}°" if beam.couch else "")
                 spot = self.center[:2] + (skin + _ARROW[1] + 9.0) * flat
-                axes.text(*spot, label, color="#ffe082", fontsize=8, ha="center", va="center")
+                axes.text(spot[0], spot[1], label, color="#ffe082", fontsize=8, ha="center", va="center")
 
     def _exit(self, direction: Floats) -> float:
         """Distance from the isocentre along an axial direction to the last body voxel [mm]."""
