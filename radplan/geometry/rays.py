@@ -67,7 +67,7 @@ def radiological_depth(density: Array, grid: Grid, source: npt.ArrayLike, points
 
         volume = np.ascontiguousarray(density)
         low, size = grid.bounds[0], np.asarray(grid.spacing)
-        return siddon.depth_along_rays(volume, low, size, siddon.occupied_box(volume), origin, ends)
+        return siddon.depth_along_rays(volume, low, size, _occupied_box(volume), origin, ends)
     crossings = _Crossings(density, grid, origin)
     return _by_chunks(crossings.depth, ends, crossings.grid)
 
@@ -122,8 +122,7 @@ def surface_distance(
 
         volume = np.ascontiguousarray(density)
         low, size = grid.bounds[0], np.asarray(grid.spacing)
-        box = siddon.occupied_box(volume)
-        return siddon.first_dense_voxel(volume, low, size, box, origin, through, float(threshold))
+        return siddon.first_dense_voxel(volume, low, size, _occupied_box(volume), origin, through, float(threshold))
     crossings = _Crossings(density, grid, origin)
     return _by_chunks(lambda chunk: crossings.surface(chunk, threshold), through, crossings.grid)
 
@@ -201,19 +200,22 @@ class _Crossings:
         return xp.astype(xp.reshape(rho, middle.shape), middle.dtype)
 
 
-def _cropped(density: Array, grid: Grid) -> tuple[Array, Grid]:
-    """Return the part of a volume that holds all its non-zero voxels, and its grid: fewer planes to cross."""
+def _occupied_box(density: Array) -> npt.NDArray[np.int64]:
+    """Return first and one past last index (3, 2) along x, y and z of the non-zero voxels; one voxel if none is."""
     xp = namespace(density)
     occupied = density != 0
-    cuts = []
-    for axis in range(3):
-        others = tuple(other for other in range(3) if other != axis)
-        where = np.flatnonzero(to_numpy(xp.any(occupied, axis=others)))
-        cuts.append((int(where[0]), int(where[-1]) + 1) if where.size else (0, 1))
-    (z0, z1), (y0, y1), (x0, x1) = cuts
-    shape = (z1 - z0, y1 - y0, x1 - x0)
-    x, y, z = grid.points([(z0 * grid.shape[1] + y0) * grid.shape[2] + x0])[0].tolist()
-    return density[z0:z1, y0:y1, x0:x1], Grid(shape, grid.spacing, (x, y, z))
+    in_plane = xp.any(occupied, axis=0)
+    along = (xp.any(in_plane, axis=0), xp.any(in_plane, axis=1), xp.any(occupied, axis=(1, 2)))
+    found = [np.flatnonzero(to_numpy(axis)) for axis in along]
+    return np.asarray([(where[0], where[-1] + 1) if where.size else (0, 1) for where in found], dtype=np.int64)
+
+
+def _cropped(density: Array, grid: Grid) -> tuple[Array, Grid]:
+    """Return the part of a volume that holds all its non-zero voxels, and its grid: fewer planes to cross."""
+    (x0, x1), (y0, y1), (z0, z1) = _occupied_box(density).tolist()
+    x, y, z = grid.axes
+    part = Grid((z1 - z0, y1 - y0, x1 - x0), grid.spacing, (float(x[x0]), float(y[y0]), float(z[z0])))
+    return density[z0:z1, y0:y1, x0:x1], part
 
 
 def _by_chunks(function: Callable[[Array], Array], points: Array, grid: Grid) -> Array:

@@ -18,42 +18,6 @@ Array = Any
 _FAR = 1.0e300
 
 
-@njit(cache=True, parallel=True)
-def occupied_box(density: Array) -> Array:
-    """Return the box of non-zero voxels: ``(3, 2)`` first and one past last index along x, y and z.
-
-    An empty volume gives an empty box (all 0).
-    """
-    nz, ny, nx = density.shape
-    slices = np.empty((nz, 4), np.int64)
-    for k in prange(nz):
-        y0, y1, x0, x1 = ny, 0, nx, 0
-        for j in range(ny):
-            left = 0
-            while left < nx and density[k, j, left] == 0:
-                left += 1
-            if left == nx:
-                continue
-            right = nx
-            while density[k, j, right - 1] == 0:
-                right -= 1
-            y0, y1 = min(y0, j), j + 1
-            x0, x1 = min(x0, left), max(x1, right)
-        slices[k, 0], slices[k, 1], slices[k, 2], slices[k, 3] = y0, y1, x0, x1
-    box = np.zeros((3, 2), np.int64)
-    found = False
-    for k in range(nz):
-        if slices[k, 1] == 0:
-            continue
-        if not found:
-            box[2, 0], box[1, 0], box[0, 0] = k, ny, nx
-            found = True
-        box[2, 1] = k + 1
-        box[1, 0], box[1, 1] = min(box[1, 0], slices[k, 0]), max(box[1, 1], slices[k, 1])
-        box[0, 0], box[0, 1] = min(box[0, 0], slices[k, 2]), max(box[0, 1], slices[k, 3])
-    return box
-
-
 @njit(cache=True, inline="always")
 def _clip(source: float, step: float, low: float, high: float, enter: float, leave: float) -> tuple[float, float]:
     """Return the part of ``[enter, leave]`` in which the ray lies between two planes."""
@@ -133,7 +97,7 @@ def depth_along_rays(density: Array, low: Array, size: Array, box: Array, source
     low, size : arrays of shape (3,)
         Lower corner of the volume and voxel sizes, x y z [mm].
     box : array of shape (3, 2)
-        Voxels to walk through, as `occupied_box` returns them.
+        Voxels to walk through: first and one past the last index along x, y and z; all others count as 0.
     source : array of shape (3,)
         Start of all rays [mm].
     points : array of shape (n, 3)
