@@ -18,10 +18,16 @@ import numpy as np
 
 from radplan import arrays
 from radplan.arrays import Array, Target, device_of, namespace, scalar, to_numpy
+from radplan.beams import Beams, place_beams
+from radplan.engines import ENGINES, Engine, dose_influence
+from radplan.engines.base import Machine
 from radplan.errors import InputError
 from radplan.influence import ForwardModel
+from radplan.machines import PhotonMachine, library_machine
 from radplan.operators import LinearOperator
 from radplan.optim.objectives import OBJECTIVES, Objective
+from radplan.patient import Patient
+from radplan.patient.phantoms import phantom
 from radplan.quantities.base import QUANTITIES, Quantity, voxel_fields
 
 DEVICES = ("numpy", "torch:cpu", "array_api_strict", "array_api_strict:device1", "jax", "torch:cuda", "cupy")
@@ -164,21 +170,71 @@ def check_model(model: ForwardModel, x: Array | None = None) -> None:
     count, label = model.variables.count, type(model).__name__
     start = np.broadcast_to(to_numpy(model.variables.start), (count,))
     point = start * _uniform(0.5, 1.5, (count,), 7) if x is None else np.asarray(to_numpy(x), dtype="float64")
-    shape = (len(model.scenarios.names), len(model.voxels))
-    assert set(model.forward(model.target.asarray(point, _wide(model.target)))) == set(model.images), (
-        f"{label}.forward must give the images it states, {model.images}"
-    )
+    at = model.target.asarray(point, _wide(model.target))
+    found = set(model.forward(at))
+    assert found == set(model.images), f"{label}.forward gives {found} and states the images {model.images}"
     for name in model.images:
-        _check_model_image(model, name, point, shape)
-    nothing = to_numpy(model.pullback(model.target.asarray(point, _wide(model.target)), {}))
+        _check_model_image(model, name, point, (len(model.scenarios.names), len(model.voxels)))
+    nothing = to_numpy(model.pullback(at, {}))
     assert nothing.shape == (count,), f"{label}.pullback must return shape ({count},), got {nothing.shape}"
     assert not nothing.any(), f"{label}.pullback: an image without a cotangent counts as zero"
-    chosen = np.asarray(model.voxels)[::2]
-    part = model.restrict(chosen)
-    at = model.target.asarray(point, _wide(model.target))
+    part = model.restrict(np.asarray(model.voxels)[::2])
     for name in model.images:
         whole, rows = (to_numpy(one.forward(at, [name])[name]) for one in (model, part))
         _close(rows, whole[:, ::2], 1e-5, f"{label}.restrict: image {name!r}")
+
+
+def check_engine(
+    engine: str | type[Engine] | Engine,
+    patient: Patient | None = None,
+    beams: Beams | None = None,
+    machine: Machine | None = None,
+    devices: Iterable[str] | None = None,
+) -> None:
+    """Check an engine: what it states, the forward model it makes, and that every device gives the same dose.
+
+    Parameters
+    ----------
+    engine : str, class or Engine
+        A registered name or a class, whose `examples` are checked, or one instance.
+    patient, beams, machine : optional
+        The case. Left out, they are a water box, two beams, and the built-in 6 MV machine; an engine that does not
+        calculate photons needs a machine and its beams.
+    devices : iterable of str, optional
+        Device strings; all that this machine has when left out.
+
+    Raises
+    ------
+    AssertionError
+        When a promise is broken.
+    """
+    water = phantom("box") if patient is None else patient
+    source = library_machine("generic_photon_6mv") if machine is None else machine
+    if beams is not None:
+        fields = beams
+    elif isinstance(source, PhotonMachine):
+        fields = place_beams(water, source, gantry=(0.0, 90.0), bixel_width=20.0)
+    else:
+        raise InputError(f"give the beams to check an engine with machine {source.name!r}, which delivers no photons")
+    for example in _examples(engine, ENGINES, Engine):
+        label, doses = f"engine {example!r}", []
+        for name in _devices(devices):
+            model = dose_influence(water, fields, source, grid=15.0, engine=example, device=name, dtype="float32")
+            assert set(model.images) == set(example.images_for(source)), (
+                f"{label} gives the images {model.images} and states {example.images_for(source)}"
+            )
+            assert (model.radiation, model.variables.count) == (source.radiation, fields.count), (
+                f"{label} must make a model of {source.radiation} with {fields.count} weights, got {model.radiation} "
+                f"with {model.variables.count}"
+            )
+            for parameter in ("alpha_x", "beta_x", *(("rbe",) if source.radiation == "photons" else ())):
+                assert parameter in model.voxel_parameters, f"{label} must give the voxel parameter {parameter!r}"
+            check_model(model)
+            ones = model.target.asarray(np.ones(fields.count), _wide(model.target))
+            doses.append(to_numpy(model.forward(ones, ["physical_dose"])["physical_dose"]))
+            assert doses[-1].min() >= 0.0, f"{label} gives negative dose, down to {doses[-1].min():g} Gy"
+            assert doses[-1].max() > 0.0, f"{label} gives no dose at all"
+            _close(doses[-1], doses[0], 1e-4, f"{label} on {name} beside {_devices(devices)[0]}")
 
 
 def check_gradient(

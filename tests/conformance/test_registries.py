@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from radplan import testing
+from radplan.engines import ENGINES
 from radplan.optim.objectives import OBJECTIVES
 from radplan.quantities import QUANTITIES
 
@@ -19,7 +20,12 @@ def test_objective(name, device):
     testing.check_objective(name, devices=[device])
 
 
-@pytest.mark.parametrize("registry", [QUANTITIES, OBJECTIVES], ids=lambda registry: registry.kind)
+@pytest.mark.parametrize("name", ENGINES.names())
+def test_engine(name):
+    testing.check_engine(name)
+
+
+@pytest.mark.parametrize("registry", [QUANTITIES, OBJECTIVES, ENGINES], ids=lambda registry: registry.kind)
 def test_what_is_registered_is_final_and_documented(registry):
     for cls in registry:
         assert cls.__mro__[1] is registry.base, f"{cls.__name__} must derive from {registry.base.__name__} directly"
