@@ -1,0 +1,7 @@
+"""Searches for the best variables of a problem; `SOLVERS` names them all."""
+
+from radplan.optim.solvers.base import SOLVERS, Progress, Solution, Solver, Status
+from radplan.optim.solvers.projected_lbfgs import ProjectedLBFGS
+from radplan.optim.solvers.scipy_lbfgsb import ScipyLBFGSB
+
+__all__ = ["SOLVERS", "Progress", "ProjectedLBFGS", "ScipyLBFGSB", "Solution", "Solver", "Status"]

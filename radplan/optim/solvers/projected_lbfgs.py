@@ -1,0 +1,223 @@
+"""A limited-memory quasi-Newton method with bounds that stays on the device: the default solver."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+from radplan.arrays import Array, namespace, to_numpy, weighted_sum
+from radplan.errors import CalculationError, InputError
+from radplan.optim.points import Line, Point
+from radplan.optim.problem import Problem
+from radplan.optim.solvers.base import (
+    SOLVERS,
+    Callback,
+    Progress,
+    Solution,
+    Solver,
+    Status,
+    first_point,
+    one_blas_thread,
+    refuse_constraints,
+)
+from radplan.optim.solvers.memory import Box, Memory, newton_step
+
+_WINDOW = 10
+"""Iterations over which the relative decrease is averaged before it is called converged."""
+_REFRESH = 40
+"""Iterations after which the images are calculated anew, to shed the rounding of their updates."""
+_TRIALS = 20
+"""Largest number of trials on one line."""
+_NOISE = 1e-9
+"""Rise of the cost, relative, that is rounding and not ascent."""
+
+
+@SOLVERS.register
+@dataclass(frozen=True)
+class ProjectedLBFGS(Solver):
+    r"""Projected L-BFGS with diagonal scaling and, on linear models, an exact line search.
+
+    Each iteration minimises the quasi-Newton model over the variables that are not held at a bound, projects the step
+    into the bounds and searches the segment, beyond its end where that stays feasible. On a linear model that is one
+    forward and one adjoint per iteration, whatever the number of trials: images along a line are known from its ends.
+    All vectors stay on the device.
+
+    Parameters
+    ----------
+    max_iterations : int
+        Largest number of iterations, >= 1.
+    tolerance : float
+        Converged when the cost falls by less than this fraction per iteration, in the mean over ten; > 0.
+    memory : int
+        Number of curvature pairs, >= 1.
+    slope_ratio : float
+        The line search ends where the slope is this fraction of the first one, in (0, 1).
+
+    Raises
+    ------
+    InputError
+        When an option is out of range.
+
+    Source: Byrd, Lu, Nocedal and Zhu, SIAM J. Sci. Comput. 16 (1995) 1190 (compact subspace step); Bertsekas, SIAM J.
+    Control Optim. 20 (1982) 221 (projection).
+
+    >>> ProjectedLBFGS(max_iterations=100).memory
+    10
+    """
+
+    max_iterations: int = 500
+    tolerance: float = 1e-5
+    memory: int = 10
+    slope_ratio: float = 0.2
+
+    name = "lbfgs"
+
+    def __post_init__(self) -> None:
+        for key, low in (("max_iterations", 1), ("memory", 1)):
+            value = self.__dict__[key]
+            if isinstance(value, bool) or not isinstance(value, int) or value < low:
+                raise InputError(f"lbfgs: {key} must be a whole number >= {low}, got {value!r}")
+        if not 0.0 < self.tolerance < 1.0 or not 0.0 < self.slope_ratio < 1.0:
+            given = (self.tolerance, self.slope_ratio)
+            raise InputError(f"lbfgs: tolerance and slope_ratio must lie in (0, 1), got {given}")
+
+    def solve(self, problem: Problem, x0: Array | None = None, callback: Callback | None = None) -> Solution:
+        refuse_constraints(self, problem)
+        with one_blas_thread():
+            return self._search(problem, first_point(problem, x0), callback)
+
+    def _search(self, problem: Problem, x: Array, callback: Callback | None) -> Solution:
+        box, empty = Box.of(problem.variables, x), Memory(min(self.memory, problem.variables.count), problem.scale)
+        point, memory = problem.at(x), empty
+        start_value = value = _checked(problem, point, _floats(point.value)[0])
+        history: list[float] = []
+        status = Status.ITERATION_LIMIT
+        try:
+            for iteration in range(1, self.max_iterations + 1):
+                step = self._step(problem, point, value, memory, box) or self._step(problem, point, value, empty, box)
+                if step is None:
+                    status = Status.CONVERGED if self._is_stationary(problem, point, value) else Status.STALLED
+                    break
+                memory = step.remembered_by(memory, point)
+                point, value = step.point, _checked(problem, step.point, step.value)
+                if iteration % _REFRESH == 0:
+                    point = problem.at(point.x)
+                history.append(value)
+                if callback is not None and callback(Progress(iteration, value, point.x)) is True:
+                    status = Status.STOPPED
+                    break
+                if self._has_settled(history):
+                    status = Status.CONVERGED
+                    break
+        except KeyboardInterrupt:
+            status = Status.INTERRUPTED
+        return Solution(point.x, value, status, tuple(history), start_value)
+
+    def _step(self, problem: Problem, point: Point, value: float, memory: Memory, box: Box) -> _Step | None:
+        """Return the next point, or None where the line from this one does not descend."""
+        direction = newton_step(memory, point.x, point.gradient, box, problem.variables)
+        line = problem.along(point, direction)
+        trial = line.at(1.0)
+        slope, limit, now, now_slope = _floats(
+            weighted_sum(point.gradient, direction), box.longest(point.x, direction), trial.value, line.slope(trial)
+        )
+        if not (slope < 0.0 and math.isfinite(slope)):
+            return None
+        ratio = self.slope_ratio if problem.linear else 0.9
+        found = _search_line(line, _Step(trial, now, now_slope, 1.0), value, slope, max(limit, 1.0), ratio)
+        if found is None:
+            return None
+        x = problem.variables.project(found.point.x)
+        return replace(found, point=replace(found.point, x=x), gained_slope=found.slope - slope)
+
+    def _has_settled(self, history: list[float]) -> bool:
+        if history[-1] == 0.0:
+            return True
+        before = history[-1 - _WINDOW] if len(history) > _WINDOW else None
+        return before is not None and before - history[-1] <= _WINDOW * self.tolerance * abs(history[-1])
+
+    def _is_stationary(self, problem: Problem, point: Point, value: float) -> bool:
+        """Say whether the scaled gradient, projected, promises less than the tolerance."""
+        gradient = point.gradient
+        step = problem.variables.project(point.x - problem.scale**2 * gradient) - point.x
+        return -_floats(weighted_sum(gradient, step))[0] <= self.tolerance * abs(value)
+
+
+@dataclass(frozen=True, eq=False)
+class _Step:
+    """A point found on a line, with the cost, the slope and t there."""
+
+    point: Point
+    value: float
+    slope: float
+    t: float
+    gained_slope: float = 0.0
+
+    def remembered_by(self, memory: Memory, before: Point) -> Memory:
+        """Return the memory with this step, left as it was where the curvature along it is not positive."""
+        if not self.gained_slope > 0.0:
+            return memory
+        return memory.with_pair(self.point.x - before.x, self.point.gradient - before.gradient)
+
+
+def _search_line(line: Line, first: _Step, value: float, slope: float, limit: float, ratio: float) -> _Step | None:
+    """Return the point on the line where the slope has come down to `ratio` of the first one, or the best seen.
+
+    Parameters
+    ----------
+    line : Line
+        Where to search, from t = 0 to `limit`.
+    first : _Step
+        The trial at t = 1.
+    value, slope : float
+        Cost and slope at t = 0.
+    limit : float
+        Largest t within the bounds.
+    ratio : float
+        When to stop.
+    """
+    low, low_slope, high, high_slope = 0.0, slope, math.inf, math.nan
+    best: _Step | None = None
+    trial = first
+    for _ in range(_TRIALS):
+        is_lower = trial.value <= value + 1e-4 * trial.t * slope + _NOISE * abs(value)
+        if is_lower and (best is None or trial.value <= best.value):
+            best = trial
+        if is_lower and (abs(trial.slope) <= -ratio * slope or (trial.slope < 0.0 and trial.t >= limit)):
+            return trial
+        if is_lower and trial.slope < 0.0:
+            low, low_slope = trial.t, trial.slope
+        else:
+            high, high_slope = trial.t, trial.slope
+        if high - low <= 1e-8 * high:
+            break
+        t = _next_trial(low, low_slope, high, high_slope, limit)
+        point = line.at(t)
+        now, now_slope = _floats(point.value, line.slope(point))
+        trial = _Step(point, now, now_slope, t)
+    return best
+
+
+def _next_trial(low: float, low_slope: float, high: float, high_slope: float, limit: float) -> float:
+    """Return where the secant of the slopes crosses zero, kept well inside the bracket or a few steps ahead."""
+    if math.isinf(high):
+        return min(4.0 * low, limit)
+    t = 0.5 * (low + high)
+    if high_slope > low_slope and math.isfinite(high_slope):
+        t = low - low_slope * (high - low) / (high_slope - low_slope)
+    margin = 0.05 * (high - low)
+    return min(max(t, low + margin), high - margin)
+
+
+def _checked(problem: Problem, point: Point, value: float) -> float:
+    """Return the value, or raise `CalculationError` when it is NaN or infinite."""
+    if not math.isfinite(value):
+        problem.is_finite(point)
+        raise CalculationError(f"the cost is {value}; no single goal is: are the weights of the goals too large?")
+    return value
+
+
+def _floats(*values: Array) -> list[float]:
+    """Return several arrays of shape () as floats, with one synchronisation."""
+    xp = namespace(*values)
+    return [float(entry) for entry in to_numpy(xp.stack([xp.astype(value, values[0].dtype) for value in values]))]
