@@ -20,7 +20,8 @@ from radplan.influence import Dij, ForwardModel
 from radplan.optim.constraints import Constraint
 from radplan.optim.goals import Goal
 from radplan.optim.problem import Problem
-from radplan.optim.solvers import SOLVERS, Callback, Solution, Solver
+from radplan.optim.solvers import SOLVERS, Solution, Solver
+from radplan.optim.solvers.base import Callback
 from radplan.patient.patient import Patient
 from radplan.quantities.base import Quantity
 from radplan.quantities.let import LET
