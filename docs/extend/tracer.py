@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
-import scipy.sparse
+from scipy.sparse import csc_array, hstack
 
 from radplan import geometry
 from radplan.engines import ENGINES, Engine
@@ -33,8 +33,7 @@ class RayTracer(Engine):
             x, y, distance = geometry.isocentre_plane(seen, beam.sad)
             dose = 0.01 * (beam.sad / distance) ** 2 * np.exp(-self.attenuation * depth)
             shadow = [np.maximum(abs(x - u), abs(y - v)) <= beam.bixel_width / 2 for u, v in beam.bixels]
-            blocks.append(scipy.sparse.csc_array(np.stack(shadow, axis=1) * dose[:, None]))
+            blocks.append(csc_array(np.stack(shadow, axis=1) * dose[:, None]))
         biology = {**patient.voxel_parameters(grid, voxels), "rbe": np.ones(len(voxels))}
         rest = {"scenarios": scenarios, "beam_index": beams.beam_index, "device": device, "dtype": dtype}
-        matrices = {"physical_dose": scipy.sparse.hstack(blocks)}
-        return Dij.from_matrices(matrices, grid, voxels, voxel_parameters=biology, **rest)
+        return Dij.from_matrices({"physical_dose": hstack(blocks)}, grid, voxels, voxel_parameters=biology, **rest)

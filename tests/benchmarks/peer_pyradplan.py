@@ -54,7 +54,12 @@ def main(folder: Path) -> dict[str, object]:
     for number, (index, objectives, *_rest) in enumerate(problem._objective_list):
         terms[f"voxels{number}"] = np.asarray(index)
         goals += [
-            dict(term=number, name=o.name, weight=float(o.priority), parameters=[float(p) for p in o.parameters])
+            {
+                "term": number,
+                "name": o.name,
+                "weight": float(o.priority),
+                "parameters": [float(p) for p in o.parameters],
+            }
             for o in objectives
         ]
     np.savez(
@@ -67,18 +72,18 @@ def main(folder: Path) -> dict[str, object]:
         **terms,
     )
     (folder / "goals.json").write_text(json.dumps(goals))
-    return dict(
-        version=pyRadPlan.__version__,
-        dij_s=seconds,
-        nnz=int(matrix.nnz),
-        dij_peak_mb=peak,
-        evaluation_s=statistics.median(problem._obj_times) + statistics.median(problem._deriv_times),
-        iterations=int(info["num_iter"]),
-        objective=float(info["obj_history"][-1]),
-        optimise_s=optimise,
-        solve_s=float(problem._solve_time),
-        peak_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
-    )
+    return {
+        "version": pyRadPlan.__version__,
+        "dij_s": seconds,
+        "nnz": int(matrix.nnz),
+        "dij_peak_mb": peak,
+        "evaluation_s": statistics.median(problem._obj_times) + statistics.median(problem._deriv_times),
+        "iterations": int(info["num_iter"]),
+        "objective": float(info["obj_history"][-1]),
+        "optimise_s": optimise,
+        "solve_s": float(problem._solve_time),
+        "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+    }
 
 
 if __name__ == "__main__":
