@@ -62,9 +62,8 @@ def main() -> None:
     for needed in (case, machine):
         if not Path(needed).exists():
             raise SystemExit(f"{needed} not found: give --data or set RADPLAN_SHARED")
-    print(
-        f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, load {os.getloadavg()[0]:.1f}\n"
-    )
+    print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}", end=", ")
+    print(f"load {os.getloadavg()[0]:.1f}\n")
     print("| | radplan | pyRadPlan 0.5.0 | ratio |\n|---|---|---|---|")
     with tempfile.TemporaryDirectory() as folder:
         peer = None

@@ -82,7 +82,6 @@ def same_problem(folder: str, device: str) -> dict[str, object]:
         name = f"voxels{entry['term']}"
         goals.append(rp.Goal(name, kinds[entry["name"]](entry["parameters"][0]), weight=entry["weight"]))
         members[name] = (peer[name], None)
-    targets = tuple(goal.structure for goal in goals if isinstance(goal.objective, rp.SquaredDeviation))
     problem = rp.Problem(model, goals, fractions=1, weights=members)
     place = model.target
     x = place.asarray(peer["weights"], "float64")
@@ -103,9 +102,12 @@ def same_problem(folder: str, device: str) -> dict[str, object]:
         solution = ProjectedLBFGS().solve(fresh, callback=watch)
         runs.append((reached[0] if reached else float("inf"), solution.iterations))
     return {
-        "targets": targets, "their_value_in_ours": at_theirs, "evaluation_s": evaluation, "to_their_value_s": runs[-1][0],
-        "all_runs": runs, "peak_mb": peak_mb(),
-    }  # fmt: skip
+        "their_value_in_ours": at_theirs,
+        "evaluation_s": evaluation,
+        "to_their_value_s": statistics.median(run[0] for run in runs),
+        "all_runs": runs,
+        "peak_mb": peak_mb(),
+    }
 
 
 if __name__ == "__main__":
