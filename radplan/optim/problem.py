@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from radplan.arrays import Array, accumulator, all_finite, like, namespace, scalar
+from radplan.arrays import Array, accumulator, all_finite, dtype_name, like, namespace, scalar
 from radplan.errors import CalculationError, InputError
 from radplan.influence import Dij, ForwardModel
 from radplan.optim.constraints import Constraint
@@ -91,7 +91,7 @@ class Problem:
         self._keys: tuple[str | Quantity, ...] = tuple(bound)
         additive = {key: quantity.additive for key, quantity in bound.items()}
         unit = self._unit_images()
-        dtype = str(next(iter(unit.values())).dtype).rpartition(".")[2]
+        dtype = dtype_name(next(iter(unit.values())))
         self.terms = bind(self.goals, members, self.model, self.fractions, dtype, additive)
         self.constraint_terms = bind(self.constraints, members, self.model, self.fractions, dtype, additive)
         targets = () if patient is None else patient.target_names
@@ -140,7 +140,7 @@ class Problem:
         chances = self.model.scenarios.probabilities
         return tuple(scalar(term.cost(point.values_of(term.quantity), chances)[0]) for term in self.terms)
 
-    def is_finite(self, x: Array | Point) -> None:
+    def check_finite(self, x: Array | Point) -> None:
         """Raise `CalculationError` naming the goals whose value at `x` is NaN or infinite."""
         values = self.goal_values(x)
         bad = [term.label for term, value in zip(self.terms, values, strict=True) if not math.isfinite(value)]

@@ -129,7 +129,11 @@ def structure_members(
 
 
 def bind(
-    goals: Sequence[Goal | Constraint], members: Mapping[str, Members], model: ForwardModel, fractions: int, dtype: str,
+    goals: Sequence[Goal | Constraint],
+    members: Mapping[str, Members],
+    model: ForwardModel,
+    fractions: int,
+    dtype: str,
     additive: Mapping[str | Quantity, bool],
 ) -> tuple[Term, ...]:
     """Return the terms of goals or constraints on a model restricted to their voxels."""

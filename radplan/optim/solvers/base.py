@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import ClassVar
 
-import numpy as np
 import threadpoolctl
 
 from radplan.arrays import Array, all_finite, like, to_numpy
@@ -148,7 +147,7 @@ def first_point(problem: Problem, x0: Array | None) -> Array:
     host = to_numpy(x0)
     if host.shape != (problem.variables.count,):
         raise InputError(f"x0 must have shape ({problem.variables.count},), got {host.shape}")
-    x = like(x0 if not isinstance(x0, list | tuple) else np.asarray(x0), problem.start)
+    x = like(x0, problem.start)
     if not all_finite(x):
         raise InputError("x0 holds NaN or infinite values")
     return problem.variables.project(x)

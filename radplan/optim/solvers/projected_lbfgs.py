@@ -62,12 +62,12 @@ class ProjectedLBFGS(Solver):
     Control Optim. 20 (1982) 221 (projection).
 
     >>> ProjectedLBFGS(max_iterations=100).memory
-    10
+    20
     """
 
     max_iterations: int = 500
     tolerance: float = 1e-5
-    memory: int = 10
+    memory: int = 20
     slope_ratio: float = 0.2
 
     name = "lbfgs"
@@ -111,7 +111,7 @@ class ProjectedLBFGS(Solver):
                     break
         except KeyboardInterrupt:
             status = Status.INTERRUPTED
-        return Solution(point.x, value, status, tuple(history), start_value)
+        return Solution(point.x, _floats(problem.at(point.x).value)[0], status, tuple(history), start_value)
 
     def _step(self, problem: Problem, point: Point, value: float, memory: Memory, box: Box) -> _Step | None:
         """Return the next point, or None where the line from this one does not descend."""
@@ -212,7 +212,7 @@ def _next_trial(low: float, low_slope: float, high: float, high_slope: float, li
 def _checked(problem: Problem, point: Point, value: float) -> float:
     """Return the value, or raise `CalculationError` when it is NaN or infinite."""
     if not math.isfinite(value):
-        problem.is_finite(point)
+        problem.check_finite(point)
         raise CalculationError(f"the cost is {value}; no single goal is: are the weights of the goals too large?")
     return value
 

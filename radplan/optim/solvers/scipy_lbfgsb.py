@@ -75,8 +75,13 @@ class ScipyLBFGSB(Solver):
         try:
             with one_blas_thread():
                 result: Any = minimize(  # type: ignore[call-overload]
-                    search.cost, start, jac=True, method="L-BFGS-B", bounds=bounds / search.scale[:, None],
-                    callback=search.after_iteration, options={**options, "ftol": self.tolerance, "gtol": 0.0},
+                    search.cost,
+                    start,
+                    jac=True,
+                    method="L-BFGS-B",
+                    bounds=bounds / search.scale[:, None],
+                    callback=search.after_iteration,
+                    options={**options, "ftol": self.tolerance, "gtol": 0.0},
                 )
             status = {0: Status.CONVERGED, 1: Status.ITERATION_LIMIT}.get(int(result.status), Status.STALLED)
         except KeyboardInterrupt:
@@ -111,7 +116,7 @@ class _Search:
         point = self.problem.at(self.on_device(z))
         value = scalar(point.value)
         if not math.isfinite(value):
-            self.problem.is_finite(point)
+            self.problem.check_finite(point)
             raise CalculationError(f"the cost is {value}; no single goal is: are the weights of the goals too large?")
         return value, to_numpy(point.gradient).astype(np.float64) * self.scale
 
