@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     >>> main(["plan", "no-such-case"])
     2
     """
-    parsed = _parser().parse_args(arguments)
+    parsed = parser().parse_args(arguments)
     try:
         parsed.run(parsed)
     except RadplanError as error:
@@ -49,10 +49,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="radplan", description="Open radiotherapy treatment planning.")
-    parser.add_argument("--version", action=_Version, nargs=0, help="show the version and exit")
-    verbs = parser.add_subparsers(required=True, metavar="COMMAND")
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of all commands.
+
+    >>> parser().parse_args(["plan", "box"]).case
+    'box'
+    """
+    top = argparse.ArgumentParser(prog="radplan", description="Open radiotherapy treatment planning.")
+    top.add_argument("--version", action=_Version, nargs=0, help="show the version and exit")
+    verbs = top.add_subparsers(required=True, metavar="COMMAND")
     plan = verbs.add_parser(
         "plan",
         help="plan a case: place beams, calculate dose influence, optimise, judge, draw",
@@ -71,7 +76,7 @@ def _parser() -> argparse.ArgumentParser:
     plan.add_argument("--out", default="out", metavar="DIR", help="folder for the results (default out)")
     plan.add_argument("--no-figures", action="store_true", help="write no png files")
     plan.set_defaults(run=_plan)
-    return parser
+    return top
 
 
 class _Version(argparse.Action):
@@ -116,13 +121,13 @@ class _Clock:
 
 
 class _Progress:
-    """Prints the cost, at most twice a second."""
+    """Prints the cost, at most every two seconds."""
 
     def __init__(self) -> None:
         self.last = 0.0
 
     def __call__(self, progress: Progress) -> None:
-        if time.perf_counter() - self.last > 0.5:
+        if time.perf_counter() - self.last > 2.0:
             self.last = time.perf_counter()
             print(f"{'':<10} iteration {progress.iteration:4d}: {progress.value:.6g}", flush=True)
 
@@ -180,8 +185,8 @@ def _asked(spec: PlanSpec, patient: Patient) -> tuple[list[Goal], list[Constrain
         if not is_level(spec.normalize.metric):
             raise InputError(f"normalize: {spec.normalize.metric} does not grow with the dose; take D95 or Dmean, say")
     goals = [Goal.from_spec(goal.model_dump(exclude_unset=True)) for goal in spec.goals]
-    for term in (*spec.goals, *spec.constraints):
-        patient.structures[term.structure]
+    for structure in [*(goal.structure for goal in spec.goals), *(entry.structure for entry in spec.constraints)]:
+        patient.structures[structure]
     for goal in goals:
         if isinstance(goal.quantity, str):
             QUANTITIES.get(goal.quantity)

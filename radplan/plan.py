@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from radplan.analysis.dvh import DVH, common_levels, cumulative_dvh
-from radplan.analysis.metrics import is_level, metric, paddick_index, volume_at_dose
+from radplan.analysis.metrics import ORGAN_METRICS, TARGET_METRICS, coverage, is_level, metric
 from radplan.analysis.scaling import find_factor
 from radplan.arrays import Array, accumulator, like, to_numpy
 from radplan.beams.beam import Beams
@@ -28,9 +28,6 @@ from radplan.quantities.let import LET
 from radplan.quantities.resolver import BoundQuantity, QuantityResolver
 
 Floats = NDArray[np.float64]
-
-TARGET_METRICS = ("Dmean", "Dmin", "Dmax", "D98", "D95", "D50", "D10", "D2", "HI")
-ORGAN_METRICS = ("Dmean", "Dmax", "D50", "D10", "D2", "D0.1cc")
 
 _ACRONYMS = {"let": "LET", "rbe": "RBE", "bed": "BED", "eqd2": "EQD2"}
 
@@ -74,8 +71,11 @@ class Plan:
     >>> patient = load_patient("box")
     >>> dij = Dij.from_matrices({"physical_dose": np.full((patient.ct.grid.size, 1), 0.5)}, patient.ct.grid)
     >>> plan = evaluate(dij, [2.0], patient, fractions=30)
-    >>> float(plan["physical_dose"].max())
+    >>> float(plan["physical_dose"].max())  # 30 fractions x 2 weights x 0.5 Gy
     30.0
+    >>> plan = plan.scaled("OuterTarget", D95=60.0)
+    >>> plan.x.tolist(), plan.metrics(names=["Dmean"])["OuterTarget"]
+    ([4.0], {'Dmean': 60.0})
     """
 
     x: Floats
@@ -157,8 +157,6 @@ class Plan:
         """Return course totals and weights, (m,) each, of the voxels of a whole structure.
 
         Of a quantity that does not add up (LET), voxels below the dose it is defined from are left out.
-
-        >>> plan.structure_values("physical_dose", "PTV")  # doctest: +SKIP
         """
         grid = self.model.grid
         voxels, weights = self.patient.structure_weights(structure, grid)
@@ -187,9 +185,6 @@ class Plan:
         names : sequence of str, optional
             Metrics as `radplan.analysis.metrics.metric` reads them; a usual choice for targets and organs otherwise,
             where targets of a patient with a prescription also get coverage and the Paddick index.
-
-        >>> plan.metrics(structures=["PTV"], names=["D95"])  # doctest: +SKIP
-        {'PTV': {'D95': 50.0}}
         """
         table: dict[str, dict[str, float]] = {}
         for name in self._judged(structures):
@@ -202,17 +197,14 @@ class Plan:
             table[name] = {m: metric(m, values, weights, volume) for m in (usual if names is None else names)}
             level = self.patient.prescription
             if names is None and structure.role == "target" and level is not None and self.is_dose(quantity):
-                table[name] |= self._coverage(quantity, values, weights, volume, level)
+                hot = np.count_nonzero(self._voxel_values(quantity) >= level) * self.model.grid.voxel_volume / 1000.0
+                table[name] |= coverage(values, weights, volume, level, hot)
         return table
 
     def dvh(
         self, quantity: str | Quantity = "physical_dose", structures: Sequence[str] | None = None
     ) -> dict[str, DVH]:
-        """Return the cumulative DVH of each structure, all read at the same levels.
-
-        >>> plan.dvh()["PTV"].percent[0]  # doctest: +SKIP
-        100.0
-        """
+        """Return the cumulative DVH of each structure, all read at the same levels."""
         values = {name: self.structure_values(quantity, name) for name in self._judged(structures)}
         values = {name: pair for name, pair in values.items() if pair[0].size}
         if not values:
@@ -250,9 +242,6 @@ class Plan:
             Not one metric, a share of volume (V20Gy, HI), a level that is not positive, or a model that is not linear.
         CalculationError
             The metric is zero, or the scaled variables would leave their bounds.
-
-        >>> plan.scaled("PTV", D95=50.0).metrics()["PTV"]["D95"]  # doctest: +SKIP
-        50.0
         """
         name, wanted = self._one_level(level)
         kind = self.quantity(quantity)
@@ -278,11 +267,7 @@ class Plan:
         return replace(self, x=x, normalization=text)
 
     def title(self, quantity: str | Quantity) -> str:
-        """Return a quantity's name as words for axes and tables.
-
-        >>> plan.title("physical_dose")  # doctest: +SKIP
-        'Physical dose'
-        """
+        """Return a quantity's name as words for axes and tables."""
         words = [_ACRONYMS.get(word, word) for word in self.quantity(quantity).name.split("_")]
         return " ".join([words[0][0].upper() + words[0][1:], *words[1:]])
 
@@ -348,14 +333,6 @@ class Plan:
         known = self.patient.structures.values()
         return [s.name for s in known if s.role != "ignored" and s.voxels.size]
 
-    def _coverage(
-        self, quantity: str | Quantity, values: Floats, weights: Floats, volume: float, level: float
-    ) -> dict[str, float]:
-        """Share of a target that gets the prescription [%], and how tightly the isodose fits it."""
-        covered = volume_at_dose(values, weights, level)
-        isodose = np.count_nonzero(self._voxel_values(quantity) >= level) * self.model.grid.voxel_volume / 1000.0
-        return {"Vp": covered, "CI": paddick_index(volume, isodose, covered / 100.0 * volume)}
-
 
 def optimize(
     model: ForwardModel,
@@ -399,8 +376,6 @@ def optimize(
     ------
     InputError
         A goal, the start or a name does not fit.
-
-    >>> optimize(dij, goals, patient, fractions=30)  # doctest: +SKIP
     """
     chosen: Solver | None = SOLVERS.get(solver)() if isinstance(solver, str) else solver
     problem = Problem(model, goals, patient, fractions, constraints=constraints, robust=robust)
@@ -442,8 +417,6 @@ def evaluate(
     ------
     InputError
         The number of variables is wrong, or one is NaN, infinite or out of bounds.
-
-    >>> evaluate(dij, plan.x, patient, fractions=30)  # doctest: +SKIP
     """
     return Plan(
         x=np.asarray(to_numpy(x), dtype=np.float64),
@@ -461,10 +434,6 @@ def checked_variables(x: Array, model: ForwardModel) -> Floats:
     ------
     InputError
         Their number is wrong, or one is NaN, infinite or out of the model's bounds.
-
-    >>> checked_variables([-1.0], dij)  # doctest: +SKIP
-    Traceback (most recent call last):
-    radplan.errors.InputError: variable 0 is -1, below its lower bound 0 ...
     """
     values = np.array(to_numpy(x), dtype=np.float64)
     count = model.variables.count

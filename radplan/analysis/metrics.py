@@ -17,6 +17,10 @@ from radplan.analysis.dvh import checked
 from radplan.errors import InputError
 
 _PATTERN = re.compile(r"(?P<kind>D|V|gEUD)\(?(?P<number>-?\d+(?:[._]\d+)?)\)?(?P<unit>%|cc|Gy)?")
+TARGET_METRICS = ("Dmean", "Dmin", "Dmax", "D98", "D95", "D50", "D10", "D2", "HI")
+"""What is told of a target unless something else is asked for."""
+ORGAN_METRICS = ("Dmean", "Dmax", "D50", "D10", "D2", "D0.1cc")
+"""What is told of every other structure."""
 METRIC_FORMS = "Dmean, Dmin, Dmax, D<percent> (D95), D<volume>cc (D0.1cc), V<level>Gy (V20Gy), HI, gEUD(<a>)"
 
 
@@ -139,6 +143,31 @@ def paddick_index(target_volume: float, isodose_volume: float, covered_volume: f
     if target_volume <= 0:
         raise InputError(f"a target of {target_volume:g} cm3 has no conformity index")
     return 0.0 if isodose_volume <= 0 else float(covered_volume**2 / (target_volume * isodose_volume))
+
+
+def coverage(
+    values: ArrayLike, weights: ArrayLike | None, volume: float, level: float, isodose_volume: float
+) -> dict[str, float]:
+    """Share of a target that gets the prescription, ``Vp`` [%], and how tightly its isodose fits, ``CI`` (Paddick).
+
+    Parameters
+    ----------
+    values : array of shape (m,) [Gy]
+        Doses of the target's voxels.
+    weights : array of shape (m,) or None
+        Share of each voxel.
+    volume : float [cm3]
+        Volume of the target.
+    level : float [Gy]
+        The prescription.
+    isodose_volume : float [cm3]
+        Volume of everything that gets it.
+
+    >>> coverage([50.0, 50.0, 40.0, 50.0], None, volume=4.0, level=50.0, isodose_volume=3.0)
+    {'Vp': 75.0, 'CI': 0.75}
+    """
+    share = volume_at_dose(values, weights, level)
+    return {"Vp": share, "CI": paddick_index(volume, isodose_volume, share / 100.0 * volume)}
 
 
 def generalized_eud(values: ArrayLike, weights: ArrayLike | None, a: float) -> float:

@@ -130,12 +130,13 @@ class _Scene:
         axes.set_facecolor("black")
         axes.imshow(gray, cmap="gray", vmin=_WINDOW[0], vmax=_WINDOW[1], extent=extent, origin=origin)
         inside = self._cut(self.body, self.ct.grid, plane) > 0.5
-        visible = np.ma.masked_where((dose < _WASH_FROM / 100.0 * self.reference) | ~inside, dose)
+        within = np.ma.masked_where(~inside, dose)
+        visible = np.ma.masked_less(within, _WASH_FROM / 100.0 * self.reference)
         wash = axes.imshow(visible, cmap="turbo", norm=self.norm, alpha=0.5, extent=extent, origin=origin)
         for percent, color in ISODOSES.items():
             level = percent / 100.0 * self.reference
-            if dose.min() < level < dose.max():
-                axes.contour(across, up, dose, [level], colors=[color], linewidths=1.1)
+            if within.min() < level < within.max():
+                axes.contour(across, up, within, [level], colors=[color], linewidths=1.1)
         for structure in self.shown:
             mask = self._cut(structure.mask(), self.ct.grid, plane)
             if mask.min() < 0.5 < mask.max():
@@ -165,7 +166,15 @@ class _Scene:
         axes.set_ylabel(f"{names[plane.up]} [mm]", fontsize=8)
         axes.tick_params(labelsize=8)
         axes.set_title(f"{plane.name}, {names[plane.fixed]} = {place:.1f} mm", fontsize=10)
-        style = {"color": "white", "fontsize": 11, "fontweight": "bold", "ha": "center", "va": "center"}
+        stroke = [withStroke(linewidth=2.0, foreground="black")]
+        style = {
+            "path_effects": stroke,
+            "color": "white",
+            "fontsize": 11,
+            "fontweight": "bold",
+            "ha": "center",
+            "va": "center",
+        }
         spots = ((0.03, 0.5), (0.97, 0.5), (0.5, 0.965), (0.5, 0.035))
         for letter, spot in zip(plane.ends, spots, strict=True):
             axes.text(*spot, letter, transform=axes.transAxes, **style)  # type: ignore[arg-type]

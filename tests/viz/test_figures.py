@@ -13,7 +13,7 @@ from matplotlib.image import imread
 
 from radplan import viz
 from radplan.errors import InputError
-from radplan.patient.structures import Structures
+from radplan.patient.structures import Structure, Structures
 from radplan.plan import Plan, evaluate
 from radplan.viz.dvh import draw_dvh
 from radplan.viz.palette import structure_colors
@@ -124,6 +124,18 @@ def test_colors_differ_between_structures(plan: Plan) -> None:
     colors = structure_colors(plan.patient.structures)
     assert len(set(colors.values())) == 3
     assert structure_colors(Structures()) == {}
+
+
+def test_pale_and_dark_colors_are_made_readable() -> None:
+    structures = [
+        Structure("pale", small_case.GRID, np.asarray([1]), color=(1.0, 1.0, 0.0)),
+        Structure("dark", small_case.GRID, np.asarray([1]), color=(0.0, 0.0, 0.0)),
+        Structure("fine", small_case.GRID, np.asarray([1]), color=(0.13, 0.55, 0.13)),
+    ]
+    colors = structure_colors(Structures(structures))
+    assert colors["pale"] == pytest.approx((0.7328, 0.7328, 0.0), abs=1e-3)
+    assert colors["dark"] == pytest.approx((0.18, 0.18, 0.18))
+    assert colors["fine"] == (0.13, 0.55, 0.13)
 
 
 def test_without_matplotlib_the_error_says_what_to_install(
