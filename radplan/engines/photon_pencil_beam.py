@@ -9,6 +9,7 @@ from typing import ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
+import threadpoolctl
 from scipy.special import erf
 
 from radplan.arrays import Array
@@ -110,9 +111,11 @@ class PhotonPencilBeam(Engine):
         linac = self._checked(machine, scenarios, stored)
         scene = _Scene(patient.density(), patient.ct.grid, grid.points(voxels), linac, _Tables(linac, self.pixel))
         parts = []
-        for number, beam in enumerate(beams):
-            parts.append(_BeamPart.of(beam, scene, self.radius(beam.bixel_width)))
-            logger.info("beam %d of %d: %d bixels", number + 1, len(beams), beam.count)
+        # Why: the thread pools of numba and BLAS fight; nothing here is large enough for BLAS to need more than one.
+        with threadpoolctl.threadpool_limits(limits=1, user_api="blas"):
+            for number, beam in enumerate(beams):
+                parts.append(_BeamPart.of(beam, scene, self.radius(beam.bixel_width)))
+                logger.info("beam %d of %d: %d bixels", number + 1, len(beams), beam.count)
         operator = _assemble(parts, voxels.size, device, dtype)
         place = operator.target
         parameters = {**patient.voxel_parameters(grid, voxels), "rbe": np.ones((1, voxels.size))}
@@ -174,9 +177,10 @@ def bixel_table(
     m = math.ceil(half_width / pitch - 1e-9)
     reach = math.ceil((bixel_width / 2 + _SOURCE_REACH * sigma + max(map(abs, shift))) / pitch) + 1
     raster = np.asarray(basis.raster(pitch, (m + reach) * pitch), dtype=np.float64)
-    inner = np.arange(-m, m + 1)[:, None] * pitch
-    outer = np.arange(-m - reach, m + reach + 1) * pitch
-    along_x, along_y = (_blurred_edge(inner - outer - s, sigma, bixel_width) for s in shift)
+    # Why: row i, column j of a convolution matrix depends on i - j only, so few values are calculated and many placed.
+    place = np.arange(2 * m + 1)[:, None] - np.arange(2 * (m + reach) + 1) + 2 * (m + reach)
+    offsets = np.arange(-2 * m - reach, 2 * m + reach + 1) * pitch
+    along_x, along_y = (_blurred_edge(offsets - s, sigma, bixel_width)[place] for s in shift)
     return np.asarray(along_x @ raster @ along_y.T)
 
 
