@@ -20,7 +20,7 @@ from radplan.optim.objectives import (
 )
 
 BACKENDS = ["numpy", "torch:cpu", "array_api_strict", "array_api_strict:device1"]
-EXAMPLES = [pytest.param(example, id=f"{cls.name}-{n}") for cls in OBJECTIVES for n, example in enumerate(cls.examples())]
+EXAMPLES = [pytest.param(one, id=f"{cls.name}-{n}") for cls in OBJECTIVES for n, one in enumerate(cls.examples())]
 
 
 def case(count=41):
@@ -111,6 +111,13 @@ def test_dvh_objectives_vanish_exactly_when_the_point_is_met():
     assert float(MaxDVH(5.9, 0.3).value(values, weights)) > 0.0
     assert float(MinDVH(3.0, 0.7).value(values, weights)) == pytest.approx(0.0, abs=1e-12)
     assert float(MinDVH(3.1, 0.7).value(values, weights)) > 0.0
+
+
+@pytest.mark.parametrize("objective", EXAMPLES)
+def test_nan_is_not_hidden(objective):
+    values, weights = case()
+    values[4] = np.nan
+    assert np.isnan(float(objective.value(values, weights)))
 
 
 def test_mean_subgradient():

@@ -17,10 +17,9 @@ from radplan.optim.objectives import (
     SquaredOverdosing,
     SquaredUnderdosing,
 )
-from tests import shared
 
 # matRad's parameters in the order of the file; its MaxDVH leaves out ceil(V N) - 1 voxels, ours the volume V itself, so
-# its 20 % of 200 voxels is our 39/200. Its linear mean takes the sign per voxel: all voxels here are on one side but few.
+# its 20 % of 200 voxels is our 39/200. Its linear mean takes the sign per voxel: most voxels here are on one side.
 ASKED = [
     SquaredDeviation(2.0),
     SquaredOverdosing(2.0),
@@ -35,8 +34,8 @@ ASKED = [
 
 
 @pytest.fixture(scope="module")
-def oracle():
-    path = shared.path("oracle/unit_oracles.mat")
+def oracle(shared):
+    path = shared("oracle/unit_oracles.mat")
     return scipy.io.loadmat(path, squeeze_me=True, struct_as_record=False)["out"]
 
 

@@ -94,7 +94,7 @@ class EUD(Objective):
         xp = namespace(values)
         held = weights > 0.0
         largest = xp.max(xp.where(held, values, 0.0))
-        positive = largest > 0.0
+        positive = ~(largest <= 0.0)  # true for NaN, which then shows
         largest = xp.where(positive, largest, xp.ones_like(largest))
         raised = xp.where(positive, xp.clip(values, min=0.0), xp.ones_like(values))
         raised = xp.maximum(raised, _FLOOR * largest)

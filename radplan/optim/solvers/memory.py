@@ -60,16 +60,17 @@ class Memory:
         """Number of pairs held."""
         return 0 if self.steps is None else int(self.steps.shape[0])
 
-    def with_pair(self, step: Array, change: Array) -> Memory:
-        """Return the memory with the newest pair, of positive ``step' change``, in place of the oldest."""
+    def with_pair(self, step: Array, change: Array, product: float) -> Memory:
+        """Return the memory with the newest pair, where ``step' change`` is `product` > 0, in place of the oldest."""
         xp = namespace(step)
-        step, change = step / self.scale, change * self.scale
-        length = xp.sqrt(xp.sum(step * change))
-        steps, changes = xp.reshape(step / length, (1, -1)), xp.reshape(change / length, (1, -1))
+        length = product**0.5
+        steps = xp.reshape(step / (self.scale * length), (1, -1))
+        changes = xp.reshape(change * self.scale / length, (1, -1))
         if self.steps is not None and self.changes is not None:
-            steps = xp.concat([self.steps, steps], axis=0)
-            changes = xp.concat([self.changes, changes], axis=0)
-        return Memory(self.size, self.scale, steps[-self.size :, :], changes[-self.size :, :])
+            spare = max(self.count + 1 - self.size, 0)
+            steps = xp.concat([self.steps[spare:, :], steps], axis=0)
+            changes = xp.concat([self.changes[spare:, :], changes], axis=0)
+        return Memory(self.size, self.scale, steps, changes)
 
     def solve(self, gradient: Array, free: Array) -> Array:
         r"""Return the step to the minimum of the quasi-Newton model over the free variables, bounds left aside.

@@ -30,6 +30,8 @@ _TRIALS = 20
 """Largest number of trials on one line."""
 _NOISE = 1e-9
 """Rise of the cost, relative, that is rounding and not ascent."""
+_ROUNDING = 1e-15
+"""Fall of the cost, relative, that no arithmetic can show."""
 
 
 @SOLVERS.register
@@ -121,7 +123,7 @@ class ProjectedLBFGS(Solver):
         slope, limit, now, now_slope = _floats(
             weighted_sum(point.gradient, direction), box.longest(point.x, direction), trial.value, line.slope(trial)
         )
-        if not (slope < 0.0 and math.isfinite(slope)):
+        if not (math.isfinite(slope) and slope < -_ROUNDING * abs(value)):
             return None
         ratio = self.slope_ratio if problem.linear else 0.9
         found = _search_line(line, _Step(trial, now, now_slope, 1.0), value, slope, max(limit, 1.0), ratio)
@@ -157,7 +159,8 @@ class _Step:
         """Return the memory with this step, left as it was where the curvature along it is not positive."""
         if not self.gained_slope > 0.0:
             return memory
-        return memory.with_pair(self.point.x - before.x, self.point.gradient - before.gradient)
+        product = self.t * self.gained_slope
+        return memory.with_pair(self.point.x - before.x, self.point.gradient - before.gradient, product)
 
 
 def _search_line(line: Line, first: _Step, value: float, slope: float, limit: float, ratio: float) -> _Step | None:
