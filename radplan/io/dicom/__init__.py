@@ -1,0 +1,31 @@
+"""DICOM: CT series, structure sets and doses in, doses out, in the patient's own coordinates."""
+
+from __future__ import annotations
+
+from radplan.io.dicom.case import DicomCase, read_case, read_patient
+from radplan.io.dicom.contours import fill_contours
+from radplan.io.dicom.ct import CTSeries, read_ct
+from radplan.io.dicom.folder import FileEntry, Folder, describe_folder, list_folder
+from radplan.io.dicom.orientation import Orientation
+from radplan.io.dicom.rtdose import DoseImage, read_dose
+from radplan.io.dicom.rtdose_export import write_dose
+from radplan.io.dicom.rtstruct import read_regions, read_structures
+
+__all__ = [
+    "CTSeries",
+    "DicomCase",
+    "DoseImage",
+    "FileEntry",
+    "Folder",
+    "Orientation",
+    "describe_folder",
+    "fill_contours",
+    "list_folder",
+    "read_case",
+    "read_ct",
+    "read_dose",
+    "read_patient",
+    "read_regions",
+    "read_structures",
+    "write_dose",
+]

@@ -1,0 +1,144 @@
+"""A folder of DICOM files as a patient: the CT series and the structure set that belong together."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from radplan.errors import FileError
+from radplan.io.dicom.ct import CTSeries, read_ct
+from radplan.io.dicom.folder import FileEntry, Folder, list_folder
+from radplan.io.dicom.rtstruct import read_structures
+from radplan.patient.ct import HUTable, hu_table
+from radplan.patient.patient import Patient
+from radplan.patient.structures import Structures
+
+logger = logging.getLogger(__name__)
+
+SeriesFiles = tuple[FileEntry, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class DicomCase:
+    """A patient with the series it came from.
+
+    Parameters
+    ----------
+    patient : Patient
+        Named after the folder, never after the person.
+    series : CTSeries
+        The images with their orientation and identity, for export.
+    structure_set : str
+        SOPInstanceUID of the RTSTRUCT file, or empty.
+    """
+
+    patient: Patient
+    series: CTSeries
+    structure_set: str = ""
+
+
+def read_patient(
+    folder: str | Path,
+    series: str | None = None,
+    structure_set: str | Path | None = None,
+    allow_other_frame: bool = False,
+    table: HUTable | str | Path = "schneider",
+) -> Patient:
+    """Read the patient of a folder: `read_case` without the way back to the files."""
+    return read_case(folder, series, structure_set, allow_other_frame, table).patient
+
+
+def read_case(
+    folder: str | Path,
+    series: str | None = None,
+    structure_set: str | Path | None = None,
+    allow_other_frame: bool = False,
+    table: HUTable | str | Path = "schneider",
+) -> DicomCase:
+    """Read a CT series and the structure set that belongs to it.
+
+    With one CT series and one RTSTRUCT in the folder there is nothing to choose. Of several series that is taken which
+    the structure set refers to. Without a structure set the patient has no structures, which is announced.
+
+    Parameters
+    ----------
+    folder : path-like
+        Where the files are; subfolders count.
+    series : str, optional
+        SeriesInstanceUID of the CT to take.
+    structure_set : str or path-like, optional
+        SOPInstanceUID or file of the RTSTRUCT to take.
+    allow_other_frame : bool
+        Whether contours of another frame of reference than the images' are taken as they are.
+    table : HUTable, str or path-like
+        From Hounsfield units to electron density.
+
+    Raises
+    ------
+    FileError
+        When there is no CT, more than one choice, a damaged DICOM file, or a file that contradicts the others.
+    """
+    folder = Path(folder)
+    chosen_table = table if isinstance(table, HUTable) else hu_table(table)
+    held = list_folder(folder)
+    if held.damaged:
+        raise held.damaged[0]
+    if not held.series():
+        kinds = ", ".join(sorted({entry.modality for entry in held.files})) or "no DICOM file"
+        raise FileError(folder, f"holds no CT series (found: {kinds}); expected a folder of CT slices")
+    contours = _choose_structure_set(held, structure_set)
+    chosen = _choose_series(held, series, contours)
+    images = read_ct(entry.path for entry in chosen)
+    position = images.orientation.patient_position
+    if position not in ("", "HFS"):
+        logger.warning("the patient lay %s: beam angles are those of a patient head first, supine", position)
+    structures = Structures()
+    if contours is None:
+        logger.warning("%s holds no RTSTRUCT: the patient has no structures", folder)
+    else:
+        structures = read_structures(contours.path, images.ct.grid, images.frame_of_reference, allow_other_frame)
+    name = folder.name or folder.resolve().name
+    patient = Patient(name, images.ct, structures, hu_table=chosen_table)
+    return DicomCase(patient, images, contours.instance if contours else "")
+
+
+def _choose_structure_set(held: Folder, wanted: str | Path | None) -> FileEntry | None:
+    found = held.of("RTSTRUCT")
+    if wanted is not None:
+        for entry in found:
+            if entry.instance == str(wanted) or entry.path.resolve() == Path(wanted).resolve():
+                return entry
+        raise FileError(held.path, f"holds no structure set {wanted}; {_files(found)}")
+    if len(found) > 1:
+        raise FileError(held.path, f"holds {len(found)} structure sets: choose one by structure_set=; {_files(found)}")
+    return found[0] if found else None
+
+
+def _choose_series(held: Folder, wanted: str | None, contours: FileEntry | None) -> SeriesFiles:
+    found = held.series()
+    if wanted is not None:
+        if wanted not in found:
+            raise FileError(held.path, f"holds no CT series {wanted}; {_series(found)}")
+        return found[wanted]
+    if len(found) == 1:
+        return next(iter(found.values()))
+    if contours is not None:
+        meant = [
+            files
+            for uid, files in found.items()
+            if uid in contours.refers_to or any(entry.instance in contours.refers_to for entry in files)
+        ]
+        if len(meant) == 1:
+            logger.info("of %d CT series that of the structure set is taken", len(found))
+            return meant[0]
+    raise FileError(held.path, f"holds {len(found)} CT series: choose one by series=; {_series(found)}")
+
+
+def _files(entries: SeriesFiles) -> str:
+    return "found: " + (", ".join(f"{entry.path.name} ({entry.instance})" for entry in entries) or "none")
+
+
+def _series(found: Mapping[str, SeriesFiles]) -> str:
+    return "found: " + ", ".join(f"{uid or 'without UID'} ({len(files)} slices)" for uid, files in found.items())

@@ -1,0 +1,221 @@
+"""Contours as voxels: each plane's polygons filled by the even-odd rule, each plane a slab of its own thickness."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from radplan.errors import InputError
+from radplan.geometry.grid import Grid
+from radplan.kernels.polygon import even_odd_coverage
+
+logger = logging.getLogger(__name__)
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+
+_FLAT = 0.1
+"""Largest height of a planar contour [mm]."""
+
+_SNAP = 0.02
+"""A contour this close to a slice of the grid lies on it [slice spacings]: positions are written rounded."""
+
+_SAME_PLANE = 0.05
+"""Contours this close lie in one plane [mm]."""
+
+_GAP = 1.5
+"""Planes further apart than this many spacings have nothing between them [1]."""
+
+_SLIVER = 1e-6
+"""Smallest part of a voxel that counts [1]."""
+
+
+@dataclass(frozen=True, eq=False)
+class Plane:
+    """The contours of one plane, in voxel coordinates of a grid.
+
+    Parameters
+    ----------
+    position : float
+        Along the normal, slice centres at whole numbers [voxel].
+    contours : sequence of arrays of shape (n, 2)
+        Across and along the rows, pixel edges at whole numbers [voxel].
+    """
+
+    position: float
+    contours: tuple[Floats, ...]
+
+
+def plane_spacing(contours: Sequence[Floats]) -> float | None:
+    """Return the median distance between neighbouring contour planes [mm]; None for fewer than two planes.
+
+    Parameters
+    ----------
+    contours : sequence of arrays of shape (n, 3)
+        Closed planar contours in world coordinates [mm].
+
+    >>> square = np.asarray([[0.0, 0.0, 0.0], [1.0, 0.0, 0.0], [1.0, 1.0, 0.0]])
+    >>> plane_spacing([square, square + [0.0, 0.0, 2.5]])
+    2.5
+    """
+    axis = normal_axis(contours)
+    heights = np.unique([np.round(contour[:, axis].mean(), 2) for contour in contours])
+    steps = np.diff(heights)
+    steps = steps[steps > _SAME_PLANE]
+    return float(np.round(np.median(steps), 6)) if steps.size else None
+
+
+def normal_axis(contours: Sequence[Floats]) -> int:
+    """Return the world axis (0, 1, 2 for x, y, z) on which all contours (n, 3) [mm] are planes.
+
+    Raises
+    ------
+    InputError
+        When there is none: a contour is not flat, or not parallel to the patient axes.
+    """
+    flat = np.ones(3, dtype=bool)
+    for contour in contours:
+        flat &= np.ptp(contour, axis=0) <= _FLAT
+        if not flat.any():
+            low, high = contour.min(axis=0).round(2).tolist(), contour.max(axis=0).round(2).tolist()
+            raise InputError(
+                f"a contour from {low} to {high} mm does not lie in a plane across x, y or z like the others; "
+                "redraw it on the slices"
+            )
+    return 2 if flat[2] else int(np.argmax(flat))
+
+
+def fill_contours(contours: Sequence[Floats], grid: Grid, thickness: float | None = None) -> tuple[Ints, Floats]:
+    """Return the voxels that closed planar contours fill, and what part of each.
+
+    Within a plane a point belongs to the structure when an odd number of contours surrounds it, so that inner contours
+    are holes and keyholes close. In-plane areas are exact. A plane reaches half-way to its neighbours, and half a
+    spacing beyond the structure's ends and gaps; contours need not lie on the grid's slices.
+
+    Parameters
+    ----------
+    contours : sequence of arrays of shape (n, 3)
+        World coordinates of each contour's vertices [mm]; the last joins the first.
+    grid : Grid
+        The grid to fill; what lies outside it is lost.
+    thickness : float, optional
+        Usual distance between the contour planes of this data set [mm]; the grid's slice spacing by default. It is a
+        lone plane's thickness; neighbours may be up to 3.5 times as far apart.
+
+    Returns
+    -------
+    voxels : array of shape (m,)
+        Flat indices into `grid`, rising.
+    fraction : array of shape (m,)
+        Part of each voxel inside [1], in (0, 1].
+
+    Raises
+    ------
+    InputError
+        When the contours share no patient axis as normal.
+
+    >>> square = np.asarray([[0.5, -0.5, 0.0], [2.5, -0.5, 0.0], [2.5, 0.5, 0.0], [0.5, 0.5, 0.0]])
+    >>> [a.tolist() for a in fill_contours([square], Grid((1, 1, 4), (1.0, 1.0, 1.0), (0.0, 0.0, 0.0)))]
+    [[1, 2], [1.0, 1.0]]
+    """
+    drawn = _distinct([contour for contour in contours if len(contour) >= 3])
+    if not drawn:
+        return np.zeros(0, dtype=np.int64), np.zeros(0)
+    normal = 2 - normal_axis(drawn)
+    rows, columns = (dimension for dimension in range(3) if dimension != normal)
+    spacing = grid.spacing[2 - normal]
+    planes = _planes(drawn, grid, normal, spacing)
+    strides = (grid.shape[1] * grid.shape[2], grid.shape[2], 1)
+    found: list[tuple[Ints, Floats]] = []
+    corner, size = _box(planes, (grid.shape[rows], grid.shape[columns]))
+    if min(size) > 0:
+        slabs = _slabs(planes, (thickness or spacing) / spacing)
+        for number, covered in _slices(planes, slabs, grid.shape[normal], corner, size):
+            j, i = np.nonzero(covered > _SLIVER)
+            start = number * strides[normal] + corner[0] * strides[rows] + corner[1] * strides[columns]
+            found.append((start + j * strides[rows] + i * strides[columns], covered[j, i]))
+    if not found:
+        return np.zeros(0, dtype=np.int64), np.zeros(0)
+    voxels, fraction = np.concatenate([v for v, _ in found]), np.concatenate([f for _, f in found])
+    order = np.argsort(voxels, kind="stable")
+    return voxels[order], np.where(fraction > 1 - _SLIVER, 1.0, fraction)[order]
+
+
+def _distinct(contours: list[Floats]) -> list[Floats]:
+    """Drop exact copies, which the even-odd rule would turn into nothing."""
+    kept = {contour.tobytes(): contour for contour in contours}
+    if len(kept) < len(contours):
+        logger.warning("%d contours are exact copies of others and are left out", len(contours) - len(kept))
+    return list(kept.values())
+
+
+def _planes(contours: list[Floats], grid: Grid, normal: int, spacing: float) -> list[Plane]:
+    rows, columns = (dimension for dimension in range(3) if dimension != normal)
+    placed: list[tuple[float, Floats]] = []
+    for contour in contours:
+        index = grid.index(contour)
+        position = float(index[:, normal].mean())
+        if abs(position - round(position)) < _SNAP:
+            position = float(round(position))
+        placed.append((position, index[:, [rows, columns]] + 0.5))
+    placed.sort(key=lambda entry: entry[0])
+    planes: list[Plane] = []
+    for position, contour in placed:
+        if planes and (position - planes[-1].position) * spacing < _SAME_PLANE:
+            planes[-1] = Plane(planes[-1].position, (*planes[-1].contours, contour))
+        else:
+            planes.append(Plane(position, (contour,)))
+    return planes
+
+
+def _slabs(planes: list[Plane], thickness: float) -> list[tuple[float, float]]:
+    """Return from where to where each plane reaches along the normal [voxel]."""
+    positions = np.asarray([plane.position for plane in planes])
+    steps = np.diff(positions)
+    near = steps[steps <= 3.5 * thickness]
+    usual = float(np.median(near)) if near.size else thickness
+    joined = steps <= _GAP * usual
+    half = np.where(joined, 0.5 * steps, 0.5 * usual)
+    below, above = np.concatenate([[0.5 * usual], half]), np.concatenate([half, [0.5 * usual]])
+    return [(float(a), float(b)) for a, b in zip(positions - below, positions + above, strict=True)]
+
+
+def _box(planes: list[Plane], shape: tuple[int, int]) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Return the first pixel and the size (rows, columns) of the smallest box around all contours."""
+    low = np.min([contour.min(axis=0) for plane in planes for contour in plane.contours], axis=0)
+    high = np.max([contour.max(axis=0) for plane in planes for contour in plane.contours], axis=0)
+    first = np.clip(np.floor(low), 0, shape).astype(int)
+    last = np.clip(np.ceil(high), first, shape).astype(int)
+    return (int(first[0]), int(first[1])), (int(last[0] - first[0]), int(last[1] - first[1]))
+
+
+def _slices(
+    planes: list[Plane], slabs: list[tuple[float, float]], count: int, corner: tuple[int, int], size: tuple[int, int]
+) -> Iterator[tuple[int, Floats]]:
+    """Yield number and coverage (rows, columns) [1] of each slice of the grid that the planes' slabs meet."""
+    open_slices: dict[int, Floats] = {}
+    for plane, (low, high) in zip(planes, slabs, strict=True):
+        first, last = max(int(np.floor(low + 0.5 + _SLIVER)), 0), min(int(np.ceil(high + 0.5 - _SLIVER)), count)
+        for number in [n for n in open_slices if n < first]:
+            yield number, open_slices.pop(number)
+        if last <= first:
+            continue
+        covered = _coverage(plane, corner, size)
+        for number in range(first, last):
+            share = min(high, number + 0.5) - max(low, number - 0.5)
+            held = open_slices.get(number)
+            open_slices[number] = share * covered if held is None else held + share * covered
+    yield from open_slices.items()
+
+
+def _coverage(plane: Plane, corner: tuple[int, int], size: tuple[int, int]) -> Floats:
+    starts = np.cumsum([0, *(len(contour) for contour in plane.contours)])
+    vertices = np.concatenate(plane.contours) - np.asarray(corner)
+    covered: Floats = even_odd_coverage(
+        np.ascontiguousarray(vertices[:, 1]), np.ascontiguousarray(vertices[:, 0]), starts, size[0], size[1]
+    )
+    return covered

@@ -1,0 +1,162 @@
+"""One DICOM file as bytes on disk: opened quietly, its attributes taken with a type and a reason when they are wrong."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from radplan.errors import FileError, RadplanError
+
+Dataset = Any
+Floats = npt.NDArray[np.float64]
+
+SUFFIXES = (".dcm", ".dicom", ".ima")
+"""File name endings that say DICOM where the 128-byte preamble is missing."""
+
+_REACH = 1e5
+"""Largest position or length that can be meant [mm]: 100 m."""
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Turn whatever goes wrong inside into one `FileError` that names `path`; keep pydicom's warnings in.
+
+    pydicom converts values when they are first looked at, and a damaged file can make it raise nearly anything.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            yield
+        except RadplanError:
+            raise
+        except OSError as error:
+            raise FileError(path, f"cannot be read: {error.strerror or error}") from None
+        except Exception as error:
+            said = " ".join(str(error).split())[:200]
+            raise FileError(
+                path, f"is damaged or no valid DICOM file ({type(error).__name__}: {said}); export it again"
+            ) from error
+
+
+def is_dicom(path: Path) -> bool:
+    """Return whether a file claims to be DICOM: by the preamble, or by its name."""
+    if path.name.upper() == "DICOMDIR":
+        return False
+    try:
+        with path.open("rb") as file:
+            return file.read(132)[128:] == b"DICM" or path.suffix.lower() in SUFFIXES
+    except OSError as error:
+        raise FileError(path, f"cannot be read: {error.strerror or error}") from None
+
+
+def open_dataset(path: Path, pixels: bool = True) -> Dataset:
+    """Return the pydicom dataset of a file, with or without what follows from the pixel data on."""
+    with reading(path):
+        import pydicom
+        from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+
+        content = path.read_bytes()
+        if not content:
+            raise FileError(path, "is empty; expected a DICOM file")
+        dataset = pydicom.dcmread(BytesIO(content), stop_before_pixels=not pixels, force=True)
+        if "SOPClassUID" not in dataset and "Modality" not in dataset:
+            raise FileError(path, "is no DICOM file: holds neither SOPClassUID nor Modality")
+        if "TransferSyntaxUID" not in dataset.file_meta:
+            implicit, little = dataset.original_encoding
+            guess = ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian
+            dataset.file_meta.TransferSyntaxUID = guess if little else ExplicitVRBigEndian
+        return dataset
+
+
+def text_of(path: Path, dataset: Dataset, keyword: str, default: str | None = None) -> str:
+    """Return an attribute as text without surrounding blanks; `default` where it is absent or empty, else an error."""
+    value = dataset.get(keyword)
+    found = "" if value is None else str(value).strip().strip("\0")
+    if found:
+        return found
+    if default is None:
+        raise FileError(path, f"has no {keyword}")
+    return default
+
+
+def numbers_of(path: Path, dataset: Dataset, keyword: str, count: int | None = None) -> Floats:
+    """Return a numeric attribute as (count,) finite numbers; of any length >= 1 for ``count=None``."""
+    if keyword not in dataset:
+        raise FileError(path, f"has no {keyword}")
+    value = _raw_numbers(dataset, keyword)
+    if value.size == 0 or (count is not None and value.size != count):
+        raise FileError(path, f"{keyword} holds {value.size} numbers; expected {count or 'one or more'}")
+    if not np.isfinite(value).all():
+        raise FileError(path, f"{keyword} holds a value that is NaN or infinite")
+    return value
+
+
+def number_of(path: Path, dataset: Dataset, keyword: str) -> float:
+    """Return an attribute that must be one finite number."""
+    return float(numbers_of(path, dataset, keyword, 1)[0])
+
+
+def whole_of(path: Path, dataset: Dataset, keyword: str) -> int:
+    """Return an attribute that must be one whole number."""
+    value = number_of(path, dataset, keyword)
+    if not value.is_integer():
+        raise FileError(path, f"{keyword} is {value:g}; expected a whole number")
+    return int(value)
+
+
+def positions_of(path: Path, dataset: Dataset, keyword: str, count: int | None = None) -> Floats:
+    """Return positions or lengths [mm], refused where they lie further out than a treatment room."""
+    value = numbers_of(path, dataset, keyword, count)
+    if np.abs(value).max() > _REACH:
+        raise FileError(path, f"{keyword} holds {value[np.abs(value).argmax()]:g} mm: the file is damaged")
+    return value
+
+
+def items_of(dataset: Dataset, keyword: str) -> list[Dataset]:
+    """Return the items of a sequence; none where it is absent."""
+    return list(dataset.get(keyword) or [])
+
+
+def pixels_of(path: Path, dataset: Dataset) -> npt.NDArray[Any]:
+    """Return the stored values, (rows, columns) or (frames, rows, columns), after their size has been checked."""
+    if "PixelData" not in dataset:
+        raise FileError(path, "holds no pixel data: the file is cut short or no image")
+    if text_of(path, dataset, "PhotometricInterpretation") != "MONOCHROME2":
+        raise FileError(path, f"PhotometricInterpretation is {dataset.PhotometricInterpretation}; expected MONOCHROME2")
+    if not dataset.file_meta.TransferSyntaxUID.is_compressed:
+        counts = [whole_of(path, dataset, key) for key in ("Rows", "Columns", "SamplesPerPixel", "BitsAllocated")]
+        frames = whole_of(path, dataset, "NumberOfFrames") if dataset.get("NumberOfFrames") else 1
+        needed = frames * int(np.prod(counts)) // 8
+        if not needed <= len(dataset.PixelData) <= needed + 1:
+            raise FileError(
+                path, f"holds {len(dataset.PixelData)} bytes of pixel data; {needed} are expected: the file is damaged"
+            )
+    return np.asarray(dataset.pixel_array)
+
+
+def _raw_numbers(dataset: Dataset, keyword: str) -> Floats:
+    from pydicom.datadict import tag_for_keyword
+    from pydicom.dataelem import RawDataElement
+
+    element = dataset.get_item(tag_for_keyword(keyword))
+    value = element.value
+    decimal = isinstance(element, RawDataElement) and isinstance(value, bytes) and element.VR in (None, "DS", "IS")
+    if decimal and _is_decimal(keyword):
+        # Why: a contour file holds 10^5 decimal strings, and pydicom makes an object of each.
+        listed = value.rstrip(b"\0 ").split(b"\\")
+        return np.asarray([float(part) for part in listed if part.strip()], dtype=np.float64)
+    value = dataset[keyword].value
+    return np.atleast_1d(np.asarray([] if value is None else value, dtype=np.float64))
+
+
+def _is_decimal(keyword: str) -> bool:
+    from pydicom.datadict import dictionary_VR
+
+    return dictionary_VR(keyword) in ("DS", "IS")

@@ -1,0 +1,221 @@
+"""A dose as an RTDOSE file that other systems open: 32 bits, in the orientation of the patient's own images."""
+
+from __future__ import annotations
+
+import math
+import os
+import tempfile
+from collections.abc import Mapping
+from datetime import datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from radplan.errors import FileError, InputError
+from radplan.geometry.grid import Grid
+from radplan.io.dicom.ct import IDENTITY, CTSeries
+from radplan.io.dicom.orientation import Orientation
+from radplan.io.dicom.reading import Dataset, reading
+
+DoseType = Literal["PHYSICAL", "EFFECTIVE"]
+Summation = Literal["PLAN", "FRACTION", "BEAM", "MULTI_PLAN"]
+
+_STEPS = 2**31 - 1
+"""Largest stored value. Why not 2^32 - 1: some readers take the 32 bits as signed."""
+
+_RT_PLAN = "1.2.840.10008.5.1.4.1.1.481.5"
+_STRUCTURE_SET = "1.2.840.10008.5.1.4.1.1.481.3"
+
+
+def write_dose(
+    path: str | Path,
+    dose: npt.ArrayLike,
+    grid: Grid,
+    series: CTSeries | None = None,
+    dose_type: DoseType = "PHYSICAL",
+    summation: Summation = "PLAN",
+    plan: str = "",
+    structure_set: str = "",
+    comment: str = "",
+    identity: Mapping[str, str] | None = None,
+) -> Path:
+    """Write a dose as an RTDOSE file: whole or not at all, one stored quantum accurate.
+
+    The quantum is the maximum over 2^31 - 1, rounded up to what a DICOM decimal string holds, so that reading back
+    gives each voxel within half of it.
+
+    Parameters
+    ----------
+    path : path-like
+        The file to write; one of that name is replaced.
+    dose : array of shape (nz, ny, nx)
+        Dose on `grid`, >= 0 [Gy], or [Gy(RBE)] for ``dose_type="EFFECTIVE"``; a course total for ``"PLAN"``.
+    grid : Grid
+        Where the voxels lie.
+    series : CTSeries, optional
+        The images: gives patient, study, frame of reference and the orientation of rows, columns and planes. None: an
+        anonymous patient of its own, head first supine.
+    dose_type : {"PHYSICAL", "EFFECTIVE"}
+        Absorbed dose, or dose weighted by biological effectiveness.
+    summation : {"PLAN", "FRACTION", "BEAM", "MULTI_PLAN"}
+        What the dose sums.
+    plan : str
+        SOPInstanceUID of the plan; made up where empty, since the standard asks for one.
+    structure_set : str
+        SOPInstanceUID of the structure set, or empty.
+    comment : str
+        DoseComment, such as the quantity's name.
+    identity : mapping of str to str, optional
+        Patient and study attributes that replace those of `series`, by DICOM keyword.
+
+    Returns
+    -------
+    Path
+        The file.
+
+    Raises
+    ------
+    InputError
+        When the dose does not fit the grid, is negative, NaN or infinite, or a choice is unknown.
+    FileError
+        When the file cannot be written.
+    """
+    path = Path(path)
+    for name, value, known in (("dose_type", dose_type, DoseType), ("summation", summation, Summation)):
+        if value not in get_args(known):
+            raise InputError(f"{name} must be one of {', '.join(get_args(known))}, got {value!r}")
+    unknown = sorted(set(identity or {}) - set(IDENTITY))
+    if unknown:
+        raise InputError(f"identity holds {unknown[0]!r}; expected keywords of {', '.join(IDENTITY)}")
+    stored, scaling = quantised(dose, grid)
+    orientation = series.orientation if series is not None else Orientation(patient_position="HFS")
+    with reading(path):
+        dataset = _identified(series, identity or {})
+        _describe(dataset, dose_type, summation, plan, structure_set, comment)
+        _place(dataset, orientation.to_file(stored), grid, orientation, scaling)
+        _write_whole(path, dataset)
+    return path
+
+
+def quantised(dose: npt.ArrayLike, grid: Grid) -> tuple[npt.NDArray[np.uint32], str]:
+    """Return a dose [Gy] as whole numbers of a quantum, and the quantum as a DICOM decimal string [Gy].
+
+    >>> stored, scaling = quantised([[[0.0, 2.0]]], Grid((1, 1, 2), (1.0, 1.0, 1.0), (0.0, 0.0, 0.0)))
+    >>> bool(abs(stored[0, 0, 1] * float(scaling) - 2.0) <= float(scaling)), len(scaling) <= 16
+    (True, True)
+    """
+    values = np.asarray(dose, dtype=np.float64)
+    if values.shape != grid.shape:
+        raise InputError(f"dose of shape {values.shape} does not fit the grid's {grid.shape}; expected (nz, ny, nx)")
+    if not np.isfinite(values).all():
+        raise InputError("the dose holds values that are NaN or infinite")
+    if values.min() < 0:
+        raise InputError(f"the dose falls to {values.min():g} Gy; RTDOSE stores values >= 0: clip it if this is noise")
+    if values.max() == 0:
+        return np.zeros(grid.shape, dtype=np.uint32), "1e-06"
+    ideal = float(values.max()) / _STEPS
+    unit = 10.0 ** (math.floor(math.log10(ideal)) - 7)
+    scaling = f"{math.ceil(ideal / unit * (1 + 1e-12)) * unit:.7e}"
+    if float(scaling) < ideal:
+        scaling = f"{float(scaling) + unit:.7e}"
+    return np.rint(values / float(scaling)).astype(np.uint32), scaling
+
+
+def _identified(series: CTSeries | None, identity: Mapping[str, str]) -> Dataset:
+    """Return a dataset of the patient, the study and the frame of reference."""
+    from pydicom.dataset import Dataset as PydicomDataset
+    from pydicom.uid import generate_uid
+
+    dataset = PydicomDataset()
+    known = {**(series.identity if series is not None else {"PatientID": "radplan"}), **identity}
+    for keyword in IDENTITY:
+        setattr(dataset, keyword, known.get(keyword, ""))
+    dataset.StudyInstanceUID = known.get("StudyInstanceUID") or generate_uid()
+    frame = series.frame_of_reference if series is not None else ""
+    dataset.FrameOfReferenceUID = frame or generate_uid()
+    return dataset
+
+
+def _describe(
+    dataset: Dataset, dose_type: DoseType, summation: Summation, plan: str, structure_set: str, comment: str
+) -> None:
+    """Add what the file is, who made it, and what it refers to."""
+    from pydicom.dataset import Dataset as PydicomDataset
+    from pydicom.uid import RTDoseStorage, generate_uid
+
+    now = datetime.now()
+    dataset.SpecificCharacterSet = "ISO_IR 192"
+    dataset.SOPClassUID, dataset.SOPInstanceUID = RTDoseStorage, generate_uid()
+    dataset.SeriesInstanceUID = generate_uid()
+    dataset.Modality, dataset.SeriesDescription = "RTDOSE", "radplan dose"
+    dataset.SeriesNumber, dataset.InstanceNumber = 1, 1
+    for prefix in ("InstanceCreation", "Series", "Content"):
+        setattr(dataset, f"{prefix}Date", now.strftime("%Y%m%d"))
+        setattr(dataset, f"{prefix}Time", now.strftime("%H%M%S"))
+    dataset.Manufacturer, dataset.ManufacturerModelName = "radplan developers", "radplan"
+    dataset.SoftwareVersions, dataset.OperatorsName, dataset.StationName = _version(), "", ""
+    dataset.DoseUnits, dataset.DoseType, dataset.DoseSummationType = "GY", dose_type, summation
+    if comment:
+        dataset.DoseComment = comment[:1024]
+    reference = PydicomDataset()
+    reference.ReferencedSOPClassUID, reference.ReferencedSOPInstanceUID = _RT_PLAN, plan or generate_uid()
+    dataset.ReferencedRTPlanSequence = [reference]
+    if structure_set:
+        drawn = PydicomDataset()
+        drawn.ReferencedSOPClassUID, drawn.ReferencedSOPInstanceUID = _STRUCTURE_SET, structure_set
+        dataset.ReferencedStructureSetSequence = [drawn]
+
+
+def _place(
+    dataset: Dataset, stored: npt.NDArray[np.uint32], grid: Grid, orientation: Orientation, scaling: str
+) -> None:
+    """Add the values [plane, row, column] and where they lie."""
+    shape, steps, first = orientation.layout(grid)
+    dataset.ImagePositionPatient = [_decimal(p) for p in first]
+    dataset.ImageOrientationPatient = [str(c) for c in orientation.cosines]
+    dataset.PixelSpacing = [_decimal(steps[1]), _decimal(steps[2])]
+    dataset.SliceThickness = _decimal(steps[0])
+    dataset.SamplesPerPixel, dataset.PhotometricInterpretation = 1, "MONOCHROME2"
+    dataset.NumberOfFrames, dataset.Rows, dataset.Columns = shape[0], shape[1], shape[2]
+    dataset.FrameIncrementPointer = 0x3004000C
+    dataset.GridFrameOffsetVector = [_decimal(k * steps[0]) for k in range(shape[0])]
+    dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit, dataset.PixelRepresentation = 32, 32, 31, 0
+    dataset.DoseGridScaling = scaling
+    dataset.PixelData = stored.astype("<u4").tobytes()
+
+
+def _write_whole(path: Path, dataset: Dataset) -> None:
+    from pydicom.dataset import FileMetaDataset
+    from pydicom.uid import ExplicitVRLittleEndian
+
+    dataset.file_meta = FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    dataset.file_meta.MediaStorageSOPClassUID = dataset.SOPClassUID
+    dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
+    handle, part = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            dataset.save_as(file, enforce_file_format=True)
+        Path(part).chmod(0o644)
+        Path(part).replace(path)
+    except BaseException:
+        Path(part).unlink(missing_ok=True)
+        raise
+
+
+def _decimal(value: float) -> str:
+    """Return a number as a DICOM decimal string: at most 16 characters."""
+    said = repr(float(value))
+    if len(said) <= 16:
+        return said
+    return next(text for text in (f"{value:.{digits}g}" for digits in range(16, 0, -1)) if len(text) <= 16)
+
+
+def _version() -> str:
+    try:
+        return version("radplan")
+    except PackageNotFoundError as error:
+        raise FileError("radplan", "is not installed: its version is not known") from error
