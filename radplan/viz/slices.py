@@ -232,7 +232,9 @@ class _Scene:
         keys.append(Line2D([], [], linestyle="none", label=" "))
         keys.append(Line2D([], [], marker="+", color="0.3", linestyle="none", label="isocentre"))
         if self.plan.beams is not None:
-            keys.append(Line2D([], [], marker=">", color="#e0a800", linewidth=1.2, label="beam axis, gantry angle"))
+            keys.append(
+                Line2D([], [], marker=">", color="#e0a800", linewidth=1.2, label="beam axis, gantry (/ couch) angle")
+            )
         return keys
 
 
