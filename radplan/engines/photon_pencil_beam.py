@@ -32,6 +32,9 @@ Floats = npt.NDArray[np.float64]
 _BLOCKS = 64
 """Blocks of rows that threads share; fixed, so that a matrix does not depend on the number of threads."""
 
+_SAME_PLACE = 1e-6
+"""Distance below which positions of bixels count as equal [mm]."""
+
 _SOURCE_REACH = 5.0
 """Standard deviations of the source blur beyond a bixel's edge that a table includes."""
 
@@ -109,7 +112,9 @@ class PhotonPencilBeam(Engine):
         voxels: Voxels,
     ) -> Dij:
         linac = self._checked(machine, scenarios, stored)
-        scene = _Scene(patient.density(), patient.ct.grid, grid.points(voxels), linac, _Tables(linac, self.pixel))
+        scene = _Scene(
+            *_cropped(patient.density(), patient.ct.grid), grid.points(voxels), linac, _Tables(linac, self.pixel)
+        )
         parts = []
         # Why: the thread pools of numba and BLAS fight; nothing here is large enough for BLAS to need more than one.
         with threadpoolctl.threadpool_limits(limits=1, user_api="blas"):
@@ -128,6 +133,7 @@ class PhotonPencilBeam(Engine):
             variables=Variables(beams.count, labels=("bixel weight",)),
             voxel_parameters={name: place.asarray(values, dtype) for name, values in parameters.items()},
             beam_index=beams.beam_index,
+            beams=beams,
             machine=machine.name,
         )
 
@@ -179,7 +185,7 @@ def bixel_table(
     raster = np.asarray(basis.raster(pitch, (m + reach) * pitch), dtype=np.float64)
     # Why: row i, column j of a convolution matrix depends on i - j only, so few values are calculated and many placed.
     place = np.arange(2 * m + 1)[:, None] - np.arange(2 * (m + reach) + 1) + 2 * (m + reach)
-    offsets = np.arange(-2 * m - reach, 2 * m + reach + 1) * pitch
+    offsets = np.arange(-2.0 * m - reach, 2 * m + reach + 1) * pitch
     along_x, along_y = (_blurred_edge(offsets - s, sigma, bixel_width)[place] for s in shift)
     return np.asarray(along_x @ raster @ along_y.T)
 
@@ -206,29 +212,48 @@ class _Runs:
         First bixels, (across, along) [mm].
     firsts, sizes : arrays of shape (r,)
         Their columns, and how many bixels follow one another.
+    groups : array of shape (g + 1,)
+        Where groups begin: runs that follow one another and lie on one lattice of bixel widths.
+    origins : array of shape (g, 2)
+        Position of each lattice's place (0, 0) [mm].
+    places : array of shape (r, 2)
+        Row and column of the first bixels in the lattice, >= 0.
     """
 
     axis: int
     starts: Floats
     firsts: Voxels
     sizes: Voxels
+    groups: Voxels
+    origins: Floats
+    places: Voxels
 
     @classmethod
     def of(cls, bixels: Floats, step: float) -> _Runs:
         """Return the runs along x or along y, whichever are fewer."""
-        found = []
-        for axis in (1, 0):
-            across, along = np.diff(bixels[:, 1 - axis]), np.diff(bixels[:, axis])
-            goes_on = (np.abs(across) < 1e-6) & (np.abs(along - step) < 1e-6)
-            firsts = np.flatnonzero(np.concatenate([[True], ~goes_on])).astype(np.int64)
-            sizes = np.diff(np.append(firsts, bixels.shape[0]))
-            found.append(cls(axis, np.ascontiguousarray(bixels[firsts][:, [1 - axis, axis]]), firsts, sizes))
-        return min(found, key=lambda runs: runs.firsts.size)
+        along_y, along_x = (_first_of_runs(bixels[:, [1 - axis, axis]], step) for axis in (1, 0))
+        axis, firsts = (1, along_y) if along_y.size <= along_x.size else (0, along_x)
+        starts = np.ascontiguousarray(bixels[firsts][:, [1 - axis, axis]])
+        sizes = np.diff(np.append(firsts, bixels.shape[0]))
+        steps = np.diff(starts, axis=0) / step
+        leaves = np.any(np.abs(steps - np.round(steps)) * step > _SAME_PLACE, axis=1)
+        begins = np.flatnonzero(np.concatenate([[True], leaves]))
+        group = np.cumsum(np.concatenate([[True], leaves])) - 1
+        origins = np.minimum.reduceat(starts, begins, axis=0)
+        places = np.round((starts - origins[group]) / step).astype(np.int64)
+        return cls(axis, starts, firsts, sizes, np.append(begins, firsts.size), origins, places)
+
+
+def _first_of_runs(positions: Floats, step: float) -> Voxels:
+    """Return the bixels, positions (across, along) [mm], that do not follow the one before by a step along."""
+    across, along = np.diff(positions, axis=0).T
+    goes_on = (np.abs(across) < _SAME_PLACE) & (np.abs(along - step) < _SAME_PLACE)
+    return np.flatnonzero(np.concatenate([[True], ~goes_on])).astype(np.int64)
 
 
 @dataclass(frozen=True, eq=False)
 class _Table:
-    """A bixel table in the order the compiled build reads: (function, across, phase, along) flat, float32."""
+    """A bixel table in the order the compiled build reads: (function, phases, row, column) flat, float32."""
 
     values: Array
     layout: Array
@@ -237,16 +262,16 @@ class _Table:
 
     @classmethod
     def of(cls, blurred: Floats, pitch: float, phases: int, axis: int) -> _Table:
-        """Return a table against (bixel - voxel), cut so that every `phases`-th pixel along a run is contiguous."""
+        """Return a table against (bixel - voxel), cut so that every `phases`-th pixel is a neighbour."""
         from radplan.kernels.pencil_beam import LANES
 
         turned = blurred[:, ::-1, ::-1] if axis == 1 else blurred[:, ::-1, ::-1].transpose(0, 2, 1)
         rank, size, _ = turned.shape
         width = -(-size // phases) + 1
-        padded = np.zeros((rank, size, width * phases), dtype=np.float32)
-        padded[:, :, :size] = turned
-        ordered = padded.reshape(rank, size, width, phases).transpose(0, 1, 3, 2).reshape(-1)
-        layout = np.asarray([size * phases * width, phases * width, width, phases], dtype=np.int64)
+        padded = np.zeros((rank, width * phases, width * phases), dtype=np.float32)
+        padded[:, :size, :size] = turned
+        ordered = padded.reshape(rank, width, phases, width, phases).transpose(0, 2, 4, 1, 3).reshape(-1)
+        layout = np.asarray([(phases * width) ** 2, width**2, width, phases], dtype=np.int64)
         return cls(np.concatenate([ordered, np.zeros(LANES, np.float32)]), layout, pitch, (size // 2) * pitch)
 
 
@@ -286,6 +311,17 @@ class _Scene:
     tables: _Tables
 
 
+def _cropped(density: Array, grid: Grid) -> tuple[Array, Grid]:
+    """Return the box of a volume that holds all density, so that rays need not look for it beam after beam."""
+    held = [np.flatnonzero(np.any(density, axis=(0, 1, 2)[:axis] + (0, 1, 2)[axis + 1 :])) for axis in range(3)]
+    if not held[0].size:
+        raise CalculationError("the patient has no density inside the external contour: is the CT all air?")
+    z, y, x = (int(places[0]) for places in held)
+    inner = density[z : held[0][-1] + 1, y : held[1][-1] + 1, x : held[2][-1] + 1]
+    (x0, y0, z0), (dx, dy, dz) = grid.origin, grid.spacing
+    return np.ascontiguousarray(inner), Grid(inner.shape, grid.spacing, (x0 + x * dx, y0 + y * dy, z0 + z * dz))
+
+
 @dataclass(frozen=True, eq=False)
 class _BeamPart:
     """One beam, ready to be written: which voxels it reaches, where they lie, how many entries there are.
@@ -298,7 +334,7 @@ class _BeamPart:
         Voxels that get dose.
     weights : array of shape (m, K)
         Their depth weights and inverse square, float32.
-    scale : array of shape (bixels,)
+    scale : array of shape (bixels + spare,)
         In-air profile, float32.
     per_row, per_column : arrays of shape (m,) and (blocks, bixels)
         Numbers of entries.
@@ -345,7 +381,7 @@ class _BeamPart:
             points=plane,
             rows=rows,
             weights=np.ascontiguousarray(weights[:, dosed].T, dtype=np.float32),
-            scale=np.asarray(profile, dtype=np.float32),
+            scale=np.concatenate([profile, np.zeros(pencil_beam.LANES)]).astype(np.float32),
             edges=edges,
             per_row=per_row,
             per_column=per_column,
@@ -395,13 +431,13 @@ def _assemble(parts: list[_BeamPart], voxels: int, device: str, dtype: str) -> S
     data, t_data = np.empty(entries, dtype=np.float32), np.empty(entries, dtype=np.float32)
     begin, column = indptr[:-1].copy(), 0
     for part in parts:
-        bixels = part.scale.size
+        bixels, runs = part.per_column.shape[1], part.runs
         heads = t_indptr[column : column + bixels] + np.cumsum(part.per_column, axis=0) - part.per_column
         table = part.table
         pencil_beam.fill_entries(
-            part.points, part.rows, part.edges, part.runs.starts, part.runs.firsts, part.runs.sizes, part.radius,
-            part.step, part.weights, part.scale, table.values, table.layout, table.pitch, table.reach,
-            column, begin[part.rows], indices, data, heads, t_indices, t_data,
+            part.points, part.rows, part.edges, runs.starts, runs.firsts, runs.sizes, part.radius, part.step,
+            runs.groups, runs.origins, runs.places, part.weights, part.scale, table.values, table.layout,
+            table.pitch, table.reach, column, begin[part.rows], indices, data, heads, t_indices, t_data,
         )  # fmt: skip
         begin[part.rows] += part.per_row
         column += bixels
