@@ -59,7 +59,7 @@ _HOME = {
     "optimize": "radplan.plan",
     "load_machine": "radplan.io",
     "load_patient": "radplan.io",
-    "save_plan": "radplan.io",
+    "save_plan": "radplan.io.save",
     "save_figures": "radplan.viz",
     "RadplanError": "radplan.errors",
 }

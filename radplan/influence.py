@@ -11,6 +11,7 @@ import numpy as np
 
 from radplan import arrays
 from radplan.arrays import Array, Target, namespace
+from radplan.beams.beam import Beams
 from radplan.errors import InputError, UnknownNameError
 from radplan.geometry.grid import Grid
 from radplan.operators import LinearOperator, SparseOperator
@@ -163,6 +164,8 @@ class Dij:
         The number of the beam each weight belongs to.
     machine : str, optional
         Name of the machine it was calculated for.
+    beams : Beams, optional
+        The beams the weights belong to, where an engine knows them.
 
     >>> dij = Dij.from_matrices({"physical_dose": np.asarray([[1.0, 2.0]])}, Grid((1, 1, 1), (1, 1, 1), (0, 0, 0)))
     >>> dij.forward(np.asarray([1.0, 1.0]))["physical_dose"].tolist()
@@ -178,6 +181,7 @@ class Dij:
     voxel_parameters: Mapping[str, Array] = field(default_factory=dict)
     beam_index: Any = None
     machine: str | None = None
+    beams: Beams | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "operators", MappingProxyType(dict(self.operators)))

@@ -97,7 +97,9 @@ class Plan:
     @property
     def beams(self) -> Beams | None:
         """The beams, where they are known."""
-        return self.given_beams
+        if self.given_beams is not None or not isinstance(self.model, Dij):
+            return self.given_beams
+        return self.model.beams
 
     @property
     def isocenter(self) -> Floats:

@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 Floats = npt.NDArray[np.float64]
 
-_BLOCKS = 64
+_BLOCKS = 128
 """Blocks of rows that threads share; fixed, so that a matrix does not depend on the number of threads."""
 
 _SAME_PLACE = 1e-6
@@ -437,7 +437,7 @@ def _assemble(parts: list[_BeamPart], voxels: int, device: str, dtype: str) -> S
         pencil_beam.fill_entries(
             part.points, part.rows, part.edges, runs.starts, runs.firsts, runs.sizes, part.radius, part.step,
             runs.groups, runs.origins, runs.places, part.weights, part.scale, table.values, table.layout,
-            table.pitch, table.reach, column, begin[part.rows], indices, data, heads, t_indices, t_data,
+            table.pitch, table.reach, column, begin[part.rows], indices, data, part.per_column, heads, t_indices, t_data,
         )  # fmt: skip
         begin[part.rows] += part.per_row
         column += bixels
