@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Literal, get_args
+from dataclasses import dataclass, replace
+from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +24,9 @@ PRIORITY: dict[str, int] = {"target": 1, "oar": 2, "external": 3, "ignored": 4}
 
 _SLIVER = 1e-6
 """Smallest share of a voxel that counts [1]; less is rounding of the voxel edges."""
+
+_CRUMB = 1e-3
+"""Filled part of a voxel that is no longer told from empty or from full after a geometric operation [1]."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -317,3 +320,46 @@ def _nearest_box(grid_from: Grid, low: list[int], box: Box, grid_to: Grid) -> tu
         first.append(int(held[0]) if held.size else 0)
         picks.append(source[held])
     return first, (box[np.ix_(*picks)] >= 0.5).astype(np.float32)
+
+
+def filled_box(structure: Structure, extra: tuple[int, int, int] = (0, 0, 0)) -> tuple[tuple[int, int, int], Box]:
+    """Return the filled parts of the voxels in a structure's bounding box with empty layers around it.
+
+    Parameters
+    ----------
+    structure : Structure
+        Not empty.
+    extra : (int, int, int)
+        Layers to add on both sides along (z, y, x); they may lie outside the grid.
+
+    Returns
+    -------
+    first : (int, int, int)
+        Index [z, y, x] on the structure's grid of the box's first voxel.
+    box : array of shape (nz, ny, nx)
+        Filled part of each voxel in [0, 1] [1].
+
+    >>> line = Structure("line", Grid((1, 1, 4), (1.0, 1.0, 1.0), (0.0, 0.0, 0.0)), np.asarray([1, 2]))
+    >>> first, box = filled_box(line, (0, 0, 1))
+    >>> first, box.tolist()
+    ((0, 0, 0), [[[0.0, 1.0, 1.0, 0.0]]])
+    """
+    low, box = _bounding_box(structure.grid, structure.voxels, structure.fraction)
+    first = (low[0] - extra[0], low[1] - extra[1], low[2] - extra[2])
+    return first, np.pad(box, [(n, n) for n in extra])
+
+
+def structure_from_box(like: Structure, first: tuple[int, int, int], box: npt.NDArray[Any]) -> Structure:
+    """Return `like` with other voxels: those filled in a box (nz, ny, nx) that starts at index `first` [z, y, x].
+
+    What lies outside the grid is cut off; less than a thousandth of a voxel counts as nothing.
+    """
+    begin = [max(0, -at) for at in first]
+    end = [min(n, size - at) for n, size, at in zip(box.shape, like.grid.shape, first, strict=True)]
+    part = box[tuple(slice(b, max(b, e)) for b, e in zip(begin, end, strict=True))]
+    k, j, i = np.nonzero(part > _CRUMB)
+    fraction = part[k, j, i].astype(np.float64)
+    fraction = np.where(fraction >= 1 - _CRUMB, 1.0, fraction)
+    z, y, x = (at + b for at, b in zip(first, begin, strict=True))
+    voxels = ((k + z) * like.grid.shape[1] + (j + y)) * like.grid.shape[2] + (i + x)
+    return replace(like, voxels=voxels.astype(np.int64), fraction=None if (fraction == 1).all() else fraction)
