@@ -5,14 +5,19 @@ from __future__ import annotations
 from radplan.machines.base import KernelBasis, PencilKernel, Reference
 from radplan.machines.files import MACHINES, library_machine, read_photon_machine, write_photon_machine
 from radplan.machines.low_rank import LowRankKernel
+from radplan.machines.particle import RADIATIONS, EnergyLayer, InitialFocus, ParticleMachine
 from radplan.machines.photon import PhotonMachine
 from radplan.machines.ssd_table import ExponentialBasis, SSDTableKernel
 
 __all__ = [
     "MACHINES",
+    "RADIATIONS",
+    "EnergyLayer",
     "ExponentialBasis",
+    "InitialFocus",
     "KernelBasis",
     "LowRankKernel",
+    "ParticleMachine",
     "PencilKernel",
     "PhotonMachine",
     "Reference",
