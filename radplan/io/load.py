@@ -19,7 +19,7 @@ def load_patient(case: str | Path) -> Patient:
     Parameters
     ----------
     case : str or path-like
-        A built-in phantom (``"tg119"``, ``"box"``) or a matRad ``.mat`` file.
+        A built-in phantom (``"tg119"``, ``"box"``), a folder of DICOM files or a matRad ``.mat`` file.
 
     Raises
     ------
@@ -38,10 +38,14 @@ def load_patient(case: str | Path) -> Patient:
     path = Path(case)
     if _is_bare_name(path):
         raise UnknownNameError("patient file or built-in phantom", str(case), PHANTOMS)
-    expected = f"expected a matRad .mat file or a built-in phantom ({', '.join(PHANTOMS)})"
+    expected = f"expected a DICOM folder, a matRad .mat file or a built-in phantom ({', '.join(PHANTOMS)})"
     if not path.exists():
         raise FileError(path, f"no such file; {expected}")
-    if path.is_dir() or path.suffix.lower() != ".mat":
+    if path.is_dir():
+        from radplan.io import dicom
+
+        return dicom.read_patient(path)
+    if path.suffix.lower() != ".mat":
         raise InputError(f"cannot read a patient from {path}: {expected}")
     from radplan.io.matrad import read_patient
 

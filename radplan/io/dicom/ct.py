@@ -252,7 +252,7 @@ def _in_order(slices: list[_Slice], normal: Floats) -> tuple[list[_Slice], float
             f"lies at the same place as {slices[k].path.name} ({places[k]:g} mm along the slices): the series holds "
             "duplicate slices; keep one of each (phases of a 4D CT belong in separate folders)",
         )
-    usual = float(np.median(steps))
+    usual = float(np.sort(steps)[(steps.size - 1) // 2])
     for k in np.flatnonzero(steps > 1.5 * usual):
         count = steps[k] / usual - 1
         raise FileError(
@@ -265,8 +265,8 @@ def _in_order(slices: list[_Slice], normal: Floats) -> tuple[list[_Slice], float
     if off.max() > _UNEVEN * min(usual, 1.0):
         raise FileError(
             slices[int(off.argmax())].path,
-            f"lies {off.max():.3g} mm from its place in an even series: slices are {steps.min():g} to {steps.max():g} mm "
-            "apart; resample the series to even spacing",
+            f"lies {off.max():.3g} mm from its place in an even series: slices are {steps.min():g} to "
+            f"{steps.max():g} mm apart; resample the series to even spacing",
         )
     _refuse_shear(slices, normal)
     return slices, float(np.round((places[-1] - places[0]) / (len(slices) - 1), 9))

@@ -162,7 +162,7 @@ def describe_folder(path: str | Path) -> str:
         held = [entry for entry in folder.files if entry.patient == patient]
         for number, study in enumerate(_ordered(entry.study for entry in held), start=1):
             lines.append(f"  study {number} ({study or 'without UID'})")
-            for label, _, entries in _named_series([entry for entry in folder.files]):
+            for label, _, entries in _named_series(folder.files):
                 inside = [entry for entry in entries if entry.patient == patient and entry.study == study]
                 if inside:
                     lines.extend(_series_lines(label, inside, labels, owners))

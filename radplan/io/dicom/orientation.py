@@ -63,8 +63,9 @@ class Orientation:
         if worst > _ALONG_AXIS or nearest[0] == nearest[1]:
             angle = float(np.degrees(np.arcsin(min(worst, 1.0))))
             raise InputError(
-                f"the image planes are turned by {angle:.2f} degrees out of the patient axes (gantry tilt or an oblique "
-                f"reconstruction; ImageOrientationPatient {given.tolist()}); reconstruct or resample the images without"
+                f"the image planes are turned by {angle:.2f} degrees out of the patient axes (gantry tilt or "
+                f"oblique reconstruction; ImageOrientationPatient {given.tolist()}); reconstruct or resample "
+                "the images without"
             )
         return cls(nearest[0], nearest[1], patient_position)
 

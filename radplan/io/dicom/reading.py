@@ -1,7 +1,8 @@
-"""One DICOM file as bytes on disk: opened quietly, its attributes taken with a type and a reason when they are wrong."""
+"""One DICOM file: opened quietly, its attributes taken with a type, and with a reason when they are wrong."""
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,9 +29,10 @@ _REACH = 1e5
 def reading(path: Path) -> Iterator[None]:
     """Turn whatever goes wrong inside into one `FileError` that names `path`; keep pydicom's warnings in.
 
-    pydicom converts values when they are first looked at, and a damaged file can make it raise nearly anything.
+    pydicom converts values when they are first looked at, and a damaged file can make it raise nearly anything. What it
+    logs quotes values, which may be the patient's name.
     """
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _silent(logging.getLogger("pydicom")):
         warnings.simplefilter("ignore")
         try:
             yield
@@ -43,6 +45,15 @@ def reading(path: Path) -> Iterator[None]:
             raise FileError(
                 path, f"is damaged or no valid DICOM file ({type(error).__name__}: {said}); export it again"
             ) from error
+
+
+@contextmanager
+def _silent(logger: logging.Logger) -> Iterator[None]:
+    before, logger.disabled = logger.disabled, True
+    try:
+        yield
+    finally:
+        logger.disabled = before
 
 
 def is_dicom(path: Path) -> bool:

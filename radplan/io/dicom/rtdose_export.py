@@ -195,14 +195,19 @@ def _write_whole(path: Path, dataset: Dataset) -> None:
     dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
     dataset.file_meta.MediaStorageSOPClassUID = dataset.SOPClassUID
     dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
-    handle, part = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        handle, part = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    except OSError as error:
+        raise FileError(path, f"cannot be written: {error.strerror or error}") from None
     try:
         with os.fdopen(handle, "wb") as file:
             dataset.save_as(file, enforce_file_format=True)
         Path(part).chmod(0o644)
         Path(part).replace(path)
-    except BaseException:
+    except BaseException as error:
         Path(part).unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise FileError(path, f"cannot be written: {error.strerror or error}") from None
         raise
 
 

@@ -45,7 +45,7 @@ _TYPES: dict[str, Role] = {
 """Role of each RT ROI Interpreted Type; of types not listed the name decides."""
 
 _NAMES: tuple[tuple[str, Role], ...] = (
-    (r"^i?[gcpi]tv(?![a-z])", "target"),
+    (r"^i?[gcpi]tv(?!\w*ring)", "target"),
     (r"^(external|body|skin_?outer)$", "external"),
     (r"^(couch|bolus)", "ignored"),
 )
@@ -229,8 +229,9 @@ def _check_frame(path: Path, region: Region, expected: str, allowed: bool) -> No
     if not allowed:
         raise FileError(
             path,
-            f"structure {region.name}: its frame of reference is {said}, that of the images {expected or 'not stated'}: "
-            "positions may not agree; give the structure set of these images, or allow_other_frame=True if you know "
+            f"structure {region.name}: its frame of reference is {said}, that of the images "
+            f"{expected or 'not stated'}: positions may not agree; "
+            "give the structure set of these images, or allow_other_frame=True if you know "
             "that both share coordinates",
         )
     logger.warning("structure %s: its frame of reference is %s; allowed", region.name, said)
