@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 Floats = npt.NDArray[np.float64]
 
-_BLOCKS = 128
+_BLOCKS = 256
 """Blocks of rows that threads share; fixed, so that a matrix does not depend on the number of threads."""
 
 _SAME_PLACE = 1e-6

@@ -172,12 +172,27 @@ def _append_row(
         t_indices[head] = row
 
 
+@njit(cache=True)
+def _copy_columns(
+    counts: Array, from_indices: Array, from_data: Array, starts: Array, indices: Array, data: Array
+) -> None:
+    """Copy columns that follow one another without gaps to where each begins in the transpose."""
+    at = np.uint64(0)
+    for column in range(counts.size):
+        count, start = np.uint64(counts[column]), np.uint64(starts[column])
+        for n in range(count):
+            indices[start + n] = from_indices[at + n]
+        for n in range(count):
+            data[start + n] = from_data[at + n]
+        at += count
+
+
 @njit(cache=True, parallel=True)
 def fill_entries(
     points: Array, rows: Array, edges: Array, runs: Array, firsts: Array, sizes: Array, radius: float, step: float,
     groups: Array, origins: Array, places: Array, weights: Array, scale: Array, table: Array, layout: Array,
-    pitch: float, reach: float, first_column: int, starts: Array, indices: Array, data: Array, column_starts: Array,
-    t_indices: Array, t_data: Array,
+    pitch: float, reach: float, first_column: int, starts: Array, indices: Array, data: Array, per_column: Array,
+    column_starts: Array, t_indices: Array, t_data: Array,
 ) -> None:  # fmt: skip
     """Write a beam's entries into the matrix (CSR) and into its transpose (CSR).
 
@@ -204,13 +219,16 @@ def fill_entries(
         Where the entries of each row begin in `indices`, `data`; `column_starts` (blocks, columns) likewise for the
         transpose.
     points, rows, edges, runs, firsts, sizes, radius, step
-        As in `count_entries`.
+        As in `count_entries`, and `per_column` as it returns.
     """
     radius2 = radius * radius
     width = layout[2]
     bixels = scale.size
     for block in prange(edges.size - 1):
-        heads = column_starts[block].astype(np.uint64)
+        # Why: the columns of a block are gathered near the processor first; scattered to memory they would wait for it.
+        ends = np.cumsum(per_column[block])
+        heads = (ends - per_column[block]).astype(np.uint64)
+        block_rows, block_data = np.empty(ends[-1], dtype=np.int32), np.empty(ends[-1], dtype=np.float32)
         lattice = np.empty(layout[1] + LANES, dtype=np.float32)
         values, columns = np.empty(bixels + LANES, dtype=np.float32), np.empty(bixels + LANES, dtype=np.int32)
         lows, highs = np.empty(firsts.size, dtype=np.int64), np.empty(firsts.size, dtype=np.int64)
@@ -239,6 +257,7 @@ def fill_entries(
                         _copy_run(values, columns, total, lattice, np.uint64(start), scale, first, count)
                         total += count
             _append_row(
-                values, columns, total, row, first_column, np.uint64(starts[place]), indices, data, heads, t_indices,
-                t_data,
+                values, columns, total, row, first_column, np.uint64(starts[place]), indices, data, heads, block_rows,
+                block_data,
             )  # fmt: skip
+        _copy_columns(per_column[block], block_rows, block_data, column_starts[block], t_indices, t_data)
