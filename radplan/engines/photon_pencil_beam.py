@@ -437,7 +437,8 @@ def _assemble(parts: list[_BeamPart], voxels: int, device: str, dtype: str) -> S
         pencil_beam.fill_entries(
             part.points, part.rows, part.edges, runs.starts, runs.firsts, runs.sizes, part.radius, part.step,
             runs.groups, runs.origins, runs.places, part.weights, part.scale, table.values, table.layout,
-            table.pitch, table.reach, column, begin[part.rows], indices, data, part.per_column, heads, t_indices, t_data,
+            table.pitch, table.reach, column, begin[part.rows], indices, data, part.per_column, heads, t_indices,
+            t_data,
         )  # fmt: skip
         begin[part.rows] += part.per_row
         column += bixels
