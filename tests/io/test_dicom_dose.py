@@ -75,8 +75,8 @@ def test_the_file_has_what_the_standard_asks_for(tmp_path, dose):
     filled = (
         "Modality StudyInstanceUID SeriesInstanceUID FrameOfReferenceUID SamplesPerPixel PhotometricInterpretation "
         "Rows Columns BitsAllocated BitsStored HighBit PixelRepresentation PixelData NumberOfFrames "
-        "FrameIncrementPointer DoseUnits DoseType DoseSummationType DoseGridScaling GridFrameOffsetVector ImagePositionPatient "
-        "ImageOrientationPatient PixelSpacing ReferencedRTPlanSequence"
+        "FrameIncrementPointer DoseUnits DoseType DoseSummationType DoseGridScaling GridFrameOffsetVector "
+        "ImagePositionPatient ImageOrientationPatient PixelSpacing ReferencedRTPlanSequence"
     )
     there = (
         "PatientName PatientID PatientBirthDate PatientSex StudyDate StudyTime StudyID AccessionNumber SeriesNumber "
