@@ -10,7 +10,7 @@ from radplan.patient.patient import Patient
 from radplan.patient.phantoms import PHANTOMS, phantom
 
 if TYPE_CHECKING:
-    from radplan.machines import PhotonMachine
+    from radplan.machines import ParticleMachine, PhotonMachine
 
 
 def load_patient(case: str | Path) -> Patient:
@@ -52,13 +52,14 @@ def load_patient(case: str | Path) -> Patient:
     return read_patient(path)
 
 
-def load_machine(machine: str | Path) -> PhotonMachine:
+def load_machine(machine: str | Path) -> PhotonMachine | ParticleMachine:
     """Return the machine that `machine` names.
 
     Parameters
     ----------
     machine : str or path-like
-        A built-in machine such as ``"generic_photon_6mv"``, a matRad ``.mat`` machine or a radplan ``.npz`` machine.
+        A built-in machine such as ``"generic_photon_6mv"`` or ``"generic_proton"``, a matRad ``.mat`` machine or a
+        radplan ``.npz`` machine.
 
     Raises
     ------
@@ -67,7 +68,7 @@ def load_machine(machine: str | Path) -> PhotonMachine:
     FileError
         When the file cannot be read; says why.
     """
-    from radplan.machines import library_machine, read_photon_machine
+    from radplan.machines import library_machine, read_radplan_machine
 
     path = Path(machine)
     if _is_bare_name(path):
@@ -75,7 +76,7 @@ def load_machine(machine: str | Path) -> PhotonMachine:
     if not path.exists():
         raise FileError(path, "no such file; expected a .mat or .npz machine or the name of a built-in machine")
     if path.suffix.lower() == ".npz" and path.is_file():
-        return read_photon_machine(path)
+        return read_radplan_machine(path)
     if path.is_dir() or path.suffix.lower() != ".mat":
         raise InputError(f"cannot read a machine from {path}: expected a .mat or .npz file or a built-in name")
     from radplan.io.matrad_machine import read_machine

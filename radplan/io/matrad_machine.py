@@ -1,4 +1,4 @@
-"""matRad's base data: photon machines with three-component kernels."""
+"""matRad's base data: photon machines with three-component kernels; other radiations go to their own reader."""
 
 from __future__ import annotations
 
@@ -11,17 +11,20 @@ from scipy.io import loadmat
 
 from radplan.arrays import Array
 from radplan.errors import FileError, InputError
-from radplan.machines import PhotonMachine, SSDTableKernel
+from radplan.io.matrad_particle_machine import PARTICLES, particle_machine
+from radplan.machines import ParticleMachine, PhotonMachine, SSDTableKernel
 
 PIXEL = 0.5
 """Pixel side of matRad's photon kernels and convolutions [mm]."""
 
 
-def read_machine(path: str | Path, *, primary_fluence: bool = False) -> PhotonMachine:
-    r"""Read a photon machine from a matRad ``photons_*.mat`` file, kernel version 1 or 2.
+def read_machine(path: str | Path, *, primary_fluence: bool = False) -> PhotonMachine | ParticleMachine:
+    r"""Read a machine of photons (kernel version 1 or 2) or particles from a matRad file.
 
-    The machine reproduces matRad's dose for w = 1 per bixel: L is the straight distance from the source, there are
-    no monitor units (`reference` is None), and each bixel sits half a pixel, -0.25 mm in beam's-eye-view x and y,
+    How particles are read stands at `radplan.io.matrad_particle_machine.particle_machine`.
+
+    A photon machine reproduces matRad's dose for w = 1 per bixel: L is the straight distance from the source, there
+    are no monitor units (`reference` is None), and each bixel sits half a pixel, -0.25 mm in beam's-eye-view x and y,
     off its nominal position, because matRad samples a bixel of n pixels at -n/2 ... n/2 - 1 pixels. (That holds for
     widths of an even number of 0.5 mm pixels; others sit up to -0.5 mm off in matRad.)
 
@@ -34,7 +37,7 @@ def read_machine(path: str | Path, *, primary_fluence: bool = False) -> PhotonMa
     path : path-like
         The .mat file.
     primary_fluence : bool
-        Use the file's off-axis fluence, as matRad does for custom fluence.
+        Photons: use the file's off-axis fluence, as matRad does for custom fluence.
 
     Raises
     ------
@@ -53,13 +56,16 @@ def read_machine(path: str | Path, *, primary_fluence: bool = False) -> PhotonMa
     try:
         meta, data = machine["meta"], machine["data"]
         radiation = str(meta["radiationMode"])
+        if radiation in PARTICLES:
+            return particle_machine(path, meta, machine["data"])
         if radiation != "photons":
-            raise FileError(path, f"is a machine for {radiation}; this reader takes photons")
+            expected = ", ".join(("photons", *PARTICLES))
+            raise FileError(path, f"is a machine for {radiation}; this reader takes {expected}")
         return _photon_machine(path, meta, data, _version(path, machine), primary_fluence)
     except (KeyError, TypeError, IndexError) as error:
-        raise FileError(path, f"is no complete matRad photon machine: {error!r} is missing or malformed") from error
+        raise FileError(path, f"is no complete matRad machine: {error!r} is missing or malformed") from error
     except (InputError, ValueError) as error:
-        raise FileError(path, f"is no valid matRad photon machine: {error}") from error
+        raise FileError(path, f"is no valid matRad machine: {error}") from error
 
 
 def _load(path: Path) -> Mapping[str, Any]:

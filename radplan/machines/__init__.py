@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 from radplan.machines.base import KernelBasis, PencilKernel, Reference
-from radplan.machines.files import MACHINES, library_machine, read_photon_machine, write_photon_machine
+from radplan.machines.files import (
+    MACHINES,
+    library_machine,
+    read_photon_machine,
+    read_radplan_machine,
+    write_photon_machine,
+)
 from radplan.machines.low_rank import LowRankKernel
 from radplan.machines.particle import RADIATIONS, EnergyLayer, InitialFocus, ParticleMachine
+from radplan.machines.particle_file import read_particle_machine, write_particle_machine
 from radplan.machines.photon import PhotonMachine
 from radplan.machines.ssd_table import ExponentialBasis, SSDTableKernel
 
@@ -23,6 +30,9 @@ __all__ = [
     "Reference",
     "SSDTableKernel",
     "library_machine",
+    "read_particle_machine",
     "read_photon_machine",
+    "read_radplan_machine",
+    "write_particle_machine",
     "write_photon_machine",
 ]

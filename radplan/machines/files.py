@@ -1,11 +1,7 @@
-"""Photon machines on disk: one npz of arrays with a JSON header, and the shelf of those that radplan ships."""
+"""The shelf of machines that radplan ships, and photon machines on disk."""
 
 from __future__ import annotations
 
-import io
-import json
-import zipfile
-import zlib
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -16,8 +12,11 @@ import numpy as np
 
 from radplan.arrays import Array
 from radplan.errors import FileError, InputError, UnknownNameError
+from radplan.machines.archive import read_archive, require, write_archive
 from radplan.machines.base import Reference
 from radplan.machines.low_rank import LowRankKernel
+from radplan.machines.particle import ParticleMachine
+from radplan.machines.particle_file import PARTICLE_FORMAT, particle_machine_from
 from radplan.machines.photon import PhotonMachine
 
 FORMAT = "radplan photon machine 1"
@@ -30,7 +29,7 @@ MACHINES: Mapping[str, Path] = MappingProxyType(
 """Names of the machines that radplan ships, and their files."""
 
 
-def library_machine(name: str) -> PhotonMachine:
+def library_machine(name: str) -> PhotonMachine | ParticleMachine:
     """Return a machine that radplan ships.
 
     Raises
@@ -43,7 +42,25 @@ def library_machine(name: str) -> PhotonMachine:
     """
     if name not in MACHINES:
         raise UnknownNameError("machine", name, MACHINES)
-    return read_photon_machine(MACHINES[name])
+    return read_radplan_machine(MACHINES[name])
+
+
+def read_radplan_machine(path: str | Path) -> PhotonMachine | ParticleMachine:
+    """Read a machine of any radiation from radplan's own file.
+
+    Raises
+    ------
+    FileError
+        When the file is missing, damaged or no radplan machine.
+
+    >>> read_radplan_machine(MACHINES["generic_photon_6mv"]).name
+    'generic_photon_6mv'
+    """
+    path = Path(path)
+    header, content = read_archive(path)
+    if header.get("format") == PARTICLE_FORMAT:
+        return particle_machine_from(path, header, content)
+    return _photon_machine(path, header, content)
 
 
 def write_photon_machine(machine: PhotonMachine, path: str | Path) -> None:
@@ -78,8 +95,7 @@ def write_photon_machine(machine: PhotonMachine, path: str | Path) -> None:
         "stretch": kernel.stretch,
         "table": np.asarray(kernel.table, dtype=np.float32),
     }
-    with Path(path).open("wb") as stream:
-        np.savez_compressed(stream, header=np.asarray(json.dumps(header, sort_keys=True)), **arrays)
+    write_archive(path, header, arrays)
 
 
 def read_photon_machine(path: str | Path) -> PhotonMachine:
@@ -90,21 +106,11 @@ def read_photon_machine(path: str | Path) -> PhotonMachine:
     FileError
         When the file is missing, damaged or of another kind.
     """
-    path = Path(path)
-    try:
-        with path.open("rb") as stream, zipfile.ZipFile(stream) as archive:
-            content: dict[str, Array] = {
-                entry.removesuffix(".npy"): np.load(io.BytesIO(archive.read(entry)), allow_pickle=False)
-                for entry in archive.namelist()
-            }
-    except FileNotFoundError as error:
-        raise FileError(path, "no such file") from error
-    except (OSError, ValueError, EOFError, zlib.error, zipfile.BadZipFile) as error:
-        raise FileError(path, f"is not a readable radplan machine file ({error})") from error
-    header = _header(path, content)
-    missing = [name for name in _ARRAYS if name not in content]
-    if missing:
-        raise FileError(path, f"lacks {', '.join(missing)}: write it with write_photon_machine")
+    return _photon_machine(Path(path), *read_archive(path))
+
+
+def _photon_machine(path: Path, header: Mapping[str, Any], content: Mapping[str, Array]) -> PhotonMachine:
+    require(path, header, FORMAT, _SCALARS, content, _ARRAYS)
     reference = header["reference"]
     kernel_arrays = (np.asarray(content[name], dtype=np.float64) for name in _ARRAYS[2:])
     try:
@@ -122,16 +128,3 @@ def read_photon_machine(path: str | Path) -> PhotonMachine:
         )
     except (InputError, TypeError) as error:
         raise FileError(path, str(error)) from error
-
-
-def _header(path: Path, content: Mapping[str, Array]) -> dict[str, Any]:
-    try:
-        header: dict[str, Any] = json.loads(str(content["header"]))
-    except (KeyError, json.JSONDecodeError) as error:
-        raise FileError(path, "has no radplan header: is it a machine file?") from error
-    if header.get("format") != FORMAT:
-        raise FileError(path, f"has format {header.get('format')!r}, expected {FORMAT!r}")
-    missing = [name for name in _SCALARS if name not in header]
-    if missing:
-        raise FileError(path, f"header lacks {', '.join(missing)}")
-    return header

@@ -17,6 +17,30 @@ RADIATIONS = ("protons", "helium", "carbon", "VHEE")
 """What a particle machine can deliver; VHEE (very high energy electrons) only as imported machines."""
 
 
+def distal_depth(depth: Array, dose: Array, level: float = 0.8) -> float:
+    """Return the depth behind the maximum where a depth dose falls to a level of it, linear between entries [mm].
+
+    Parameters
+    ----------
+    depth : array of shape (d,)
+        Increasing depths [mm].
+    dose : array of shape (d,)
+        Dose there, any unit.
+    level : float
+        Part of the maximum. A curve that does not fall so far gives its last depth.
+
+    >>> distal_depth(np.asarray([0.0, 10.0, 12.0]), np.asarray([1.0, 5.0, 0.0]))
+    10.4
+    """
+    top = int(np.argmax(dose))
+    below = np.flatnonzero(dose[top:] < level * dose[top])
+    if not below.size:
+        return float(depth[-1])
+    after = top + int(below[0])
+    part = (dose[after - 1] - level * dose[top]) / (dose[after - 1] - dose[after])
+    return float(depth[after - 1] + part * (depth[after] - depth[after - 1]))
+
+
 @dataclass(frozen=True, eq=False)
 class InitialFocus:
     """Width of a beam in air before it meets the patient, for each focus that the machine offers.

@@ -70,8 +70,8 @@ def test_a_single_surface_distance(write):
 def test_bad_files_say_what_is_wrong(write, tmp_path):
     with pytest.raises(FileError, match="kernel version 3"):
         read_machine(write(content(version=3.0)))
-    with pytest.raises(FileError, match="machine for protons"):
-        read_machine(write(content(meta={"radiationMode": "protons", "SAD": 10000.0, "machine": "Tiny"})))
+    with pytest.raises(FileError, match="machine for neutrons"):
+        read_machine(write(content(meta={"radiationMode": "neutrons", "SAD": 10000.0, "machine": "Tiny"})))
     incomplete = content()
     del incomplete["data"]["betas"]
     with pytest.raises(FileError, match="'betas'"):
@@ -93,11 +93,6 @@ def test_matrads_own_machine(shared):
     assert machine.kernel.values.shape == (501, 3, 360)
     assert machine.kernel.radius[-1] == 179.5
     np.testing.assert_allclose(machine.kernel.buildup, [0.3252, 0.016, 0.0051])
-
-
-def test_machines_for_particles_are_refused(shared):
-    with pytest.raises(FileError, match="is a machine for carbon"):
-        read_machine(shared("cases/matrad_machines/carbon_Generic.mat"))
 
 
 def test_influence_columns_of_matrad(shared):
