@@ -52,7 +52,8 @@ def main(folder: Path) -> dict[str, object]:
     terms = {}
     goals = []
     for number, (index, objectives, *_rest) in enumerate(problem._objective_list):
-        terms[f"voxels{number}"] = np.asarray(index)
+        chosen = np.asarray(index)
+        terms[f"voxels{number}"] = np.flatnonzero(chosen) if chosen.dtype == bool else chosen
         goals += [
             {
                 "term": number,
