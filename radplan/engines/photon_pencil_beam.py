@@ -58,9 +58,9 @@ class PhotonPencilBeam(Engine):
     Parameters
     ----------
     lateral_cutoff : float
-        Distance from a bixel's corner in the isocentre plane up to which its dose is stored [mm], > 0. What it leaves
-        out, for five 6 MV beams on the TG119 target: at 50 mm 1.1 % of the target's mean dose, at 75 mm 0.1 % with twice
-        the entries, at 100 mm nothing with 3.4 times as many.
+        Distance from a bixel's corner in the isocentre plane up to which its dose is stored [mm], > 0. What it
+        leaves out, for five 6 MV beams on the TG119 target: at 50 mm 1.1 % of the target's mean dose, at 75 mm 0.1 %
+        with twice the entries, at 100 mm nothing with 3.4 times as many.
     pixel : float
         Largest pixel of the tables [mm]; the bixel width is a whole number of pixels.
 
