@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 
-@nb.njit(cache=True, parallel=True)  # type: ignore[untyped-decorator]
+@nb.njit(cache=True, parallel=True)
 def nearest_by_margin(
     points: npt.NDArray[np.float64],
     shape: tuple[int, int, int],

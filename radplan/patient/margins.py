@@ -28,7 +28,7 @@ Margin = float | Mapping[str, float]
 
 Indices = npt.NDArray[np.intp]
 
-_LEAST = 0.01
+_LEAST = 1e-4
 """Half-axis that stands for no margin in a direction [mm]."""
 
 _BISECTIONS = 30
@@ -53,6 +53,7 @@ def expand(structure: Structure, margin: Margin, name: str | None = None) -> Str
     UnknownNameError
         When a direction is none of L, R, A, P, S and I.
 
+    >>> from radplan.geometry.grid import Grid
     >>> grid = Grid((1, 1, 9), (2.0, 50.0, 50.0), (0.0, 0.0, 0.0))
     >>> bar = Structure("bar", grid, np.asarray([4]))
     >>> wide = expand(bar, {"L": 3.0})
@@ -69,6 +70,7 @@ def contract(structure: Structure, margin: Margin, name: str | None = None) -> S
     A direction names the side of the structure that moves: ``{"P": 3}`` takes 3 mm off its posterior side. The result
     may be empty. Parameters and errors are those of `expand`.
 
+    >>> from radplan.geometry.grid import Grid
     >>> grid = Grid((1, 1, 9), (2.0, 50.0, 50.0), (0.0, 0.0, 0.0))
     >>> bar = Structure("bar", grid, np.asarray([3, 4, 5]))
     >>> narrow = contract(bar, {"L": 3.0})
@@ -133,7 +135,7 @@ def _grown(box: Box, points: Floats, size: Floats, low: Floats, high: Floats) ->
     outside = np.nonzero((index >= 0) & (box < 0.5))
     offset = np.stack(outside[::-1], axis=-1) * size - points[index[outside]]
     radii = np.where(offset > 0, high, low)
-    offset = np.where(np.abs(offset) < 1e-6, 1e-6, offset)
+    offset[~offset.any(axis=1), 0] = 1e-9
     root = np.sqrt(((offset / radii) ** 2).sum(axis=1))
     slope = offset / radii**2
     steepness = np.linalg.norm(slope, axis=1)
@@ -170,7 +172,7 @@ def _outward_normals(box: Box, where: tuple[Indices, ...], size: Floats) -> Floa
     length = np.linalg.norm(normal, axis=1)
     known = length > 1e-6
     normal[~known], length[~known] = (1.0, 0.0, 0.0), 1.0
-    return normal / length[:, None]
+    return np.asarray(normal / length[:, None], dtype=np.float64)
 
 
 def _part_below(depth: Floats, edges: Floats) -> Floats:
@@ -184,7 +186,7 @@ def _part_below(depth: Floats, edges: Floats) -> Floats:
         The voxel's edges times the components of the plane's unit normal [mm].
     """
     widths = np.abs(edges)
-    widths = np.maximum(widths, 1e-2 * widths.max(axis=1, keepdims=True))
+    widths = np.maximum(widths, 1e-4 * widths.max(axis=1, keepdims=True))
     total = np.zeros(depth.shape)
     for sides in np.ndindex(2, 2, 2):
         signs = np.asarray(sides) - 0.5

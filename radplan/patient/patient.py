@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, get_args
 
@@ -14,14 +14,17 @@ import numpy.typing as npt
 from radplan.errors import InputError, UnknownNameError
 from radplan.geometry.grid import Grid
 from radplan.patient.ct import CT, HU_TABLES, HUTable
+from radplan.patient.expressions import evaluate_expression, parse_expression
 from radplan.patient.structures import (
     Floats,
     Membership,
+    Role,
     Structure,
     Structures,
     Voxels,
     after_overlap,
     resample_weights,
+    rounded_off,
 )
 
 logger = logging.getLogger(__name__)
@@ -31,6 +34,37 @@ EXTERNAL_THRESHOLD = -400.0
 
 GOAL_KEYS = ("structure", "objective", "parameters", "weight", "quantity")
 """What a goal that travels with a patient may say."""
+
+
+@dataclass(frozen=True, eq=False)
+class DensityOverride:
+    """A structure whose density is known better than from the CT: a couch, bolus, contrast medium or metal.
+
+    Parameters
+    ----------
+    structure : Structure
+        Where it applies, in part in partial voxels; it may lie outside the body.
+    density : float
+        Electron density relative to water [1], >= 0.
+
+    Raises
+    ------
+    InputError
+        When the density is negative or no number.
+
+    >>> from radplan.patient.phantoms import phantom
+    >>> DensityOverride(phantom("box").structures["OuterTarget"], 0.25).density
+    0.25
+    """
+
+    structure: Structure
+    density: float
+
+    def __post_init__(self) -> None:
+        if not (np.isfinite(self.density) and self.density >= 0):
+            raise InputError(
+                f"the density of {self.structure.name!r} must be a number >= 0 relative to water, got {self.density}"
+            )
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,6 +90,8 @@ class Patient:
         Course dose the targets shall have [Gy].
     membership : {"volume", "nearest"}
         How structures meet a dose grid: by exact shares of voxels, or by voxel centres as matRad does.
+    overrides : sequence of DensityOverride
+        Given densities that replace the CT's, later ones over earlier ones; see `with_density`.
 
     Raises
     ------
@@ -78,11 +114,13 @@ class Patient:
     hu_table: HUTable = field(default_factory=lambda: HU_TABLES["schneider"])
     prescription: float | None = None
     membership: Membership = "volume"
+    overrides: tuple[DensityOverride, ...] = ()
 
     def __post_init__(self) -> None:
         held = self.structures if isinstance(self.structures, Structures) else Structures(self.structures)
         object.__setattr__(self, "structures", held)
-        for structure in held.values():
+        object.__setattr__(self, "overrides", tuple(self.overrides))
+        for structure in (*held.values(), *(override.structure for override in self.overrides)):
             if structure.grid != self.ct.grid:
                 raise InputError(
                     f"structure {structure.name!r} lies on another grid than the CT: "
@@ -122,18 +160,25 @@ class Patient:
         return found
 
     def density(self) -> npt.NDArray[np.float32]:
-        """Return electron density relative to water (nz, ny, nx) [1], 0 outside the external contour; read-only.
+        """Return electron density relative to water (nz, ny, nx) [1]; read-only.
+
+        It is the CT's inside the external contour and 0 outside, replaced where `overrides` give densities: these count
+        outside the external contour as well.
 
         Raises
         ------
         InputError
-            When a voxel inside has a Hounsfield unit beyond the HU table; names the range and the voxel.
+            When a voxel inside has a Hounsfield unit beyond the HU table and no override fills it; names the range and
+            the voxel.
         """
         return self._density
 
     @cached_property
     def _density(self) -> npt.NDArray[np.float32]:
         inside = self.external.mask().reshape(-1)
+        for override in self.overrides:
+            whole, part = override.structure.voxels, override.structure.fraction
+            inside[whole if part is None else whole[part == 1]] = False
         voxels = np.flatnonzero(inside)
         hu = self.ct.hu.reshape(-1)[voxels]
         bad = self.hu_table.first_outside(hu)
@@ -145,8 +190,104 @@ class Patient:
             )
         density = np.zeros(self.ct.grid.size, dtype=np.float32)
         density[voxels] = self.hu_table.relative_density(hu)
+        for override in self.overrides:
+            where, part = override.structure.voxels, override.structure.fraction
+            share = 1.0 if part is None else part
+            density[where] = share * override.density + (1.0 - share) * density[where]
         density.flags.writeable = False
         return density.reshape(self.ct.grid.shape)
+
+    def structure(self, text: str, name: str | None = None) -> Structure:
+        """Return the structure of that name or structure expression, such as ``"PTV - (CORD + 5 mm)"``.
+
+        The name of the external contour works also where it was found by threshold. See `evaluate_expression`.
+        """
+        if text in self.structures:
+            return self.structures[text] if name is None else replace(self.structures[text], name=name)
+        held: dict[str, Structure] = dict(self.structures)
+        if text == "external" or "external" in parse_expression(text).names:
+            held.setdefault(self.external.name, self.external)
+        return evaluate_expression(text, held, name)
+
+    def with_structure(
+        self, name: str, shape: str | Structure, role: Role | None = None, priority: int | None = None
+    ) -> Patient:
+        """Return the patient with one more structure.
+
+        Parameters
+        ----------
+        name : str
+            Its name, a new one.
+        shape : str or Structure
+            A structure expression, such as ``"PTV - (CORD + 5 mm)"``, or a structure; one drawn on another grid is
+            brought to the CT's by exact shares of voxels.
+        role : {"target", "oar", "external", "ignored"}, optional
+            The part it plays; None keeps a given structure's role and makes an expression an organ at risk.
+        priority : int, optional
+            Rank where structures overlap; None keeps a given structure's and takes the role's for an expression.
+
+        Raises
+        ------
+        InputError
+            When the name is taken, or the expression cannot be read or names an unknown structure.
+
+        >>> from radplan.patient.phantoms import phantom
+        >>> patient = phantom("box").with_structure("Shell", "ring(OuterTarget, 3 mm, 9 mm)")
+        >>> patient.structures["Shell"].role
+        'oar'
+        """
+        if name in self.structures:
+            raise InputError(f"patient {self.name} already has a structure {name!r}; choose another name")
+        if isinstance(shape, Structure):
+            made = replace(self._on_ct(shape), name=name)
+            role, priority = role or shape.role, shape.priority if priority is None else priority
+        else:
+            made = self.structure(shape, name)
+        made = replace(made, role=role or "oar", priority=priority)
+        if made.voxels.size == 0:
+            logger.warning("structure %s of patient %s is empty", name, self.name)
+        return replace(self, structures=Structures([*self.structures.values(), made]))
+
+    def with_density(
+        self, structure: str | Structure, density: float | None = None, hu: float | None = None
+    ) -> Patient:
+        """Return the patient with a given density in a structure, whatever the CT shows there.
+
+        Inside a structure outside the external contour (couch, bolus) the density counts too: rays are attenuated from
+        there on, and the source-to-surface distance ends there. Dose is still calculated in the body only. Of several
+        overrides of a voxel the last counts.
+
+        Parameters
+        ----------
+        structure : str or Structure
+            A structure's name, a structure expression, or a structure that need not be one of the patient's.
+        density : float, optional
+            Electron density relative to water [1], >= 0.
+        hu : float, optional
+            Hounsfield unit [HU] that the patient's HU table turns into the density. One of the two is given.
+
+        Raises
+        ------
+        InputError
+            When not exactly one of density and hu is given, or the value is impossible.
+
+        >>> from radplan.patient.phantoms import phantom
+        >>> patient = phantom("box").with_density("OuterTarget", 0.25)
+        >>> patient.density()[30, 30, 30].item()
+        0.25
+        """
+        if (density is None) == (hu is None):
+            raise InputError(f"give either a density or a Hounsfield unit, got density={density} and hu={hu}")
+        value = density if density is not None else float(self.hu_table.relative_density(hu or 0.0))
+        where = self._on_ct(structure) if isinstance(structure, Structure) else self.structure(structure)
+        return replace(self, overrides=(*self.overrides, DensityOverride(where, float(value))))
+
+    def _on_ct(self, structure: Structure) -> Structure:
+        if structure.grid == self.ct.grid:
+            return structure
+        found = resample_weights(structure.grid, structure.voxels, structure.fraction, self.ct.grid)
+        voxels, fraction = rounded_off(*found)
+        return replace(structure, grid=self.ct.grid, voxels=voxels, fraction=fraction)
 
     def body_voxels(self, grid: Grid) -> Voxels:
         """Return the body on a dose grid: the external contour grown by one voxel.

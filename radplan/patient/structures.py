@@ -358,8 +358,19 @@ def structure_from_box(like: Structure, first: tuple[int, int, int], box: npt.ND
     end = [min(n, size - at) for n, size, at in zip(box.shape, like.grid.shape, first, strict=True)]
     part = box[tuple(slice(b, max(b, e)) for b, e in zip(begin, end, strict=True))]
     k, j, i = np.nonzero(part > _CRUMB)
-    fraction = part[k, j, i].astype(np.float64)
-    fraction = np.where(fraction >= 1 - _CRUMB, 1.0, fraction)
     z, y, x = (at + b for at, b in zip(first, begin, strict=True))
-    voxels = ((k + z) * like.grid.shape[1] + (j + y)) * like.grid.shape[2] + (i + x)
-    return replace(like, voxels=voxels.astype(np.int64), fraction=None if (fraction == 1).all() else fraction)
+    flat = ((k + z) * like.grid.shape[1] + (j + y)) * like.grid.shape[2] + (i + x)
+    voxels, fraction = rounded_off(flat.astype(np.int64), part[k, j, i].astype(np.float64))
+    return replace(like, voxels=voxels, fraction=fraction)
+
+
+def rounded_off(voxels: Voxels, filled: Floats) -> Members:
+    """Return voxels (n,) and their filled parts (n,) [1] without crumbs: a thousandth from empty or full is just that.
+
+    >>> voxels, fraction = rounded_off(np.asarray([3, 4, 5]), np.asarray([0.0001, 0.9999, 0.5]))
+    >>> voxels.tolist(), fraction.tolist()
+    ([4, 5], [1.0, 0.5])
+    """
+    held = filled > _CRUMB
+    kept = np.where(filled[held] >= 1 - _CRUMB, 1.0, filled[held])
+    return voxels[held], None if (kept == 1).all() else kept

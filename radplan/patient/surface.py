@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 Floats = npt.NDArray[np.float64]
+Faces = npt.NDArray[np.int64]
 Inside = npt.NDArray[np.bool_]
 
 _SATURATED = 0.02
@@ -56,26 +57,38 @@ def surface_points(filled: npt.NDArray[Any], spacing: tuple[float, float, float]
     inside = filled >= 0.5
     size = np.asarray(spacing, dtype=np.float64)
     outlines = _outlines(filled, inside, size)
-    roofs = _crossings(filled, inside, 0)
+    roofs, heights, facing = _crossings(filled, inside, 0)
     parts = [np.column_stack([o.points, np.full(len(o.points), k * size[2])]) for k, o in enumerate(outlines)]
-    faces: list[Floats] = []
+    faces, ways = [np.zeros((0, 3))], [np.zeros(0, dtype=np.int64)]
     for k in range(filled.shape[0] - 1):
         if inside[k].any() or inside[k + 1].any():
-            here = roofs[np.floor(roofs[:, 0]) == k]
-            gap = _Gap(size, outlines[k], outlines[k + 1], inside[k] ^ inside[k + 1], here)
+            here = slice(*np.searchsorted(roofs[:, 0], [k, k + 1]))
+            columns = roofs[here, :0:-1] * size[:2]
+            gap = _Gap(size, outlines[k], outlines[k + 1], inside[k] ^ inside[k + 1], columns, heights[here])
             lift = np.asarray([0.0, 0.0, k * size[2]])
             face, *walls = (part + lift for part in gap.points())
             faces.append(face)
+            ways.append(facing[here])
             parts.extend(walls)
-    parts.append(_with_midpoints(np.concatenate([np.zeros((0, 3)), *faces]), size, neighbours=8))
+    parts.append(_with_midpoints(np.concatenate(faces), np.concatenate(ways), size, neighbours=8))
     thin = (filled > 0) & ~ndimage.binary_dilation(inside, np.ones((3, 3, 3), dtype=bool))
     parts.append(np.argwhere(thin)[:, ::-1] * size)
     points = np.concatenate(parts)
     return points[np.argsort(points[:, 2], kind="stable")]
 
 
-def _crossings(filled: npt.NDArray[Any], inside: Inside, axis: int) -> Floats:
-    """Return fractional indices (n, 3) [z, y, x] where the structure begins or ends along an axis."""
+def _crossings(filled: npt.NDArray[Any], inside: Inside, axis: int) -> tuple[Faces, Floats, Faces]:
+    """Return where the structure begins or ends along an axis.
+
+    Returns
+    -------
+    at : array of shape (n, 3)
+        Index [z, y, x] of the voxel before the crossing.
+    part : array of shape (n,)
+        How far on the way to the next voxel centre the crossing lies, in [0, 1].
+    faces : array of shape (n,)
+        Which way is out: 1, 2, 3 for up along z, y, x, and the negative of it for down.
+    """
     low = [slice(None)] * 3
     high = [slice(None)] * 3
     low[axis], high[axis] = slice(None, -1), slice(1, None)
@@ -88,7 +101,8 @@ def _crossings(filled: npt.NDArray[Any], inside: Inside, axis: int) -> Floats:
     before, full, empty, after = (filled[tuple((inner + i * toward).T)].astype(np.float64) for i in (-1, 0, 1, 2))
     clear = (before >= 1 - _SATURATED) & (after <= _SATURATED)
     part = np.where(clear, full + empty - 0.5, (full - 0.5) / np.maximum(full - empty, 1e-9))
-    return np.asarray(inner + np.clip(part, 0.0, 1.0)[:, None] * toward, dtype=np.float64)
+    part = np.clip(part, 0.0, 1.0)
+    return at, np.where(ends, part, 1.0 - part), np.where(ends, axis + 1, -axis - 1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,10 +118,15 @@ class _Outline:
 
 
 def _outlines(filled: npt.NDArray[Any], inside: Inside, size: Floats) -> list[_Outline]:
-    at = np.concatenate([_crossings(filled, inside, 1), _crossings(filled, inside, 2)])
-    at = at[np.argsort(at[:, 0], kind="stable")]
+    found = [_crossings(filled, inside, axis) for axis in (1, 2)]
+    steps = [np.outer(part, np.eye(3)[axis]) for axis, (_, part, _) in zip((1, 2), found, strict=True)]
+    at = np.concatenate([start + step for (start, _, _), step in zip(found, steps, strict=True)])
+    faces = np.concatenate([way for _, _, way in found])
+    order = np.argsort(at[:, 0], kind="stable")
+    at, faces = at[order], faces[order]
     cuts = np.searchsorted(at[:, 0], np.arange(1, filled.shape[0]))
-    rings = [_with_midpoints(ring, size) for ring in np.split(at[:, :0:-1] * size[:2], cuts)]
+    drawn = zip(np.split(at[:, :0:-1] * size[:2], cuts), np.split(faces, cuts), strict=True)
+    rings = [_with_midpoints(points, facing, size) for points, facing in drawn]
     none = np.zeros((0, 2))
     return [
         _Outline(ring, _bend(ring, below, above, _NEAR * float(size[:2].max())))
@@ -131,8 +150,11 @@ def _nearest(ring: Floats, points: Floats) -> tuple[Floats, npt.NDArray[np.intp]
     return np.asarray(distance), np.asarray(index)
 
 
-def _with_midpoints(points: Floats, size: Floats, neighbours: int = 2) -> Floats:
-    """Return the points (n, dimensions) and those half-way to their nearest neighbours within a voxel's diagonal."""
+def _with_midpoints(points: Floats, faces: Faces, size: Floats, neighbours: int = 2) -> Floats:
+    """Return the points (n, dimensions) and those half-way to their nearest neighbours within a voxel's diagonal.
+
+    Only points that face the same way have a surface half-way: others may lie on two sides of an edge or a thin wall.
+    """
     from scipy.spatial import cKDTree
 
     if len(points) <= neighbours:
@@ -141,27 +163,30 @@ def _with_midpoints(points: Floats, size: Floats, neighbours: int = 2) -> Floats
     first, second = np.repeat(np.arange(len(points)), neighbours), near[:, 1:].reshape(-1)
     close = distance[:, 1:].reshape(-1) <= 1.1 * float(np.hypot(size[0], size[1]))
     close &= (first < second) | ~(near[second] == first[:, None]).any(axis=1)
+    close &= faces[first] == faces[second]
     return np.concatenate([points, 0.5 * (points[first[close]] + points[second[close]])])
 
 
 @dataclass(frozen=True, eq=False)
 class _Gap:
-    """The space between two slices, z from 0 to the slice distance: outlines, where they differ, and faces there."""
+    """The space between two slices, z from 0 to the slice distance.
+
+    It has an outline below and one above, a map of where the slices differ, the voxel columns there, (n, 2), x and y
+    [mm], and the parts of the way up at which the filled parts put the surface in each (n,) [1].
+    """
 
     size: Floats
     lower: _Outline
     upper: _Outline
     differs: Inside
-    roofs: Floats
+    columns: Floats
+    parts: Floats
 
     def points(self) -> list[Floats]:
         """Return surface points (n, 3) between the two slices [mm], slices left out."""
-        columns = self.roofs[:, :0:-1] * self.size[:2]
-        part = self.roofs[:, 0] - np.floor(self.roofs[:, 0])
-        sloped, slope = self._slopes(columns)
-        plain = np.abs(part - 0.5) <= _SATURATED
-        height = np.where(sloped & plain, slope, part) * self.size[2]
-        faces = np.column_stack([columns, height])
+        sloped, slope = self._slopes()
+        plain = np.abs(self.parts - 0.5) <= _SATURATED
+        faces = np.column_stack([self.columns, np.where(sloped & plain, slope, self.parts) * self.size[2]])
         flat, top = faces[~sloped], float(self.size[2])
         return [
             faces,
@@ -169,8 +194,9 @@ class _Gap:
             self._wall(self.upper, top, self.lower, 0.0, flat),
         ]
 
-    def _slopes(self, columns: Floats) -> tuple[Inside, Floats]:
+    def _slopes(self) -> tuple[Inside, Floats]:
         """Return which columns lie under a slope from outline to outline, and how far up the slope each lies."""
+        columns = self.columns
         if not (len(columns) and len(self.lower.points) and len(self.upper.points)):
             return np.zeros(len(columns), dtype=bool), np.zeros(len(columns))
         (below, first), (above, second) = (_nearest(o.points, columns) for o in (self.lower, self.upper))
