@@ -10,15 +10,13 @@ from typing import ClassVar, Self
 import numpy as np
 import numpy.typing as npt
 import threadpoolctl
-from scipy.special import erf
 
 from radplan.arrays import Array
 from radplan.beams.beam import Beam, Beams
 from radplan.engines.base import ENGINES, Engine, Machine, Voxels
+from radplan.engines.photon_terms import BeamRays, PhotonScene, bixel_table
 from radplan.errors import CalculationError, InputError
-from radplan.geometry.frames import isocentre_plane, world_to_beam
 from radplan.geometry.grid import Grid
-from radplan.geometry.rays import radiological_depth, surface_distance
 from radplan.influence import Dij, Scenarios, Variables
 from radplan.machines.base import KernelBasis
 from radplan.machines.photon import PhotonMachine
@@ -34,9 +32,6 @@ _BLOCKS = 256
 
 _SAME_PLACE = 1e-6
 """Distance below which positions of bixels count as equal [mm]."""
-
-_SOURCE_REACH = 5.0
-"""Standard deviations of the source blur beyond a bixel's edge that a table includes."""
 
 
 @ENGINES.register
@@ -114,14 +109,12 @@ class PhotonPencilBeam(Engine):
         voxels: Voxels,
     ) -> Dij:
         linac = self._checked(machine, scenarios, stored)
-        scene = _Scene(
-            *_cropped(patient.density(), patient.ct.grid), grid.points(voxels), linac, _Tables(linac, self.pixel)
-        )
+        scene, tables = PhotonScene.of(patient, linac, grid, voxels), _Tables(linac, self.pixel)
         parts = []
         # Why: the thread pools of numba and BLAS fight; nothing here is large enough for BLAS to need more than one.
         with threadpoolctl.threadpool_limits(limits=1, user_api="blas"):
             for number, beam in enumerate(beams):
-                parts.append(_BeamPart.of(beam, scene, self.radius(beam.bixel_width)))
+                parts.append(_BeamPart.of(beam, scene, tables, self.radius(beam.bixel_width)))
                 logger.info("beam %d of %d: %d bixels", number + 1, len(beams), beam.count)
         operator = _assemble(parts, voxels.size, device, dtype)
         place = operator.target
@@ -151,55 +144,6 @@ class PhotonPencilBeam(Engine):
                 f"the engine {self.name!r} calculates the nominal case only, got scenarios {', '.join(scenarios.names)}"
             )
         return machine
-
-
-def bixel_table(
-    basis: KernelBasis, sigma: float, bixel_width: float, pitch: float, half_width: float, shift: tuple[float, float]
-) -> Floats:
-    r"""Return the radial functions of a kernel blurred by a square bixel and a Gaussian source, on square pixels.
-
-    The blurred bixel is a product of one function of x and one of y,
-    :math:`\frac12 [\mathrm{erf}\frac{x + b/2}{\sqrt2\sigma} - \mathrm{erf}\frac{x - b/2}{\sqrt2\sigma}]`, so the
-    convolution is one small matrix from each side.
-
-    Parameters
-    ----------
-    basis : KernelBasis
-        Radial functions, integrated over pixels.
-    sigma : float
-        Standard deviation of the source in the isocentre plane [mm]; 0 is a sharp edge.
-    bixel_width : float
-        Side of the bixel [mm].
-    pitch : float
-        Side of the pixels [mm].
-    half_width : float
-        Outermost pixel centre needed [mm].
-    shift : (float, float)
-        Where the bixel's centre really lies, x and y [mm].
-
-    Returns
-    -------
-    array of shape (K, 2 m + 1, 2 m + 1), m = ceil(half_width / pitch)
-        Against (x, y) from the bixel's nominal centre.
-    """
-    m = math.ceil(half_width / pitch - 1e-9)
-    reach = math.ceil((bixel_width / 2 + _SOURCE_REACH * sigma + max(map(abs, shift))) / pitch) + 1
-    raster = np.asarray(basis.raster(pitch, (m + reach) * pitch), dtype=np.float64)
-    # Why: row i, column j of a convolution matrix depends on i - j only, so few values are calculated and many placed.
-    place = np.arange(2 * m + 1)[:, None] - np.arange(2 * (m + reach) + 1) + 2 * (m + reach)
-    offsets = np.arange(-2.0 * m - reach, 2 * m + reach + 1) * pitch
-    along_x, along_y = (_blurred_edge(offsets - s, sigma, bixel_width)[place] for s in shift)
-    return np.asarray(along_x @ raster @ along_y.T)
-
-
-def _blurred_edge(x: Floats, sigma: float, width: float) -> Floats:
-    """Return the fluence across a bixel at distances x [mm] from its centre; half on a sharp edge."""
-    if sigma == 0.0:
-        # Why: sums in floating point miss an edge by a rounding error, which would shift it by half a pixel.
-        inside = width / 2 - np.abs(x)
-        return np.where(np.abs(inside) < 1e-9, 0.5, (inside > 0).astype(np.float64))
-    scale = 1.0 / (math.sqrt(2.0) * sigma)
-    return np.asarray(0.5 * (erf((x + width / 2) * scale) - erf((x - width / 2) * scale)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -303,28 +247,6 @@ class _Tables:
 
 
 @dataclass(frozen=True, eq=False)
-class _Scene:
-    """What all beams of a calculation share; `points` are the voxels' world positions (n, 3) [mm]."""
-
-    density: Array
-    ct_grid: Grid
-    points: Floats
-    machine: PhotonMachine
-    tables: _Tables
-
-
-def _cropped(density: Array, grid: Grid) -> tuple[Array, Grid]:
-    """Return the box of a volume that holds all density, so that rays need not look for it beam after beam."""
-    held = [np.flatnonzero(np.any(density, axis=(0, 1, 2)[:axis] + (0, 1, 2)[axis + 1 :])) for axis in range(3)]
-    if not held[0].size:
-        raise CalculationError("the patient has no density inside the external contour: is the CT all air?")
-    z, y, x = (int(places[0]) for places in held)
-    inner = density[z : held[0][-1] + 1, y : held[1][-1] + 1, x : held[2][-1] + 1]
-    (x0, y0, z0), (dx, dy, dz) = grid.origin, grid.spacing
-    return np.ascontiguousarray(inner), Grid(inner.shape, grid.spacing, (x0 + x * dx, y0 + y * dy, z0 + z * dz))
-
-
-@dataclass(frozen=True, eq=False)
 class _BeamPart:
     """One beam, ready to be written: which voxels it reaches, where they lie, how many entries there are.
 
@@ -355,66 +277,30 @@ class _BeamPart:
     per_column: Array
 
     @classmethod
-    def of(cls, beam: Beam, scene: _Scene, radius: float) -> _BeamPart:
+    def of(cls, beam: Beam, scene: PhotonScene, tables: _Tables, radius: float) -> _BeamPart:
         """Return a beam's part, with entries out to a radius around bixels [mm]."""
         from radplan.kernels import pencil_beam
 
-        machine, runs = scene.machine, _Runs.of(beam.bixels, beam.bixel_width)
-        local = world_to_beam(scene.points, beam.isocenter, beam.rotation)
-        x, y, axial = isocentre_plane(local, machine.sad)
-        plane = np.stack([x, y] if runs.axis == 1 else [y, x], axis=1)
-        rows = _reached(x, y, axial, beam.bixels, radius)
-        depth = radiological_depth(scene.density, scene.ct_grid, beam.source, scene.points[rows])
-        distance = axial[rows] if machine.distance == "axis" else _ray_length(local[rows], machine.sad)
-        basis = machine.kernel.basis(_central_ssd(beam, scene.density, scene.ct_grid))
-        weights = basis.weights(depth, distance / machine.sad) * (machine.sad / distance) ** 2
-        dosed = np.any(weights != 0.0, axis=0)
-        rows = rows[dosed].astype(np.int32)
+        runs, rays = _Runs.of(beam.bixels, beam.bixel_width), BeamRays.of(beam, scene, radius)
+        plane = np.stack([rays.x, rays.y] if runs.axis == 1 else [rays.y, rays.x], axis=1)
+        rows = rays.rows.astype(np.int32)
         edges = np.linspace(0, rows.size, _BLOCKS + 1).astype(np.int64)
         per_row, per_column = pencil_beam.count_entries(
             plane, rows, edges, runs.starts, runs.firsts, runs.sizes, radius, beam.bixel_width, beam.count
         )
-        profile = machine.fluence_profile(np.hypot(beam.bixels[:, 0], beam.bixels[:, 1]))
         return cls(
             runs=runs,
-            table=scene.tables.get(basis, beam.bixel_width, radius, runs.axis),
+            table=tables.get(rays.basis, beam.bixel_width, radius, runs.axis),
             step=beam.bixel_width,
             radius=radius,
             points=plane,
             rows=rows,
-            weights=np.ascontiguousarray(weights[:, dosed].T, dtype=np.float32),
-            scale=np.concatenate([profile, np.zeros(pencil_beam.LANES)]).astype(np.float32),
+            weights=np.ascontiguousarray(rays.weights.T, dtype=np.float32),
+            scale=np.concatenate([rays.profile, np.zeros(pencil_beam.LANES)]).astype(np.float32),
             edges=edges,
             per_row=per_row,
             per_column=per_column,
         )
-
-
-def _reached(x: Floats, y: Floats, axial: Floats, bixels: Floats, radius: float) -> Voxels:
-    """Return the voxels in front of the source that lie near enough to the rectangle around all bixels."""
-    (x0, y0), (x1, y1) = bixels.min(axis=0) - radius, bixels.max(axis=0) + radius
-    return np.flatnonzero((axial > 0.0) & (x >= x0) & (x <= x1) & (y >= y0) & (y <= y1))
-
-
-def _ray_length(local: Floats, sad: float) -> Floats:
-    """Return the straight distance from the source of points in the beam's frame [mm]."""
-    return np.asarray(np.sqrt(local[:, 0] ** 2 + local[:, 1] ** 2 + (sad - local[:, 2]) ** 2))
-
-
-def _central_ssd(beam: Beam, density: Array, grid: Grid) -> float:
-    """Return the surface distance of the bixel nearest to the axis, of those whose ray meets the patient [mm]."""
-    order = np.argsort(np.sum(beam.bixels**2, axis=1), kind="stable")
-    nearest = surface_distance(density, grid, beam.source, beam.targets[order[:1]])[0]
-    if not np.isfinite(nearest):
-        distances = surface_distance(density, grid, beam.source, beam.targets[order])
-        met = np.isfinite(distances)
-        if not met.any():
-            raise InputError(
-                f"no bixel of the beam at gantry {beam.gantry:g}, couch {beam.couch:g} meets the patient: "
-                f"is the isocentre {beam.isocenter.tolist()} mm in the patient?"
-            )
-        nearest = distances[met][0]
-    return float(nearest)
 
 
 def _assemble(parts: list[_BeamPart], voxels: int, device: str, dtype: str) -> SparseOperator:

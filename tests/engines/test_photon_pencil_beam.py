@@ -12,7 +12,7 @@ from scipy.special import erf
 
 from radplan.beams import Beams
 from radplan.engines import PhotonPencilBeam, dose_influence
-from radplan.engines.photon_pencil_beam import bixel_table
+from radplan.engines.photon_terms import bixel_table
 from radplan.errors import InputError
 from radplan.geometry import isocentre_plane, radiological_depth, surface_distance, world_to_beam
 from radplan.machines import library_machine
