@@ -118,6 +118,7 @@ def _photon_machine(
         kernel=kernel,
         distance="ray",
         reference=None,
+        lateral_cutoff=50.0,
         provenance={
             "file": path.name,
             "format": f"matRad photons, kernel version {version}",

@@ -44,6 +44,8 @@ class PhotonMachine:
     bixel_shift : tuple of float
         Offset of a bixel's centre from its nominal position in beam's-eye-view x and y [mm]. matRad's half-open
         pixel axes move every bixel by half a pixel, -0.25 mm in both.
+    lateral_cutoff : float
+        Distance from a bixel up to which engines that store its dose keep it unless told otherwise [mm], > 0.
 
     Raises
     ------
@@ -67,6 +69,7 @@ class PhotonMachine:
     reference: Reference | None
     provenance: Mapping[str, Any]
     bixel_shift: tuple[float, float] = (0.0, 0.0)
+    lateral_cutoff: float = 75.0
 
     radiation: ClassVar[str] = "photons"
 
@@ -76,6 +79,8 @@ class PhotonMachine:
                 f"machine {self.name!r}: energy and sad must be > 0 and source_fwhm >= 0, "
                 f"got {self.energy} MV, {self.sad} mm, {self.source_fwhm} mm"
             )
+        if not 0 < self.lateral_cutoff < np.inf:
+            raise InputError(f"machine {self.name!r}: lateral_cutoff must be > 0 mm, got {self.lateral_cutoff}")
         if self.distance not in ("axis", "ray"):
             raise InputError(f"machine {self.name!r}: distance must be 'axis' or 'ray', got {self.distance!r}")
         if self.profile.shape != self.profile_radius.shape or not np.all(np.diff(self.profile_radius) > 0):

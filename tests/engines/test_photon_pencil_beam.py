@@ -67,7 +67,7 @@ def beams_of(bixels, machine, width):
     )  # fmt: skip
 
 
-def written_out(patient, beams, machine, grid, voxels, pixel=0.5, cutoff=50.0):
+def written_out(patient, beams, machine, grid, voxels, pixel=0.5, cutoff=75.0):
     """The same matrix, one bixel after the other, by cubic-free bilinear reading of the blurred functions."""
     points, density, ct = grid.points(voxels), patient.density(), patient.ct.grid
     columns = []
