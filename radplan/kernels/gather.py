@@ -55,7 +55,7 @@ def _whole_lanes(functions: int) -> np.uint64:
 
 @njit(cache=True, parallel=True, fastmath=True)
 def gather_maps(
-    maps: Array, stride: int, corners: Array, fractions: Array, weights: Array, spline: Array, rows: Array, out: Array
+    maps: Array, width: int, corners: Array, fractions: Array, weights: Array, spline: Array, rows: Array, out: Array
 ) -> None:
     """Write ``sum_k w_k map_k`` at every place into `out`.
 
@@ -63,10 +63,10 @@ def gather_maps(
     ----------
     maps : (P * K + LANES,) float
         Pixel by pixel, K values each.
-    stride : int
-        Values in a row of pixels.
+    width : int
+        Pixels in a row.
     corners : (m,) int32
-        Index into `maps` of the first of the 4 x 4 pixels of a place.
+        The first of the 4 x 4 pixels of a place.
     fractions : (m, 2) float
         How far a place lies past the second pixel, across and along the rows [pixel].
     weights : (m, K) float
@@ -78,14 +78,15 @@ def gather_maps(
     out : (n,) float
         Written at `rows`.
     """
-    wide, step = _whole_lanes(weights.shape[1]), np.uint64(stride)
+    count = np.uint64(weights.shape[1])
+    wide, step = _whole_lanes(weights.shape[1]), np.uint64(width) * count
     edges = np.linspace(0, rows.size, PIECES + 1).astype(np.int64)
     for piece in prange(PIECES):
         vector = np.zeros(wide, maps.dtype)
         for i in range(edges[piece], edges[piece + 1]):
             _row_vector(vector, weights, i, spline, fractions[i, 1])
             y0, y1, y2, y3 = _shares(spline, fractions[i, 0])
-            p = np.uint64(corners[i])
+            p = np.uint64(corners[i]) * count
             q, r, s = p + step, p + step + step, p + step + step + step
             total = maps.dtype.type(0.0)
             for m in range(wide):
@@ -95,10 +96,11 @@ def gather_maps(
 
 @njit(cache=True, parallel=True, fastmath=True)
 def scatter_maps(
-    values: Array, stride: int, corners: Array, fractions: Array, weights: Array, spline: Array, rows: Array, size: int
+    values: Array, width: int, corners: Array, fractions: Array, weights: Array, spline: Array, rows: Array, size: int
 ) -> Array:
     """Return the transpose of `gather_maps` applied to ``values (n,)``: maps of `size` flat values."""
-    wide, step = _whole_lanes(weights.shape[1]), np.uint64(stride)
+    count = np.uint64(weights.shape[1])
+    wide, step = _whole_lanes(weights.shape[1]), np.uint64(width) * count
     edges = np.linspace(0, rows.size, COPIES + 1).astype(np.int64)
     copies = np.zeros((COPIES, size), values.dtype)
     for copy in prange(COPIES):
@@ -108,7 +110,7 @@ def scatter_maps(
             _row_vector(vector, weights, i, spline, fractions[i, 1])
             shares = _shares(spline, fractions[i, 0])
             value = values[rows[i]]
-            p = np.uint64(corners[i])
+            p = np.uint64(corners[i]) * count
             for j in range(4):
                 part = shares[j] * value
                 for m in range(wide):

@@ -127,7 +127,6 @@ def test_beams_of_another_machine_are_refused(patient, beams, machine):
     ("options", "message"),
     [
         ({"dtype": "float16"}, "dtype must be 'float32' or 'float64'"),
-        ({"stored": False}, "cannot calculate dose on the fly yet"),
         ({"scenarios": Scenarios(("nominal", "shift"), (0.5, 0.5))}, "nominal case only"),
         ({"voxels": "all"}, "voxels must be 'body' or flat grid indices"),
         ({"voxels": [3, 2]}, "sorted flat grid indices without repeats"),

@@ -1,0 +1,320 @@
+"""Photon dose on the fly: bixel weights to maps of the isocentre plane by FFT, and from there to voxels.
+
+The same sum as the stored matrix holds entry by entry, regrouped: the bixels are summed first, in frequency space,
+where a blurred bixel is a factor. What is kept of a beam grows with its voxels and not with their number of bixels.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+
+from radplan.arrays import Array, Target, fast_length, namespace, target
+from radplan.beams.beam import Beam, Beams
+from radplan.engines.map_gather import MARGIN, Interpolation, MapGather, spline_response
+from radplan.engines.photon_terms import BeamRays, Floats, Ints, PhotonScene, bixel_table
+from radplan.errors import CalculationError
+from radplan.machines.base import KernelBasis
+from radplan.machines.photon import PhotonMachine
+from radplan.operators import LinearOperator, StackedOperator
+
+_SAME_PLACE = 1e-6
+"""Distance in pixels below which a bixel counts as lying on a pixel."""
+
+
+@dataclass(frozen=True)
+class MapOptions:
+    """How finely dose on the fly is calculated.
+
+    Parameters
+    ----------
+    pitch : float
+        Largest pixel of the maps [mm]; the bixel width is a whole number of pixels.
+    table_pitch : float
+        Largest pixel that bixels are blurred on [mm]; a pixel of the maps is a whole number of them.
+    interpolation : "cubic" or "linear"
+        How maps are read between pixels: by interpolating B-splines of order 3 or 1.
+    """
+
+    pitch: float
+    table_pitch: float
+    interpolation: Interpolation
+
+
+@dataclass(frozen=True, eq=False)
+class BixelBlur:
+    r"""The map from bixel weights to maps, :math:`M_k = \sum_j w_j \psi_j h_k(x - x_j, y - y_j)`, and its transpose.
+
+    The spectrum of the maps is :math:`H_k(f) \, (A W B)(f)` with W the weights on the lattice of all x and y that
+    bixels have, and A and B the phase factors of these. Bixels may lie anywhere; on pixels the sum is exact.
+
+    Parameters
+    ----------
+    shape : (int, int)
+        Pixels of a map along x and y.
+    tables : array of shape (K, 2 a + 1, 2 a + 1)
+        Blurred bixels h_k against pixels from their centre, host float64.
+    interpolation : "cubic" or "linear"
+        What the maps are coefficients of: splines that pass through the sums.
+    profile : array of shape (bixels,)
+        Fluence psi of each bixel at weight 1.
+    lattice : array of shape (a b,)
+        The bixel at each place of the lattice, or their number where there is none.
+    places : array of shape (bixels,)
+        The place of each bixel.
+    phases_x, phases_y : array of shape (nx, a), (b, ny // 2 + 1)
+        Phase factors.
+    back_y : array of shape (b, ny // 2 + 1)
+        Those of the transpose, divided by the number of pixels, doubled where a frequency stands for two.
+    transfer : array of shape (K, nx, ny // 2 + 1)
+        Spectra H_k of the coefficients.
+    target : Target
+        Where it lives.
+    """
+
+    shape: tuple[int, int]
+    tables: Floats
+    interpolation: Interpolation
+    profile: Array
+    lattice: Array
+    places: Array
+    phases_x: Array
+    phases_y: Array
+    back_y: Array
+    transfer: Array
+    target: Target
+
+    def maps(self, weights: Array) -> Array:
+        """Return the maps ``(K, nx, ny)`` of weights ``(bixels,)``."""
+        xp = namespace(weights)
+        known = xp.concat([weights * self.profile, xp.zeros_like(self.profile[:1])])
+        image = xp.reshape(xp.take(known, self.lattice), (self.phases_x.shape[1], self.phases_y.shape[0]))
+        spectrum = self.phases_x @ xp.astype(image, self.transfer.dtype) @ self.phases_y
+        return xp.fft.irfftn(self.transfer * spectrum[None, ...], s=self.shape, axes=(-2, -1))
+
+    def weights(self, maps: Array) -> Array:
+        """Return the weights ``(bixels,)`` that the transpose makes of maps ``(K, nx, ny)``."""
+        xp = namespace(maps)
+        spectrum = xp.sum(self.transfer * xp.conj(xp.fft.rfftn(maps, axes=(-2, -1))), axis=0)
+        image = xp.matrix_transpose(self.phases_x) @ spectrum @ xp.matrix_transpose(self.back_y)
+        return xp.take(xp.reshape(xp.real(image), (-1,)), self.places) * self.profile
+
+    def squared(self) -> BixelBlur:
+        """Return the blur with the products of two tables and squared profiles, in the order of `MapGather.squared`."""
+        first, second = np.triu_indices(self.tables.shape[0])
+        products = self.tables[first] * self.tables[second]
+        transfer = transfer_functions(products, self.shape, self.interpolation)
+        put = self.target.asarray(transfer, _complex_of(self.profile.dtype))
+        return replace(self, tables=products, transfer=put, profile=self.profile * self.profile)
+
+
+@dataclass(frozen=True, eq=False)
+class FluenceDose(LinearOperator):
+    """One beam's dose of its bixel weights, calculated on the fly; no matrix is held.
+
+    Its transpose is exact to rounding. `squared_column_norms` is an estimate: squares of blurred bixels are read
+    between pixels instead of the bixels themselves, which differs by about the interpolation error.
+
+    Parameters
+    ----------
+    blur : BixelBlur
+        From weights to maps.
+    read : MapGather
+        From maps to voxels.
+    """
+
+    blur: BixelBlur
+    read: MapGather
+
+    @cached_property
+    def shape(self) -> tuple[int, int]:  # type: ignore[override]
+        return self.read.count, int(self.blur.profile.shape[0])
+
+    @cached_property
+    def dtype(self) -> str:  # type: ignore[override]
+        return "float64" if self.read.weights.dtype == self.target.dtype("float64") else "float32"
+
+    @property
+    def target(self) -> Target:  # type: ignore[override]
+        return self.read.target
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that it holds, those shared with other beams included."""
+        values = 4 if self.dtype == "float32" else 8
+        pixels = self.blur.shape[0] * (self.blur.shape[1] // 2 + 1)
+        return self.read.nbytes + self.blur.tables.nbytes + 2 * values * self.read.functions * pixels
+
+    def apply(self, x: Array) -> Array:
+        vectors = self._as_matrix_dtype(x, self.shape[1], "x")
+        if vectors.ndim == 1:
+            return self.read.gather(self.blur.maps(vectors))
+        return namespace(x).stack([self.apply(vectors[:, j]) for j in range(x.shape[1])], axis=1)
+
+    def adjoint(self, y: Array) -> Array:
+        vectors = self._as_matrix_dtype(y, self.shape[0], "y")
+        if vectors.ndim == 1:
+            return self.blur.weights(self.read.scatter(vectors))
+        return namespace(y).stack([self.adjoint(vectors[:, j]) for j in range(y.shape[1])], axis=1)
+
+    def squared_column_norms(self, row_weights: Array) -> Array:
+        sums = self.blur.squared().weights(self.read.squared().scatter(row_weights))
+        return namespace(sums).clip(sums, min=0.0)
+
+    def restrict(self, rows: Array) -> LinearOperator:
+        """Return the operator of the chosen rows: the others are not read."""
+        chosen = np.asarray(rows, dtype=np.int64)
+        if np.unique(chosen).size != chosen.size:
+            return super().restrict(chosen)
+        return replace(self, read=self.read.restrict(chosen))
+
+
+def fluence_dose(
+    beams: Beams, scene: PhotonScene, radii: Sequence[float], options: MapOptions, device: str, dtype: str
+) -> StackedOperator:
+    """Return the dose of all bixel weights on the fly, one operator for each beam.
+
+    Parameters
+    ----------
+    beams : Beams
+        The beams.
+    scene : PhotonScene
+        Voxels, density and machine.
+    radii : sequence of float
+        Per beam, the distance from a bixel's centre in the isocentre plane beyond which it gives no dose [mm].
+    options : MapOptions
+        Pixels and interpolation.
+    device, dtype : str
+        Where it runs, and ``"float32"`` or ``"float64"``.
+
+    Raises
+    ------
+    CalculationError
+        When no voxel gets dose.
+    """
+    place, made = target(device), _Transfers(scene.machine, options, target(device), _complex_of(dtype))
+    operators = tuple(
+        _beam_operator(beam, scene, radius, made, place, dtype) for beam, radius in zip(beams, radii, strict=True)
+    )
+    if not any(operator.read.rows.size for operator in operators):
+        raise CalculationError("no bixel gives dose to any voxel: does the dose grid cover the beams in the patient?")
+    return StackedOperator(operators)
+
+
+def transfer_functions(tables: Floats, shape: tuple[int, int], interpolation: Interpolation) -> Array:
+    """Return spectra ``(K, nx, ny // 2 + 1)`` of the spline coefficients of tables ``(K, 2 a + 1, 2 a + 1)``."""
+    reach = tables.shape[1] // 2
+    padded = np.zeros((tables.shape[0], *shape))
+    padded[:, : tables.shape[1], : tables.shape[2]] = tables
+    spectra = np.fft.rfftn(np.roll(padded, (-reach, -reach), axis=(1, 2)), axes=(1, 2))
+    across = spline_response(np.fft.fftfreq(shape[0]), interpolation)
+    along = spline_response(np.fft.rfftfreq(shape[1]), interpolation)
+    return np.asarray(spectra / (across[:, None] * along))
+
+
+class _Transfers:
+    """Transfer functions made so far: beams that share kernel, bixel width, cut-off and map size share them."""
+
+    def __init__(self, machine: PhotonMachine, options: MapOptions, place: Target, dtype: str) -> None:
+        self.machine = machine
+        self.options = options
+        self.place = place
+        self.dtype = dtype
+        self._tables: list[tuple[KernelBasis, tuple[float, float], Floats]] = []
+        self._spectra: list[tuple[Floats, tuple[int, int], Array]] = []
+
+    def pitch(self, bixel_width: float) -> float:
+        """Return the pixel of the maps of a bixel width [mm]."""
+        return bixel_width / math.ceil(bixel_width / self.options.pitch - 1e-9)
+
+    def table(self, basis: KernelBasis, bixel_width: float, radius: float) -> Floats:
+        """Return the blurred bixels on the pixels of the maps, zero beyond a radius [mm] from their centre."""
+        for known, key, held in self._tables:
+            if known is basis and key == (bixel_width, radius):
+                return held
+        pitch = self.pitch(bixel_width)
+        parts = math.ceil(pitch / self.options.table_pitch - 1e-9)
+        half = (math.ceil(radius / pitch - 1e-9) + 1) * pitch
+        sigma, shift = self.machine.source_sigma, self.machine.bixel_shift
+        blurred = bixel_table(basis, sigma, bixel_width, pitch / parts, half, shift)[:, ::parts, ::parts]
+        axis = (np.arange(blurred.shape[1]) - blurred.shape[1] // 2) * pitch
+        # Why: a pixel on the rim counts by its share inside, so that maps of any pixel cut off the same area.
+        inside = np.clip((radius - np.hypot(axis[:, None], axis)) / pitch + 0.5, 0.0, 1.0)
+        table: Floats = blurred * inside
+        if not np.all(np.isfinite(table)):
+            raise CalculationError(f"the kernel of machine {self.machine.name!r} gives dose that is not finite")
+        self._tables.append((basis, (bixel_width, radius), table))
+        return table
+
+    def spectra(self, table: Floats, shape: tuple[int, int]) -> Array:
+        """Return the transfer functions of a table for maps of a shape."""
+        for known, key, spectra in self._spectra:
+            if known is table and key == shape:
+                return spectra
+        spectra = self.place.asarray(transfer_functions(table, shape, self.options.interpolation), self.dtype)
+        self._spectra.append((table, shape, spectra))
+        return spectra
+
+
+def _beam_operator(
+    beam: Beam, scene: PhotonScene, radius: float, made: _Transfers, place: Target, dtype: str
+) -> FluenceDose:
+    """Return one beam's operator, with dose out to a radius around bixels [mm]."""
+    rays = BeamRays.of(beam, scene, radius)
+    pitch, table = made.pitch(beam.bixel_width), made.table(rays.basis, beam.bixel_width, radius)
+    border = table.shape[1] // 2 + MARGIN
+    low, high = beam.bixels.min(axis=0), beam.bixels.max(axis=0)
+    pixels = np.ceil((high - low) / pitch - _SAME_PLACE).astype(np.int64) + 2 * border + 1
+    shape = (fast_length(int(pixels[0])), fast_length(int(pixels[1])))
+    x, y = ((plane[rays.rows] - corner) / pitch + border for plane, corner in zip((rays.x, rays.y), low, strict=True))
+    options = made.options
+    read = MapGather.of(x, y, rays.weights, rays.rows, rays.x.size, shape, options.interpolation, place, dtype)
+    (a, at_x), (b, at_y) = (_coordinates((beam.bixels[:, axis] - low[axis]) / pitch + border) for axis in (0, 1))
+    lattice = np.full(a.size * b.size, beam.count, dtype=np.int64)
+    lattice[at_x * b.size + at_y] = np.arange(beam.count)
+    phases_x = _phases(np.fft.fftfreq(shape[0]), a)
+    phases_y = _phases(np.fft.rfftfreq(shape[1]), b).T
+    twice = np.full(phases_y.shape[1], 2.0)
+    twice[0] = 1.0
+    if shape[1] % 2 == 0:
+        twice[-1] = 1.0
+    return FluenceDose(
+        BixelBlur(
+            shape=shape,
+            tables=table,
+            interpolation=options.interpolation,
+            profile=place.asarray(rays.profile, dtype),
+            lattice=place.asarray(lattice),
+            places=place.asarray(at_x * b.size + at_y),
+            phases_x=place.asarray(phases_x, made.dtype),
+            phases_y=place.asarray(phases_y, made.dtype),
+            back_y=place.asarray(phases_y * twice / (shape[0] * shape[1]), made.dtype),
+            transfer=made.spectra(table, shape),
+            target=place,
+        ),
+        read,
+    )
+
+
+def _coordinates(positions: Floats) -> tuple[Floats, Ints]:
+    """Return the distinct positions [pixel], on pixels where they are within rounding, and which one each is."""
+    near = np.round(positions)
+    snapped = np.where(np.abs(positions - near) < _SAME_PLACE, near, np.round(positions, 9))
+    distinct, place = np.unique(snapped, return_inverse=True)
+    return distinct, place.astype(np.int64)
+
+
+def _phases(frequency: Array, position: Floats) -> Array:
+    """Return ``exp(-2 pi i f x)``, its real part at the Nyquist frequency, shape (frequencies, positions)."""
+    phases = np.exp(-2j * np.pi * frequency[:, None] * position)
+    nyquist = np.abs(frequency) == 0.5
+    phases[nyquist] = phases[nyquist].real
+    return phases
+
+
+def _complex_of(dtype: object) -> str:
+    return "complex128" if "float64" in str(dtype) else "complex64"
