@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -14,7 +15,7 @@ import numpy.typing as npt
 from radplan.errors import InputError, UnknownNameError
 from radplan.geometry.grid import Grid
 from radplan.patient.ct import CT, HU_TABLES, HUTable
-from radplan.patient.expressions import evaluate_expression, parse_expression
+from radplan.patient.expressions import evaluate_expression
 from radplan.patient.structures import (
     Floats,
     Membership,
@@ -205,7 +206,7 @@ class Patient:
         if text in self.structures:
             return self.structures[text] if name is None else replace(self.structures[text], name=name)
         held: dict[str, Structure] = dict(self.structures)
-        if text == "external" or "external" in parse_expression(text).names:
+        if re.search(r"\bexternal\b", text):
             held.setdefault(self.external.name, self.external)
         return evaluate_expression(text, held, name)
 
@@ -290,18 +291,20 @@ class Patient:
         return replace(structure, grid=self.ct.grid, voxels=voxels, fraction=fraction)
 
     def body_voxels(self, grid: Grid) -> Voxels:
-        """Return the body on a dose grid: the external contour grown by one voxel.
+        """Return the body on a dose grid: the external contour grown by one voxel of the CT.
 
-        These are the voxels that hold some of the patient, or share a face with one whose centre lies in it, as sorted
-        flat indices (n,) into `grid`.
+        These are the voxels of `grid` that hold some of the patient, or whose centres lie in a CT voxel of the contour
+        or one that shares a face with it, as sorted flat indices (n,) into `grid`.
         """
         from scipy import ndimage
 
         outline = self.external
-        centred = np.zeros(grid.size, dtype=bool)
-        centred[resample_weights(outline.grid, outline.voxels, outline.fraction, grid, "nearest")[0]] = True
-        body = ndimage.binary_dilation(centred.reshape(grid.shape)).reshape(-1)
-        body[resample_weights(outline.grid, outline.voxels, outline.fraction, grid, "volume")[0]] = True
+        grown = ndimage.binary_dilation(outline.mask()).reshape(-1)
+        near = resample_weights(outline.grid, np.flatnonzero(grown), None, grid, "nearest")[0]
+        held = resample_weights(outline.grid, outline.voxels, outline.fraction, grid, "volume")[0]
+        body = np.zeros(grid.size, dtype=bool)
+        body[near] = True
+        body[held] = True
         if not body.any():
             raise InputError(
                 f"the dose grid {grid} does not meet patient {self.name}: place it over the external contour"
