@@ -10,6 +10,8 @@ import pytest
 
 from radplan import arrays
 
+collect_ignore = ["benchmarks"]
+
 TARGETS = ("numpy", "torch:cpu", "array_api_strict", "array_api_strict:device1")
 
 

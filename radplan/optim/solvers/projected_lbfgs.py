@@ -157,10 +157,12 @@ class _Step:
 
     def remembered_by(self, memory: Memory, before: Point) -> Memory:
         """Return the memory with this step, left as it was where the curvature along it is not positive."""
-        if not self.gained_slope > 0.0:
+        step, change = self.point.x - before.x, self.point.gradient - before.gradient
+        # Why: the slope on the line is not enough; at a kink, and after projection, the gradients may be the same.
+        product, size = _floats(weighted_sum(step, change), weighted_sum(change, change))
+        if not (self.gained_slope > 0.0 and product > 0.0 and size > 0.0):
             return memory
-        product = self.t * self.gained_slope
-        return memory.with_pair(self.point.x - before.x, self.point.gradient - before.gradient, product)
+        return memory.with_pair(step, change, product)
 
 
 def _search_line(line: Line, first: _Step, value: float, slope: float, limit: float, ratio: float) -> _Step | None:
