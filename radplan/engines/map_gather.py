@@ -217,10 +217,8 @@ class MapGather:
     def _scatter_compiled(self, values: Array) -> Array:
         from radplan.kernels import gather
 
-        functions, pixels = self.functions, self.shape[0] * self.shape[1]
-        size = pixels * functions + gather.LANES
         flat = gather.scatter_maps(
             np.ascontiguousarray(values), self.shape[1], self.corners, self.fractions, self.weights, self.spline,
-            self._rows, size,
+            self._rows, self.shape[0] * self.shape[1],
         )  # fmt: skip
-        return np.moveaxis(flat[: pixels * functions].reshape(*self.shape, functions), 2, 0)
+        return flat.reshape(self.functions, *self.shape)

@@ -10,13 +10,15 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
+import scipy.fft
 
 from radplan.arrays import Array, Target, fast_length, namespace, target
 from radplan.beams.beam import Beam, Beams
 from radplan.engines.map_gather import MARGIN, Interpolation, MapGather, spline_response
-from radplan.engines.photon_terms import BeamRays, Floats, Ints, PhotonScene, bixel_table
+from radplan.engines.photon_terms import BeamRays, Floats, PhotonScene, bixel_table
 from radplan.errors import CalculationError
 from radplan.machines.base import KernelBasis
 from radplan.machines.photon import PhotonMachine
@@ -49,67 +51,55 @@ class MapOptions:
 class BixelBlur:
     r"""The map from bixel weights to maps, :math:`M_k = \sum_j w_j \psi_j h_k(x - x_j, y - y_j)`, and its transpose.
 
-    The spectrum of the maps is :math:`H_k(f) \, (A W B)(f)` with W the weights on the lattice of all x and y that
-    bixels have, and A and B the phase factors of these. Bixels may lie anywhere; on pixels the sum is exact.
+    Bixels that all lie on pixels are placed there, and the sum is exact at the pixels. Others are spread over their
+    neighbours by the transpose of a cubic interpolation.
 
     Parameters
     ----------
-    shape : (int, int)
-        Pixels of a map along x and y.
     tables : array of shape (K, 2 a + 1, 2 a + 1)
         Blurred bixels h_k against pixels from their centre, host float64.
-    interpolation : "cubic" or "linear"
-        What the maps are coefficients of: splines that pass through the sums.
-    profile : array of shape (bixels,)
-        Fluence psi of each bixel at weight 1.
-    lattice : array of shape (a b,)
-        The bixel at each place of the lattice, or their number where there is none.
-    places : array of shape (bixels,)
-        The place of each bixel.
-    phases_x, phases_y : array of shape (nx, a), (b, ny // 2 + 1)
-        Phase factors.
-    back_y : array of shape (b, ny // 2 + 1)
-        Those of the transpose, divided by the number of pixels, doubled where a frequency stands for two.
+    responses : tuple of "cubic" or "linear"
+        Splines that the spectra are divided by: of reading the maps, and of placing bixels.
+    place : MapGather
+        The transpose of placing the bixels on one map, times their profile psi.
     transfer : array of shape (K, nx, ny // 2 + 1)
-        Spectra H_k of the coefficients.
-    target : Target
-        Where it lives.
+        Spectra of the tables divided by those of the splines.
     """
 
-    shape: tuple[int, int]
     tables: Floats
-    interpolation: Interpolation
-    profile: Array
-    lattice: Array
-    places: Array
-    phases_x: Array
-    phases_y: Array
-    back_y: Array
+    responses: tuple[Interpolation, Interpolation]
+    place: MapGather
     transfer: Array
-    target: Target
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Pixels of a map along x and y."""
+        return self.place.shape
 
     def maps(self, weights: Array) -> Array:
         """Return the maps ``(K, nx, ny)`` of weights ``(bixels,)``."""
-        xp = namespace(weights)
-        known = xp.concat([weights * self.profile, xp.zeros_like(self.profile[:1])])
-        image = xp.reshape(xp.take(known, self.lattice), (self.phases_x.shape[1], self.phases_y.shape[0]))
-        spectrum = self.phases_x @ xp.astype(image, self.transfer.dtype) @ self.phases_y
-        return xp.fft.irfftn(self.transfer * spectrum[None, ...], s=self.shape, axes=(-2, -1))
+        fft = _fourier(weights)
+        spectrum = fft.rfftn(self.place.scatter(weights), axes=(-2, -1))
+        return fft.irfftn(self.transfer * spectrum, s=self.shape, axes=(-2, -1))
 
     def weights(self, maps: Array) -> Array:
         """Return the weights ``(bixels,)`` that the transpose makes of maps ``(K, nx, ny)``."""
-        xp = namespace(maps)
-        spectrum = xp.sum(self.transfer * xp.conj(xp.fft.rfftn(maps, axes=(-2, -1))), axis=0)
-        image = xp.matrix_transpose(self.phases_x) @ spectrum @ xp.matrix_transpose(self.back_y)
-        return xp.take(xp.reshape(xp.real(image), (-1,)), self.places) * self.profile
+        xp, fft = namespace(maps), _fourier(maps)
+        spectra = fft.rfftn(maps, axes=(-2, -1))
+        # Why: conj(H) M is formed as the conjugate of H conj(M); one map after the other stays in the cache.
+        total = self.transfer[0, ...] * xp.conj(spectra[0, ...])
+        for k in range(1, maps.shape[0]):
+            total = total + self.transfer[k, ...] * xp.conj(spectra[k, ...])
+        image = fft.irfftn(xp.conj(total)[None, ...], s=self.shape, axes=(-2, -1))
+        return self.place.gather(image)
 
     def squared(self) -> BixelBlur:
         """Return the blur with the products of two tables and squared profiles, in the order of `MapGather.squared`."""
         first, second = np.triu_indices(self.tables.shape[0])
         products = self.tables[first] * self.tables[second]
-        transfer = transfer_functions(products, self.shape, self.interpolation)
-        put = self.target.asarray(transfer, _complex_of(self.profile.dtype))
-        return replace(self, tables=products, transfer=put, profile=self.profile * self.profile)
+        transfer = transfer_functions(products, self.shape, self.responses)
+        put = self.place.target.asarray(transfer, _complex_of(self.place.weights.dtype))
+        return replace(self, tables=products, transfer=put, place=self.place.squared())
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,7 +122,7 @@ class FluenceDose(LinearOperator):
 
     @cached_property
     def shape(self) -> tuple[int, int]:  # type: ignore[override]
-        return self.read.count, int(self.blur.profile.shape[0])
+        return self.read.count, self.blur.place.count
 
     @cached_property
     def dtype(self) -> str:  # type: ignore[override]
@@ -145,9 +135,9 @@ class FluenceDose(LinearOperator):
     @property
     def nbytes(self) -> int:
         """Bytes that it holds, those shared with other beams included."""
-        values = 4 if self.dtype == "float32" else 8
-        pixels = self.blur.shape[0] * (self.blur.shape[1] // 2 + 1)
-        return self.read.nbytes + self.blur.tables.nbytes + 2 * values * self.read.functions * pixels
+        real = np.dtype(self.dtype).itemsize
+        spectra = 2 * real * self.read.functions * self.blur.shape[0] * (self.blur.shape[1] // 2 + 1)
+        return self.read.nbytes + self.blur.place.nbytes + self.blur.tables.nbytes + spectra
 
     def apply(self, x: Array) -> Array:
         vectors = self._as_matrix_dtype(x, self.shape[1], "x")
@@ -205,15 +195,16 @@ def fluence_dose(
     return StackedOperator(operators)
 
 
-def transfer_functions(tables: Floats, shape: tuple[int, int], interpolation: Interpolation) -> Array:
-    """Return spectra ``(K, nx, ny // 2 + 1)`` of the spline coefficients of tables ``(K, 2 a + 1, 2 a + 1)``."""
+def transfer_functions(tables: Floats, shape: tuple[int, int], responses: tuple[Interpolation, Interpolation]) -> Array:
+    """Return spectra ``(K, nx, ny // 2 + 1)`` of tables ``(K, 2 a + 1, 2 a + 1)``, divided by those of two splines."""
     reach = tables.shape[1] // 2
     padded = np.zeros((tables.shape[0], *shape))
     padded[:, : tables.shape[1], : tables.shape[2]] = tables
-    spectra = np.fft.rfftn(np.roll(padded, (-reach, -reach), axis=(1, 2)), axes=(1, 2))
-    across = spline_response(np.fft.fftfreq(shape[0]), interpolation)
-    along = spline_response(np.fft.rfftfreq(shape[1]), interpolation)
-    return np.asarray(spectra / (across[:, None] * along))
+    spectra = scipy.fft.rfftn(np.roll(padded, (-reach, -reach), axis=(1, 2)), axes=(1, 2))
+    for spline in responses:
+        across = spline_response(np.fft.fftfreq(shape[0]), spline)
+        spectra /= across[:, None] * spline_response(np.fft.rfftfreq(shape[1]), spline)
+    return np.asarray(spectra)
 
 
 class _Transfers:
@@ -225,7 +216,7 @@ class _Transfers:
         self.place = place
         self.dtype = dtype
         self._tables: list[tuple[KernelBasis, tuple[float, float], Floats]] = []
-        self._spectra: list[tuple[Floats, tuple[int, int], Array]] = []
+        self._spectra: list[tuple[Floats, tuple[tuple[int, int], Interpolation], Array]] = []
 
     def pitch(self, bixel_width: float) -> float:
         """Return the pixel of the maps of a bixel width [mm]."""
@@ -250,14 +241,15 @@ class _Transfers:
         self._tables.append((basis, (bixel_width, radius), table))
         return table
 
-    def spectra(self, table: Floats, shape: tuple[int, int]) -> Array:
-        """Return the transfer functions of a table for maps of a shape."""
-        for known, key, spectra in self._spectra:
-            if known is table and key == shape:
-                return spectra
-        spectra = self.place.asarray(transfer_functions(table, shape, self.options.interpolation), self.dtype)
-        self._spectra.append((table, shape, spectra))
-        return spectra
+    def blur(self, table: Floats, bixels: MapGather, spline: Interpolation) -> BixelBlur:
+        """Return the blur by a table of bixels that were placed with a spline."""
+        key, responses = (bixels.shape, spline), (self.options.interpolation, spline)
+        for known, held, made in self._spectra:
+            if known is table and held == key:
+                return BixelBlur(table, responses, bixels, made)
+        spectra = self.place.asarray(transfer_functions(table, bixels.shape, responses), self.dtype)
+        self._spectra.append((table, key, spectra))
+        return BixelBlur(table, responses, bixels, spectra)
 
 
 def _beam_operator(
@@ -271,49 +263,20 @@ def _beam_operator(
     pixels = np.ceil((high - low) / pitch - _SAME_PLACE).astype(np.int64) + 2 * border + 1
     shape = (fast_length(int(pixels[0])), fast_length(int(pixels[1])))
     x, y = ((plane[rays.rows] - corner) / pitch + border for plane, corner in zip((rays.x, rays.y), low, strict=True))
-    options = made.options
-    read = MapGather.of(x, y, rays.weights, rays.rows, rays.x.size, shape, options.interpolation, place, dtype)
-    (a, at_x), (b, at_y) = (_coordinates((beam.bixels[:, axis] - low[axis]) / pitch + border) for axis in (0, 1))
-    lattice = np.full(a.size * b.size, beam.count, dtype=np.int64)
-    lattice[at_x * b.size + at_y] = np.arange(beam.count)
-    phases_x = _phases(np.fft.fftfreq(shape[0]), a)
-    phases_y = _phases(np.fft.rfftfreq(shape[1]), b).T
-    twice = np.full(phases_y.shape[1], 2.0)
-    twice[0] = 1.0
-    if shape[1] % 2 == 0:
-        twice[-1] = 1.0
-    return FluenceDose(
-        BixelBlur(
-            shape=shape,
-            tables=table,
-            interpolation=options.interpolation,
-            profile=place.asarray(rays.profile, dtype),
-            lattice=place.asarray(lattice),
-            places=place.asarray(at_x * b.size + at_y),
-            phases_x=place.asarray(phases_x, made.dtype),
-            phases_y=place.asarray(phases_y, made.dtype),
-            back_y=place.asarray(phases_y * twice / (shape[0] * shape[1]), made.dtype),
-            transfer=made.spectra(table, shape),
-            target=place,
-        ),
-        read,
-    )
+    read = MapGather.of(x, y, rays.weights, rays.rows, rays.x.size, shape, made.options.interpolation, place, dtype)
+    positions = (beam.bixels - low) / pitch + border
+    nearest = np.round(positions)
+    aligned = bool(np.all(np.abs(positions - nearest) < _SAME_PLACE))
+    spline: Interpolation = "linear" if aligned else "cubic"
+    across, along = (nearest if aligned else positions).T
+    every = np.arange(beam.count)
+    bixels = MapGather.of(across, along, rays.profile[None, :], every, beam.count, shape, spline, place, dtype)
+    return FluenceDose(made.blur(table, bixels, spline), read)
 
 
-def _coordinates(positions: Floats) -> tuple[Floats, Ints]:
-    """Return the distinct positions [pixel], on pixels where they are within rounding, and which one each is."""
-    near = np.round(positions)
-    snapped = np.where(np.abs(positions - near) < _SAME_PLACE, near, np.round(positions, 9))
-    distinct, place = np.unique(snapped, return_inverse=True)
-    return distinct, place.astype(np.int64)
-
-
-def _phases(frequency: Array, position: Floats) -> Array:
-    """Return ``exp(-2 pi i f x)``, its real part at the Nyquist frequency, shape (frequencies, positions)."""
-    phases = np.exp(-2j * np.pi * frequency[:, None] * position)
-    nyquist = np.abs(frequency) == 0.5
-    phases[nyquist] = phases[nyquist].real
-    return phases
+def _fourier(x: Array) -> Any:
+    """Return the Fourier transforms for an array: SciPy's are faster than NumPy's own."""
+    return scipy.fft if isinstance(x, np.ndarray) else namespace(x).fft
 
 
 def _complex_of(dtype: object) -> str:

@@ -86,7 +86,7 @@ class PhotonPencilBeam(Engine):
 
     lateral_cutoff: float | None = None
     pixel: float = 0.5
-    map_pixel: float = 1.25
+    map_pixel: float = 1.0
     interpolation: Interpolation = "cubic"
 
     name: ClassVar[str] = "photon_pencil_beam"

@@ -20,7 +20,10 @@ PIECES = 64
 """Pieces that threads share when they read."""
 
 COPIES = 8
-"""Maps that are written side by side and then added; fixed, so that sums do not depend on the number of threads."""
+"""Maps that are written side by side and then added, at most; their number does not depend on that of threads."""
+
+PLACES_PER_COPY = 4096
+"""Places fewer than which are written into one map."""
 
 
 @njit(cache=True, inline="always")
@@ -96,14 +99,15 @@ def gather_maps(
 
 @njit(cache=True, parallel=True, fastmath=True)
 def scatter_maps(
-    values: Array, width: int, corners: Array, fractions: Array, weights: Array, spline: Array, rows: Array, size: int
+    values: Array, width: int, corners: Array, fractions: Array, weights: Array, spline: Array, rows: Array, pixels: int
 ) -> Array:
-    """Return the transpose of `gather_maps` applied to ``values (n,)``: maps of `size` flat values."""
+    """Return the transpose of `gather_maps` applied to ``values (n,)``, map by map: ``(K, pixels)``."""
     count = np.uint64(weights.shape[1])
     wide, step = _whole_lanes(weights.shape[1]), np.uint64(width) * count
-    edges = np.linspace(0, rows.size, COPIES + 1).astype(np.int64)
-    copies = np.zeros((COPIES, size), values.dtype)
-    for copy in prange(COPIES):
+    number = min(COPIES, rows.size // PLACES_PER_COPY + 1)
+    edges = np.linspace(0, rows.size, number + 1).astype(np.int64)
+    copies = np.zeros((number, pixels * weights.shape[1] + LANES), values.dtype)
+    for copy in prange(number):
         vector = np.zeros(wide, values.dtype)
         mine = copies[copy]
         for i in range(edges[copy], edges[copy + 1]):
@@ -116,10 +120,14 @@ def scatter_maps(
                 for m in range(wide):
                     mine[p + m] += part * vector[m]
                 p += step
-    total = np.empty(size, values.dtype)
+    total = np.empty((weights.shape[1], pixels), values.dtype)
     for piece in prange(PIECES):
-        low, high = piece * size // PIECES, (piece + 1) * size // PIECES
-        total[low:high] = copies[0, low:high]
-        for copy in range(1, COPIES):
-            total[low:high] += copies[copy, low:high]
+        low, high = piece * pixels // PIECES, (piece + 1) * pixels // PIECES
+        for k in range(weights.shape[1]):
+            for pixel in range(low, high):
+                at = pixel * weights.shape[1] + k
+                one = copies[0, at]
+                for copy in range(1, number):
+                    one += copies[copy, at]
+                total[k, pixel] = one
     return total
