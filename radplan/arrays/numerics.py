@@ -30,6 +30,10 @@ def scatter(count: int, index: Array, values: Array) -> Array:
     >>> scatter(4, np.asarray([2, 0]), np.asarray([5.0, 7.0])).tolist()
     [7.0, 0.0, 5.0, 0.0]
     """
+    if backend_name(values) == "numpy":
+        out = np.zeros((*values.shape[:-1], count), dtype=values.dtype)
+        out[..., index] = values
+        return out
     if values.ndim == 1:
         return segment_add(count, index, values)
     xp = namespace(values)
@@ -180,7 +184,8 @@ def weighted_sum(values: Array, weights: Array) -> Array:
     """
     xp = namespace(values, weights)
     if backend_name(values) == "numpy":
-        return np.asarray(np.dot(values.astype(np.float64, copy=False), weights.astype(np.float64, copy=False)))
+        # Why: not BLAS, whose threads fight with those of the compiled kernels.
+        return np.asarray(np.einsum("i,i->", values, weights, dtype=np.float64))
     return xp.sum(values * weights, dtype=accumulator(values))
 
 
