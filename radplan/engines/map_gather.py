@@ -209,15 +209,15 @@ class MapGather:
         flat[pixels * functions :] = 0.0
         flat[: pixels * functions].reshape(*self.shape, functions)[...] = np.moveaxis(maps, 0, 2)
         out = np.zeros(self.count, dtype=self.weights.dtype)
-        gather.gather_maps(
-            flat, self.shape[1], self.corners, self.fractions, self.weights, self.spline, self._rows, out
-        )
+        read = gather.gather_few if self.rows.size < gather.FEW else gather.gather_maps
+        read(flat, self.shape[1], self.corners, self.fractions, self.weights, self.spline, self._rows, out)
         return out
 
     def _scatter_compiled(self, values: Array) -> Array:
         from radplan.kernels import gather
 
-        flat = gather.scatter_maps(
+        write = gather.scatter_few if self.rows.size < gather.FEW else gather.scatter_maps
+        flat = write(
             np.ascontiguousarray(values), self.shape[1], self.corners, self.fractions, self.weights, self.spline,
             self._rows, self.shape[0] * self.shape[1],
         )  # fmt: skip

@@ -22,8 +22,8 @@ PIECES = 64
 COPIES = 8
 """Maps that are written side by side and then added, at most; their number does not depend on that of threads."""
 
-PLACES_PER_COPY = 4096
-"""Places fewer than which are written into one map."""
+FEW = 4096
+"""Places fewer than which one thread does alone: others would take longer to wake up."""
 
 
 @njit(cache=True, inline="always")
@@ -56,8 +56,7 @@ def _whole_lanes(functions: int) -> np.uint64:
     return np.uint64((4 * functions + LANES - 1) // LANES * LANES)
 
 
-@njit(cache=True, parallel=True, fastmath=True)
-def gather_maps(
+def _gather(
     maps: Array, width: int, corners: Array, fractions: Array, weights: Array, spline: Array, rows: Array, out: Array
 ) -> None:
     """Write ``sum_k w_k map_k`` at every place into `out`.
@@ -97,14 +96,13 @@ def gather_maps(
             out[rows[i]] = total
 
 
-@njit(cache=True, parallel=True, fastmath=True)
-def scatter_maps(
+def _scatter(
     values: Array, width: int, corners: Array, fractions: Array, weights: Array, spline: Array, rows: Array, pixels: int
 ) -> Array:
-    """Return the transpose of `gather_maps` applied to ``values (n,)``, map by map: ``(K, pixels)``."""
+    """Return the transpose of `_gather` for ``values (n,)``, map by map: ``(K, pixels)``."""
     count = np.uint64(weights.shape[1])
     wide, step = _whole_lanes(weights.shape[1]), np.uint64(width) * count
-    number = min(COPIES, rows.size // PLACES_PER_COPY + 1)
+    number = min(COPIES, rows.size // FEW + 1)
     edges = np.linspace(0, rows.size, number + 1).astype(np.int64)
     copies = np.zeros((number, pixels * weights.shape[1] + LANES), values.dtype)
     for copy in prange(number):
@@ -122,12 +120,19 @@ def scatter_maps(
                 p += step
     total = np.empty((weights.shape[1], pixels), values.dtype)
     for piece in prange(PIECES):
-        low, high = piece * pixels // PIECES, (piece + 1) * pixels // PIECES
-        for k in range(weights.shape[1]):
-            for pixel in range(low, high):
-                at = pixel * weights.shape[1] + k
-                one = copies[0, at]
-                for copy in range(1, number):
-                    one += copies[copy, at]
-                total[k, pixel] = one
+        low, high = np.uint64(piece * pixels // PIECES), np.uint64((piece + 1) * pixels // PIECES)
+        added = copies[0]
+        for copy in range(1, number):
+            other = copies[copy]
+            for at in range(low * count, high * count):
+                added[at] += other[at]
+        for pixel in range(low, high):
+            for k in range(count):
+                total[k, pixel] = added[pixel * count + k]
     return total
+
+
+gather_maps = njit(cache=True, parallel=True, fastmath=True)(_gather)
+gather_few = njit(cache=True, fastmath=True)(_gather)
+scatter_maps = njit(cache=True, parallel=True, fastmath=True)(_scatter)
+scatter_few = njit(cache=True, fastmath=True)(_scatter)
