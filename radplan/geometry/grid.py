@@ -73,7 +73,9 @@ class Grid:
     def axes(self) -> tuple[Floats, Floats, Floats]:
         """World positions of the voxel centres along x, y and z [mm]."""
         counts = self.shape[::-1]
-        x, y, z = (o + s * np.arange(n) for o, s, n in zip(self.origin, self.spacing, counts, strict=True))
+        x, y, z = (
+            o + s * np.arange(n, dtype=np.float64) for o, s, n in zip(self.origin, self.spacing, counts, strict=True)
+        )
         return x, y, z
 
     @property
@@ -92,7 +94,7 @@ class Grid:
     def index(self, points: npt.ArrayLike) -> Floats:
         """Return fractional indices ``(n, 3)`` in ``[z, y, x]`` order of world points ``(n, 3)`` [mm]."""
         xyz = (np.asarray(points, dtype=np.float64) - np.asarray(self.origin)) / np.asarray(self.spacing)
-        return xyz[..., ::-1]
+        return np.asarray(xyz[..., ::-1], dtype=np.float64)
 
     def nearest(self, points: npt.ArrayLike) -> Ints:
         """Return flat indices ``(n,)`` of the voxels whose boxes hold the points ``(n, 3)`` [mm]; -1 outside."""
