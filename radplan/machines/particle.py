@@ -268,9 +268,7 @@ class ParticleMachine:
 
     def __post_init__(self) -> None:
         if self.radiation not in RADIATIONS:
-            raise InputError(
-                f"machine {self.name!r}: radiation must be one of {', '.join(RADIATIONS)}: {self.radiation}"
-            )
+            raise InputError(f"machine {self.name!r}: radiation {self.radiation!r} is none of {', '.join(RADIATIONS)}")
         if not (self.sad > 0 and self.nozzle_distance >= 0 and np.isfinite(self.fit_air_offset)):
             raise InputError(
                 f"machine {self.name!r}: sad must be > 0 mm, nozzle_distance >= 0 mm and fit_air_offset finite, got "

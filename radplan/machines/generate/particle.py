@@ -135,7 +135,7 @@ MODELS = (
         ripple=0.8,
         recoil=8.0,
         scattering="highland",
-        scattering_scale=0.80,
+        scattering_scale=0.86,
         waist=2.5,
         window=1.0,
         min_mu=0.01,
@@ -310,10 +310,11 @@ def _ion_provenance() -> dict[str, object]:
         "lateral": "core: Highland with a factor; halo: hydrogen and helium fragments by their share of the dose",
         "biology": f"MKM (Hawkins 1996, Inaniwa 2010), Kiefer-Chatterjee tracks, domain {DOMAIN_RADIUS} um, nucleus "
         f"{NUCLEUS_RADIUS} um (human salivary gland), alpha = alpha_x + beta_x z*, beta = beta_x; {tissues}",
-        "tuned": "cross-section scale, recoil, ripple, nozzle_water, multiplicities and scattering_scale were chosen "
-        "beside matRad's helium_Generic or carbon_Generic at three energies (BSD-3)",
+        "tuned": "cross-section scale, recoil, ripple, nozzle_water and multiplicities were chosen beside matRad's "
+        "helium_Generic and carbon_Generic at three energies each, scattering_scale beside carbon_Generic (BSD-3)",
         "expected_error": "range 0.3 mm; depth dose 1-2 % in the mean, 4-10 % at the peak; tail 20 %; LET 5-15 % in "
-        "the plateau, 30 % at the distal edge; core 15 %",
+        "carbon's plateau, up to 30 % in helium's and at the distal edge; lateral core 15 %, halo uncertain by a "
+        "factor of 2; alpha 35 % against tables of the local effect model",
     }
 
 
