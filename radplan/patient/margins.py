@@ -31,6 +31,9 @@ Indices = npt.NDArray[np.intp]
 _LEAST = 1e-4
 """Half-axis that stands for no margin in a direction [mm]."""
 
+_TOLERANCE = 0.01
+"""Error of a distance that the gaps between surface points may cause [mm]."""
+
 _BISECTIONS = 30
 
 
@@ -114,7 +117,7 @@ def _moved(structure: Structure, low: Floats, high: Floats, name: str, outward: 
     spacing = structure.grid.spacing
     extra = [2 + int(np.ceil(m / s)) if outward else 2 for m, s in zip(np.maximum(low, high), spacing, strict=True)]
     first, box = filled_box(structure, (extra[2], extra[1], extra[0]))
-    points = surface_points(box, spacing)
+    points = surface_points(box, spacing, _gap(min(spacing), low, high))
     if outward:
         moved = _grown(box, points, np.asarray(spacing), low, high)
     else:
@@ -122,27 +125,52 @@ def _moved(structure: Structure, low: Floats, high: Floats, name: str, outward: 
     return structure_from_box(plain, first, moved)
 
 
+def _gap(edge: float, low: Floats, high: Floats) -> float:
+    """Return how far apart surface points may lie [mm] so that no distance is off by more than `_TOLERANCE`."""
+    least = float(min(low.min(), high.min()))
+    return max(0.25 * edge, float(np.sqrt(2 * _TOLERANCE * least)) / 0.75)
+
+
 def _grown(box: Box, points: Floats, size: Floats, low: Floats, high: Floats) -> Box:
     """Return the filled parts after the surface has moved outward by the margins."""
-    from radplan.kernels.nearest_surface import nearest_by_margin
+    from radplan.kernels.margin_sweep import sweep_margin
 
+    everywhere = bool(low.all() and high.all())
     low, high = np.maximum(low, _LEAST), np.maximum(high, _LEAST)
-    reach = 0.5 * float(np.linalg.norm(size))
-    _, index = nearest_by_margin(points, box.shape, size, low, high, reach)
-    grown = np.array(box, dtype=np.float32)
-    partial = np.nonzero((box > 0) & (box < 1))
-    grown[partial] = _partial_moved(box, partial, size, low, high)
-    outside = np.nonzero((index >= 0) & (box < 0.5))
-    offset = np.stack(outside[::-1], axis=-1) * size - points[index[outside]]
+    filled, nearest = sweep_margin(points, box.shape, size, low, high)
+    grown = np.where(filled, np.float32(1.0), box)
+    cut = np.nonzero((nearest >= 0) & (grown < 1) & (box < 0.5))
+    offset = np.stack(cut[::-1], axis=-1) * size - points[nearest[cut]]
+    grown[cut] = np.maximum(grown[cut], _cut_by_margin(offset, size, low, high))
+    partial = np.nonzero((box > 0) & (grown < 1))
+    own = _partial_moved(box, partial, size, low, high) if everywhere else _shifted(box, partial, size, low, high)
+    grown[partial] = np.maximum(grown[partial], own)
+    return grown
+
+
+def _shifted(box: Box, where: tuple[Indices, ...], size: Floats, low: Floats, high: Floats) -> Floats:
+    """Return the filled parts of voxels after shifts along single axes by up to the margins, whichever fills most."""
+    most = box[where].astype(np.float64)
+    for axis in range(3):
+        for reach, toward in ((low[axis] / size[axis], 1), (high[axis] / size[axis], -1)):
+            before = box[where].astype(np.float64)
+            for step in range(1, 1 + min(2, int(np.ceil(reach)))):
+                at = list(where)
+                at[2 - axis] = np.clip(where[2 - axis] + step * toward, 0, box.shape[2 - axis] - 1)
+                part = min(reach - step + 1, 1.0)
+                after = box[tuple(at)]
+                most = np.maximum(most, before + part * (after - before))
+                before = after.astype(np.float64)
+    return most
+
+
+def _cut_by_margin(offset: Floats, size: Floats, low: Floats, high: Floats) -> Floats:
+    """Return the part of each voxel within the margin of a point that its centre is `offset` (n, 3) [mm] away from."""
     radii = np.where(offset > 0, high, low)
-    offset[~offset.any(axis=1), 0] = 1e-9
     root = np.sqrt(((offset / radii) ** 2).sum(axis=1))
     slope = offset / radii**2
-    steepness = np.linalg.norm(slope, axis=1)
-    depth = root * (root - 1) / steepness
-    cut = _part_below(depth, slope / steepness[:, None] * size)
-    grown[outside] = np.maximum(grown[outside], cut)
-    return grown
+    steepness = np.maximum(np.linalg.norm(slope, axis=1), 1e-12)
+    return _part_below(root * (root - 1) / steepness, slope / steepness[:, None] * size)
 
 
 def _partial_moved(box: Box, where: tuple[Indices, ...], size: Floats, low: Floats, high: Floats) -> Floats:

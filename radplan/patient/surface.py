@@ -31,8 +31,8 @@ _REACH = 2.5
 """Longest step of the outline from slice to slice that is a slope [slice distances]; a longer one is a face."""
 
 
-def surface_points(filled: npt.NDArray[Any], spacing: tuple[float, float, float]) -> Floats:
-    """Return points on the surface of a structure, dense enough that their gaps are below the voxel's shorter edges.
+def surface_points(filled: npt.NDArray[Any], spacing: tuple[float, float, float], gap: float = 0.0) -> Floats:
+    """Return points on the surface of a structure, at least one where it runs through half a voxel.
 
     Parameters
     ----------
@@ -40,6 +40,8 @@ def surface_points(filled: npt.NDArray[Any], spacing: tuple[float, float, float]
         Filled part of each voxel in [0, 1] [1]; the outer two layers on all sides are empty.
     spacing : (float, float, float)
         Voxel size (x, y, z) [mm].
+    gap : float
+        Edge of the cubes of which each keeps one point at most [mm]; 0 keeps all.
 
     Returns
     -------
@@ -64,17 +66,28 @@ def surface_points(filled: npt.NDArray[Any], spacing: tuple[float, float, float]
         if inside[k].any() or inside[k + 1].any():
             here = slice(*np.searchsorted(roofs[:, 0], [k, k + 1]))
             columns = roofs[here, :0:-1] * size[:2]
-            gap = _Gap(size, outlines[k], outlines[k + 1], inside[k] ^ inside[k + 1], columns, heights[here])
+            between = _Gap(size, outlines[k], outlines[k + 1], inside[k] ^ inside[k + 1], columns, heights[here])
             lift = np.asarray([0.0, 0.0, k * size[2]])
-            face, *walls = (part + lift for part in gap.points())
+            face, *walls = (part + lift for part in between.points())
             faces.append(face)
             ways.append(facing[here])
             parts.extend(walls)
     parts.append(_with_midpoints(np.concatenate(faces), np.concatenate(ways), size, neighbours=8))
     thin = (filled > 0) & ~ndimage.binary_dilation(inside, np.ones((3, 3, 3), dtype=bool))
     parts.append(np.argwhere(thin)[:, ::-1] * size)
-    points = np.concatenate(parts)
+    points = _thinned(np.concatenate(parts), gap)
     return points[np.argsort(points[:, 2], kind="stable")]
+
+
+def _thinned(points: Floats, cell: float) -> Floats:
+    """Return the first of the points (n, 3) in each cube of that edge [mm]."""
+    if cell <= 0:
+        return points
+    index = np.floor(points / cell).astype(np.int64)
+    index -= index.min(axis=0, initial=0)
+    extent = index.max(axis=0, initial=0) + 1
+    key = (index[:, 2] * extent[1] + index[:, 1]) * extent[0] + index[:, 0]
+    return points[np.sort(np.unique(key, return_index=True)[1])]
 
 
 def _crossings(filled: npt.NDArray[Any], inside: Inside, axis: int) -> tuple[Faces, Floats, Faces]:
@@ -184,26 +197,28 @@ class _Gap:
 
     def points(self) -> list[Floats]:
         """Return surface points (n, 3) between the two slices [mm], slices left out."""
-        sloped, slope = self._slopes()
-        plain = np.abs(self.parts - 0.5) <= _SATURATED
-        faces = np.column_stack([self.columns, np.where(sloped & plain, slope, self.parts) * self.size[2]])
+        sloped, told, slope = self._slopes()
+        told |= np.abs(self.parts - 0.5) <= _SATURATED
+        faces = np.column_stack([self.columns, np.where(sloped & told, slope, self.parts) * self.size[2]])
         flat, top = faces[~sloped], float(self.size[2])
         return [
             faces,
-            self._wall(self.lower, 0.0, self.upper, top, flat),
-            self._wall(self.upper, top, self.lower, 0.0, flat),
+            *self._walls(self.lower, 0.0, self.upper, top, flat),
+            *self._walls(self.upper, top, self.lower, 0.0, flat),
         ]
 
-    def _slopes(self) -> tuple[Inside, Floats]:
-        """Return which columns lie under a slope from outline to outline, and how far up the slope each lies."""
+    def _slopes(self) -> tuple[Inside, Inside, Floats]:
+        """Return which columns lie under a slope between the outlines, which of them near one, and how far up."""
         columns = self.columns
         if not (len(columns) and len(self.lower.points) and len(self.upper.points)):
-            return np.zeros(len(columns), dtype=bool), np.zeros(len(columns))
+            nowhere = np.zeros(len(columns), dtype=bool)
+            return nowhere, nowhere.copy(), np.zeros(len(columns))
         (below, first), (above, second) = (_nearest(o.points, columns) for o in (self.lower, self.upper))
         sloped = np.maximum(below, above) <= _REACH * self.size[2]
         sloped &= self._uninterrupted(columns, self.lower.points[first])
         sloped &= self._uninterrupted(columns, self.upper.points[second])
-        return sloped, below / np.maximum(below + above, 1e-9)
+        close = np.minimum(below, above) <= float(self.size[:2].max())
+        return sloped, close, below / np.maximum(below + above, 1e-9)
 
     def _uninterrupted(self, start: Floats, end: Floats) -> Inside:
         """Return whether the slices differ all the way from start to end, give or take a voxel."""
@@ -216,24 +231,25 @@ class _Gap:
             open_way &= near[j, i]
         return open_way
 
-    def _wall(self, outline: _Outline, z: float, other: _Outline, z_other: float, flat: Floats) -> Floats:
-        """Return points from an outline to the next one where that is near, or else to the flat face that ends it."""
-        ring = outline.points
-        edge = float(self.size[:2].max())
-        ends, bend = np.full((len(ring), 3), np.nan), np.zeros(ring.shape)
+    def _walls(self, outline: _Outline, z: float, other: _Outline, z_other: float, flat: Floats) -> list[Floats]:
+        """Return points from an outline half-way to the next where that is near, or to the flat face that ends it."""
+        ring, edge, top = outline.points, float(self.size[:2].max()), float(self.size[2])
+        steps = max(1, int(np.ceil(top / float(self.size[:2].min()))))
+        near = np.zeros(len(ring), dtype=bool)
+        walls: list[Floats] = []
         if len(ring) and len(other.points):
             distance, index = _nearest(other.points, ring)
             near = distance <= _NEAR * edge
-            ends[near, :2], ends[near, 2] = other.points[index[near]], z_other
-            bend[near] = 0.5 * (outline.bend[near] + other.bend[index[near]])
-        alone = np.isnan(ends[:, 2])
-        if alone.any() and len(flat):
-            distance, index = _nearest(flat[:, :2], ring[alone])
-            ends[alone, :2] = ring[alone]
-            ends[alone, 2] = np.where(distance <= 1.5 * edge, flat[index, 2], np.nan)
-        held = ~np.isnan(ends[:, 2])
-        starts = np.column_stack([ring, np.full(len(ring), z)])[held]
-        bulge = np.column_stack([bend, np.zeros(len(ring))])[held]
-        steps = max(1, int(np.ceil(self.size[2] / float(self.size[:2].min()))))
-        parts = np.arange(1, steps + 1) / steps
-        return np.concatenate([starts + p * (ends[held] - starts) - 0.5 * p * (1 - p) * bulge for p in parts])
+            way = other.points[index[near]] - ring[near]
+            bulge = 0.25 * (outline.bend[near] + other.bend[index[near]])
+            for part in np.arange(1, steps // 2 + 1) / steps:
+                along = ring[near] + part * way - part * (1 - part) * bulge
+                walls.append(np.column_stack([along, np.full(len(along), z + part * (z_other - z))]))
+        if len(flat) and not near.all():
+            distance, index = _nearest(flat[:, :2], ring[~near])
+            held = distance <= 1.5 * edge
+            height = flat[index[held], 2] - z
+            walls.extend(
+                np.column_stack([ring[~near][held], z + part * height]) for part in np.arange(1, steps + 1) / steps
+            )
+        return walls
