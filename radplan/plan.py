@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from radplan.analysis.dvh import DVH, common_levels, cumulative_dvh
 from radplan.analysis.metrics import ORGAN_METRICS, TARGET_METRICS, coverage, is_level, metric
+from radplan.analysis.sampling import sample, structure_points
 from radplan.analysis.scaling import find_factor
 from radplan.arrays import Array, accumulator, like, to_numpy
 from radplan.beams.beam import Beams
@@ -156,19 +157,36 @@ class Plan:
         return self.quantity(quantity).unit
 
     def structure_values(self, quantity: str | Quantity, structure: str) -> tuple[Floats, Floats]:
-        """Return course totals and weights, (m,) each, of the voxels of a whole structure.
+        """Return course totals and weights, (m,) each, at the points where a whole structure is judged.
 
-        Of a quantity that does not add up (LET), voxels below the dose it is defined from are left out.
+        These are the voxels it is drawn on, which are finer than dose voxels: see `structure_points`; values between
+        dose voxels are trilinear among those where the quantity is defined. The external contour, and every structure
+        of a patient with ``membership="nearest"``, is judged at the dose voxels themselves.
+
+        Of a quantity that does not add up (LET), points below the dose it is defined from are left out.
         """
-        grid = self.model.grid
-        voxels, weights = self.patient.structure_weights(structure, grid)
-        values = self[quantity].ravel()[voxels].astype(np.float64)
-        if not self.is_additive(quantity):
-            meant = self.quantity(quantity).quantity
-            floor = meant.floor if isinstance(meant, LET) else LET().floor
-            defined = self["physical_dose"].ravel()[voxels] >= floor * self.fractions
-            values, weights = values[defined], np.asarray(weights)[defined]
-        return values, np.asarray(weights, dtype=np.float64)
+        key = self.quantity(quantity).quantity, structure
+        if key not in self._sampled:
+            self._sampled[key] = self._points_of(quantity, structure)
+        return self._sampled[key]
+
+    def _points_of(self, quantity: str | Quantity, structure: str) -> tuple[Floats, Floats]:
+        grid, judged = self.model.grid, self.patient.structures[structure]
+        voxels, shares = self.patient.structure_weights(structure, grid)
+        fine = self.patient.membership == "volume" and judged.role != "external"
+        index, weights = structure_points(judged, grid) if fine else (np.zeros((0, 3)), np.asarray(shares))
+
+        def read(cube: Floats, known: NDArray[np.bool_]) -> Floats:
+            return sample(cube, index, known) if fine else cube.ravel()[voxels].astype(np.float64)
+
+        known = self._cube(np.ones(np.size(self.model.voxels), dtype=bool))
+        if self.is_additive(quantity):
+            return read(self[quantity], known), weights / weights.sum()
+        meant = self.quantity(quantity).quantity
+        floor = (meant.floor if isinstance(meant, LET) else LET().floor) * self.fractions
+        dose = self["physical_dose"]
+        held = read(dose, known) >= floor
+        return read(self[quantity], known & (dose >= floor))[held], weights[held]
 
     def metrics(
         self,
@@ -290,6 +308,11 @@ class Plan:
     @cached_property
     def _values(self) -> dict[Quantity, NDArray[Any]]:
         """Course totals on the model's voxels, kept per quantity for as long as the plan lives."""
+        return {}
+
+    @cached_property
+    def _sampled(self) -> dict[tuple[Quantity, str], tuple[Floats, Floats]]:
+        """Values and weights of the structures, kept for as long as the plan lives."""
         return {}
 
     def _voxel_values(self, quantity: str | Quantity) -> NDArray[Any]:
