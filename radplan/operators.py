@@ -45,7 +45,10 @@ class LinearOperator(ABC):
 
     @abstractmethod
     def squared_column_norms(self, row_weights: Array) -> Array:
-        """Return ``sum_i c_i a_ij^2`` for row weights ``c (rows,)``, shape ``(cols,)``."""
+        """Return ``sum_i c_i a_ij^2`` for row weights ``c (rows,)``, shape ``(cols,)``.
+
+        An operator that holds no matrix may estimate it to some per cent: it serves the scaling of solvers.
+        """
 
     def column_norms(self, row_weights: Array | None = None) -> Array:
         """Return the Euclidean norm of each column, shape ``(cols,)``, for the diagonal scaling of solvers.

@@ -63,11 +63,12 @@ def segment_add(count: int, index: Array, values: Array) -> Array:
     if backend == "jax":
         return xp.zeros(count, dtype=values.dtype).at[index].add(values)
     order = xp.argsort(index, stable=True)
-    sums = xp.cumulative_sum(xp.take(values, order), include_initial=True)
+    # Why: each sum is a difference of two running ones, which may be much larger.
+    sums = xp.cumulative_sum(xp.astype(xp.take(values, order), accumulator(values)), include_initial=True)
     edges = xp.arange(count + 1, dtype=index.dtype, device=device_of(index))
     bounds = xp.searchsorted(xp.take(index, order), edges)
     totals = xp.take(sums, bounds)
-    return totals[1:] - totals[:-1]
+    return xp.astype(totals[1:] - totals[:-1], values.dtype)
 
 
 def interp1(x: Array, nodes: Array, values: Array) -> Array:

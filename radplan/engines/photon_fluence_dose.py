@@ -108,6 +108,11 @@ class FluenceDose(LinearOperator):
 
     Its transpose is exact to rounding. `squared_column_norms` is an estimate: squares of blurred bixels are read
     between pixels instead of the bixels themselves, which differs by about the interpolation error.
+    At the rim of the cut-off splines swing by about 1e-4 of the dose of a bixel there, so that voxels that hardly get
+    dose may come out slightly negative.
+
+    It holds, per voxel near the beam, K weights, two fractions, an index and a row, and K spectra of one map; a product
+    takes some copies of the K maps beside its result. Neither grows with the number of bixels.
 
     Parameters
     ----------

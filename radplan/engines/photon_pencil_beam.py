@@ -14,7 +14,7 @@ import threadpoolctl
 from radplan.arrays import Array
 from radplan.beams.beam import Beam, Beams
 from radplan.engines.base import ENGINES, Engine, Machine, Voxels
-from radplan.engines.map_gather import Interpolation
+from radplan.engines.map_gather import SPLINES, Interpolation
 from radplan.engines.photon_fluence_dose import MapOptions, fluence_dose
 from radplan.engines.photon_terms import BeamRays, PhotonScene, bixel_table
 from radplan.errors import CalculationError, InputError
@@ -72,7 +72,7 @@ class PhotonPencilBeam(Engine):
     Raises
     ------
     InputError
-        When an option is not positive.
+        When an option is not positive or the interpolation is unknown.
 
     Notes
     -----
@@ -97,6 +97,8 @@ class PhotonPencilBeam(Engine):
             value = self.__dict__[option]
             if value is not None and not (value > 0 and math.isfinite(value)):
                 raise InputError(f"{option} must be > 0 mm and finite, got {value}")
+        if self.interpolation not in SPLINES:
+            raise InputError(f"interpolation must be 'cubic' or 'linear', got {self.interpolation!r}")
 
     @classmethod
     def examples(cls) -> list[Self]:
