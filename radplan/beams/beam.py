@@ -1,7 +1,8 @@
-"""A beam and its bixels, and the ordered set of beams of a plan.
+"""A beam and its bixels or spots, and the ordered set of beams of a plan.
 
-A bixel is a square of the fluence in the isocentre plane. Its weight is one decision variable. The variables of a plan
-run over the beams in order and, within a beam, over its bixels in the order given.
+A bixel is a square of the fluence in the isocentre plane; a spot of a particle beam has an energy as well. Its weight
+is one decision variable. The variables of a plan run over the beams in order and, within a beam, over its bixels in the
+order given.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from radplan.beams.range_shifter import RangeShifter
 from radplan.errors import InputError
 from radplan.geometry.frames import beam_rotation, source_position
 
@@ -36,6 +38,10 @@ class Beam:
         Side of the square bixels in the isocentre plane [mm], > 0.
     bixels : array of shape (n, 2)
         Centres of the bixels in the isocentre plane: x and y of the beam-limiting device [mm]. No two are the same.
+    energies : array of shape (n,), optional
+        Of particle beams: the energy of each spot [MeV/u]; spots of different energies may share a place.
+    range_shifter : RangeShifter, optional
+        Of particle beams: a slab that all spots pass before the patient.
 
     Raises
     ------
@@ -54,6 +60,8 @@ class Beam:
     sad: float
     bixel_width: float
     bixels: Floats
+    energies: Floats | None = None
+    range_shifter: RangeShifter | None = None
 
     def __post_init__(self) -> None:
         for name in ("gantry", "couch", "collimator"):
@@ -71,18 +79,29 @@ class Beam:
                 f"bixels must have shape (n, 2): x and y in the isocentre plane in mm; got shape {bixels.shape}. "
                 "Of matRad's rayPos_bev take the columns 0 and 2"
             )
-        distinct = np.unique(bixels, axis=0).shape[0]
+        places = bixels if self.energies is None else self._with_energies(bixels)
+        distinct = np.unique(places, axis=0).shape[0]
         if distinct != bixels.shape[0]:
             raise InputError(
                 f"the beam at gantry {self.gantry:g} lists {bixels.shape[0] - distinct} bixels more than once: "
-                "give every position once"
+                "give every position once" + ("" if self.energies is None else " for each energy")
             )
         object.__setattr__(self, "isocenter", isocenter)
         object.__setattr__(self, "bixels", bixels)
 
+    def _with_energies(self, bixels: Floats) -> Floats:
+        """Check and keep the energies; return (x, y, energy) of every spot."""
+        energies = _constant("energies", np.asarray(self.energies))
+        if energies.shape != bixels.shape[:1] or not np.all(energies > 0.0):
+            raise InputError(
+                f"energies must be one number > 0 MeV/u for each of {bixels.shape[0]} spots, got shape {energies.shape}"
+            )
+        object.__setattr__(self, "energies", energies)
+        return np.column_stack([bixels, energies])
+
     @property
     def count(self) -> int:
-        """Number of bixels."""
+        """Number of bixels or spots."""
         return int(self.bixels.shape[0])
 
     @property
@@ -110,7 +129,7 @@ class Beams:
     beams : sequence of Beam
         At least one.
     radiation : str
-        ``"photons"``.
+        ``"photons"``, ``"protons"``, ``"helium"``, ``"carbon"`` or ``"VHEE"``.
     machine : str
         Name of the machine they were placed for.
 
@@ -148,6 +167,8 @@ class Beams:
         couch: float | Iterable[float] = 0.0,
         collimator: float | Iterable[float] = 0.0,
         radiation: str = "photons",
+        energies: Sequence[npt.ArrayLike] | None = None,
+        range_shifter: RangeShifter | None = None,
     ) -> Beams:
         """Return beams with the bixels of an imported ray list, in the order given.
 
@@ -166,7 +187,11 @@ class Beams:
         machine : str
             Name of the machine.
         radiation : str
-            ``"photons"``.
+            ``"photons"``, ``"protons"``, ``"helium"``, ``"carbon"`` or ``"VHEE"``.
+        energies : sequence of arrays of shape (n,), optional
+            Per beam, the energy of each spot [MeV/u]: `rays` then lists one place for each spot.
+        range_shifter : RangeShifter, optional
+            In front of the patient in all particle beams.
 
         Raises
         ------
@@ -179,11 +204,20 @@ class Beams:
         """
         angles = beam_angles(gantry, couch, collimator, beams=len(rays))
         centres = isocentres(isocenter, len(rays))
+        layers = [None] * len(rays) if energies is None else energies
+        if len(layers) != len(rays):
+            raise InputError(f"got energies for {len(layers)} beams, but rays for {len(rays)}")
         beams = tuple(
             Beam(
-                *three, isocenter=centre, sad=sad, bixel_width=bixel_width, bixels=np.asarray(bixels, dtype=np.float64)
+                *three,
+                isocenter=centre,
+                sad=sad,
+                bixel_width=bixel_width,
+                bixels=np.asarray(bixels, dtype=np.float64),
+                energies=None if layer is None else np.asarray(layer, dtype=np.float64),
+                range_shifter=range_shifter,
             )
-            for three, centre, bixels in zip(angles, centres, rays, strict=True)
+            for three, centre, bixels, layer in zip(angles, centres, rays, layers, strict=True)
         )
         return cls(beams, radiation, machine)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from radplan.engines.base import ENGINES, Engine, dose_influence
+from radplan.engines.particle_pencil_beam import ParticlePencilBeam
 from radplan.engines.photon_pencil_beam import PhotonPencilBeam
 
-__all__ = ["ENGINES", "Engine", "PhotonPencilBeam", "dose_influence"]
+__all__ = ["ENGINES", "Engine", "ParticlePencilBeam", "PhotonPencilBeam", "dose_influence"]

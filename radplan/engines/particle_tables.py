@@ -1,0 +1,291 @@
+"""A particle machine's depth tables as the pencil-beam kernels read them: all energies of a beam one after another."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from radplan.arrays import Array
+from radplan.biology.rbe import RadiationQuality, RBEModel
+from radplan.errors import InputError
+from radplan.machines.particle import EnergyLayer, ParticleMachine
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+
+Lateral = Literal["single", "double", "elliptic"]
+
+WIDTHS: Mapping[str, tuple[str, ...]] = {
+    "single": ("sigma",),
+    "double": ("sigma1", "sigma2", "weight"),
+    "elliptic": ("sigma_x", "sigma_y"),
+}
+"""Tables of an energy layer that each lateral model reads."""
+
+GRAY = 1.6021766208e-2
+"""Gy mm^2 per 10^6 particles of 1 MeV cm^2/g each."""
+
+PER_MM = 2.0
+"""Bins per mm from which a place in a table is looked for."""
+
+_DIRECTIONS = 32
+"""Directions over which the cut-off of an elliptic spot is averaged."""
+
+
+def share_outside(squared: Floats, lateral: Lateral, widths: Sequence[Floats], variance: float) -> Floats:
+    r"""Return the share of a spot's dose farther from its axis than a radius.
+
+    Parameters
+    ----------
+    squared : array of shape (n,)
+        Squares of the radii [mm^2].
+    lateral : "single", "double" or "elliptic"
+        The lateral model, and its tables `widths` [mm] (and share of the halo), each of shape (n,).
+    variance : float
+        Variance of the spot in front of the patient [mm^2].
+
+    >>> share = share_outside(np.asarray([2 * 25.0]), "single", [np.asarray([3.0])], 16.0)  # S = 9 + 16
+    >>> share.round(6).tolist()  # exp(-1)
+    [0.367879]
+    """
+    first = widths[0] ** 2 + variance
+    if lateral == "single":
+        return np.asarray(np.exp(-0.5 * squared / first))
+    second = widths[1] ** 2 + variance
+    if lateral == "double":
+        core, halo = np.exp(-0.5 * squared / first), np.exp(-0.5 * squared / second)
+        return np.asarray((1.0 - widths[2]) * core + widths[2] * halo)
+    turn = (np.arange(_DIRECTIONS) + 0.5)[:, None] * (math.pi / 2 / _DIRECTIONS)
+    steep = np.cos(turn) ** 2 / first + np.sin(turn) ** 2 / second
+    return np.asarray(np.mean(np.exp(-0.5 * squared * steep) / steep, axis=0) / np.sqrt(first * second))
+
+
+def squared_cutoff(outside: float, lateral: Lateral, widths: Sequence[Floats], variance: float) -> Floats:
+    """Return the squares [mm^2] of the radii beyond which a share of a spot's dose lies, shape (n,).
+
+    >>> squared_cutoff(np.exp(-1.0), "single", [np.asarray([3.0])], 16.0).round(6).tolist()
+    [50.0]
+    """
+    low = np.zeros_like(widths[0])
+    high = -2.0 * math.log(outside) * (np.max(np.stack([w**2 for w in widths[:2]]), axis=0) + variance)
+    if lateral == "single":
+        return np.asarray(high)
+    for _ in range(40):
+        middle = 0.5 * (low + high)
+        beyond = share_outside(middle, lateral, widths, variance) > outside
+        low, high = np.where(beyond, middle, low), np.where(beyond, high, middle)
+    return np.asarray(high)
+
+
+@dataclass(frozen=True, eq=False)
+class Tissues:
+    """Tissues of the voxels, and how their images are made of a table's columns.
+
+    Parameters
+    ----------
+    alpha_x, beta_x : arrays of shape (t,)
+        Radiosensitivity to photons [1/Gy, 1/Gy^2].
+    index : array of shape (n,)
+        The tissue of each voxel, int32.
+
+    >>> Tissues.of(np.asarray([0.1, 0.5, 0.1]), np.asarray([0.05, 0.05, 0.05])).index.tolist()
+    [0, 1, 0]
+    """
+
+    alpha_x: Floats
+    beta_x: Floats
+    index: npt.NDArray[np.int32]
+
+    @classmethod
+    def of(cls, alpha_x: Floats, beta_x: Floats) -> Tissues:
+        """Return the tissues of voxels with these parameters, each ``(n,)``."""
+        pairs, index = np.unique(np.stack([alpha_x, beta_x], axis=1), axis=0, return_inverse=True)
+        return cls(pairs[:, 0], pairs[:, 1], index.reshape(-1).astype(np.int32))
+
+    @property
+    def count(self) -> int:
+        """Number of tissues."""
+        return int(self.alpha_x.size)
+
+
+@dataclass(frozen=True)
+class Images:
+    """The images that are calculated, dose first, and the table columns that their factors stand in.
+
+    Parameters
+    ----------
+    names : tuple of str
+        Names of the images.
+    let_threshold : float
+        LET above which dose is dirty [keV/um]; 0 where that is not asked.
+    model : RBEModel, optional
+        The model of ``alpha_dose`` and ``sqrt_beta_dose``, which come last when there is one.
+    lateral : "single", "double" or "elliptic"
+        The lateral model.
+
+    >>> Images(("physical_dose", "let_dose"), 0.0, None, "single").factors(1).tolist()
+    [[3]]
+    """
+
+    names: tuple[str, ...]
+    let_threshold: float
+    model: RBEModel | None
+    lateral: Lateral
+
+    @property
+    def first(self) -> int:
+        """The first column after those of cut-off, dose and widths."""
+        return 2 + len(WIDTHS[self.lateral])
+
+    @property
+    def with_let(self) -> bool:
+        """Whether a column holds LET."""
+        return "let_dose" in self.names or "dirty_dose" in self.names
+
+    def factors(self, tissues: int) -> Ints:
+        """Return the column of each image after the first for each tissue, shape (tissues, images - 1)."""
+        column = {"let_dose": self.first, "dirty_dose": self.first}
+        biology = self.first + self.with_let
+        rows = [
+            [column.get(name, biology + 2 * tissue + (name == "sqrt_beta_dose")) for name in self.names[1:]]
+            for tissue in range(tissues)
+        ]
+        return np.asarray(rows, dtype=np.int64).reshape(tissues, len(self.names) - 1)
+
+    def thresholds(self) -> Floats:
+        """Return what a factor must exceed to count as 1, shape (images - 1,); 0 where factors multiply."""
+        return np.asarray([self.let_threshold if name == "dirty_dose" else 0.0 for name in self.names[1:]])
+
+
+@dataclass(frozen=True, eq=False)
+class DepthTables:
+    """Tables of the energies of a beam; see `radplan.kernels.hong`.
+
+    Parameters
+    ----------
+    knots, table, starts, bins, bin_starts : arrays
+        As the kernels take them.
+    """
+
+    knots: Floats
+    table: npt.NDArray[np.float32]
+    starts: Ints
+    bins: npt.NDArray[np.int32]
+    bin_starts: Ints
+
+    @classmethod
+    def of(
+        cls, machine: ParticleMachine, energies: Ints, variances: Floats, cutoff: float, images: Images, tissues: Tissues
+    ) -> DepthTables:
+        """Return the tables of energy indices ``(e,)`` with the largest initial variance of each [mm^2].
+
+        Parameters
+        ----------
+        cutoff : float
+            Share of the dose that is kept and made up to the whole.
+        """
+        rows = tissue_rows(machine, tissues) if images.model is not None and images.model.needs == "tables" else None
+        layers = [machine.entry(int(index)) for index in energies]
+        parts = [
+            np.stack(_columns(layer, float(variance), cutoff, images, tissues, rows), axis=1)
+            for layer, variance in zip(layers, variances, strict=True)
+        ]
+        starts = np.concatenate([[0], np.cumsum([layer.depth.size for layer in layers])]).astype(np.int64)
+        bins = [_bins(layer.depth) + start for layer, start in zip(layers, starts, strict=False)]
+        return cls(
+            np.concatenate([layer.depth for layer in layers]).astype(np.float64),
+            np.concatenate(parts).astype(np.float32),
+            starts,
+            np.concatenate(bins).astype(np.int32),
+            np.concatenate([[0], np.cumsum([part.size for part in bins])])[:-1].astype(np.int64),
+        )
+
+    def envelope(self, shifts: Floats) -> Floats:
+        """Return the largest cut-off [mm] of all energies between whole millimetres of radiological depth.
+
+        Parameters
+        ----------
+        shifts : array of shape (e, 2)
+            Least and largest of what is added to radiological depths before each table is read [mm].
+        """
+        ends = np.asarray([self.knots[end - 1] for end in self.starts[1:]])
+        widest = np.zeros(max(1, math.ceil(float(np.max(ends - shifts[:, 0]))) + 2))
+        for e, (least, largest) in enumerate(shifts):
+            span = slice(self.starts[e], self.starts[e + 1])
+            reach = np.sqrt(self.table[span, 0].astype(np.float64))
+            before = np.floor(self.knots[span] - largest).astype(np.int64) - 1
+            after = np.ceil(self.knots[span] - least).astype(np.int64) + 1
+            for first, last, here, there in zip(before[:-1], after[1:], reach[:-1], reach[1:], strict=True):
+                places = slice(max(first, 0), max(last, 0) + 1)
+                widest[places] = np.maximum(widest[places], max(here, there))
+            widest[: max(before[0], 0)] = np.maximum(widest[: max(before[0], 0)], reach[0])
+        return np.asarray(widest * 1.0001)
+
+
+def tissue_rows(machine: ParticleMachine, tissues: Tissues) -> list[int | None]:
+    """Return the machine's tabulated tissue for each of the voxels' tissues; None where none is declared.
+
+    Raises
+    ------
+    InputError
+        When a tissue is not tabulated.
+    """
+    known = np.stack([machine.tissue_alpha_x, machine.tissue_beta_x], axis=1)
+    rows: list[int | None] = []
+    for pair in np.stack([tissues.alpha_x, tissues.beta_x], axis=1):
+        match = np.flatnonzero(np.all(np.isclose(known, pair, rtol=1e-6, atol=1e-12), axis=1))
+        if match.size == 0 and np.any(pair != 0.0):
+            listed = ", ".join(f"{a:g}/{b:g}" for a, b in known)
+            raise InputError(
+                f"machine {machine.name!r} tabulates alpha and beta for tissues of alpha_x/beta_x {listed} only, but "
+                f"the patient has one of {pair[0]:g}/{pair[1]:g} [1/Gy, 1/Gy^2]: give the structures one of those, or "
+                "choose a model of LET"
+            )
+        rows.append(int(match[0]) if match.size else None)
+    return rows
+
+
+def _columns(
+    layer: EnergyLayer,
+    variance: float,
+    cutoff: float,
+    images: Images,
+    tissues: Tissues,
+    rows: list[int | None] | None,
+) -> list[Floats]:
+    widths = [layer.__dict__[name] for name in WIDTHS[images.lateral]]
+    columns = [squared_cutoff(1.0 - cutoff, images.lateral, widths, variance), GRAY / cutoff * layer.dose, *widths]
+    if images.with_let:
+        columns.append(layer.let)
+    if images.model is None:
+        return columns
+    for tissue in range(tissues.count):
+        row = None if rows is None else rows[tissue]
+        quality = RadiationQuality(layer.let) if rows is None else _tabulated(layer, row)
+        alpha, beta = images.model.alpha_beta(quality, float(tissues.alpha_x[tissue]), float(tissues.beta_x[tissue]))
+        for name, values in (("alpha", alpha), ("beta", beta)):
+            if not np.all(np.isfinite(values)) or np.any(np.asarray(values) < 0.0):
+                raise InputError(
+                    f"the RBE model {images.model.name!r} gives {name} < 0 or not finite at {layer.energy:g} MeV/u for "
+                    f"alpha_x {tissues.alpha_x[tissue]:g}, beta_x {tissues.beta_x[tissue]:g}"
+                )
+        columns += [np.broadcast_to(alpha, layer.depth.shape), np.broadcast_to(np.sqrt(beta), layer.depth.shape)]
+    return columns
+
+
+def _tabulated(layer: EnergyLayer, row: int | None) -> RadiationQuality:
+    if row is None or layer.alpha is None or layer.beta is None:
+        nothing = np.zeros_like(layer.depth)
+        return RadiationQuality(layer.let, nothing, nothing)
+    return RadiationQuality(layer.let, layer.alpha[row], layer.beta[row])
+
+
+def _bins(depth: Array) -> Ints:
+    """Return, for depths in equal steps from a table's first, the row at or before them."""
+    steps = int((depth[-1] - depth[0]) * PER_MM) + 2
+    return np.searchsorted(depth, depth[0] + np.arange(steps) / PER_MM, side="right") - 1
