@@ -45,10 +45,7 @@ class LinearOperator(ABC):
 
     @abstractmethod
     def squared_column_norms(self, row_weights: Array) -> Array:
-        """Return ``sum_i c_i a_ij^2`` for row weights ``c (rows,)``, shape ``(cols,)``.
-
-        An operator that holds no matrix may estimate it to some per cent: it serves the scaling of solvers.
-        """
+        """Return ``sum_i c_i a_ij^2`` for weights ``c (rows,)``, shape ``(cols,)``; an estimate where there is no matrix."""
 
     def column_norms(self, row_weights: Array | None = None) -> Array:
         """Return the Euclidean norm of each column, shape ``(cols,)``, for the diagonal scaling of solvers.
@@ -188,8 +185,8 @@ class SparseOperator(LinearOperator):
 
     @classmethod
     def from_scipy(cls, matrix: Any, device: str | Target = "numpy", dtype: str = "float32") -> SparseOperator:
-        """Return the operator of any SciPy sparse matrix or array."""
-        csr = scipy.sparse.csr_array(matrix)
+        """Return the operator of any SciPy sparse matrix or array, which is copied."""
+        csr = scipy.sparse.csr_array(matrix, copy=True)
         csr.sum_duplicates()
         return cls.from_csr(csr.indptr, csr.indices, csr.data, csr.shape, device=device, dtype=dtype)
 
@@ -435,6 +432,10 @@ class _CupyProduct(_Product):
         import cupy
         import cupyx.scipy.sparse
 
+        if matrix.data.shape[0] >= 2**31:
+            raise InputError(
+                f"cupy holds fewer than 2^31 entries in a matrix, got {matrix.data.shape[0]}: split the beams"
+            )
         with place.device:
             parts = tuple(cupy.asarray(a) for a in (matrix.data, matrix.indices, matrix.indptr.astype(np.int32)))
             self._matrix = cupyx.scipy.sparse.csr_matrix(parts, shape=matrix.shape)

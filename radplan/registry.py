@@ -79,9 +79,13 @@ class Registry(Generic[T]):
             return
         self._entry_points_loaded = True
         for point in entry_points(group=f"radplan.{self.kind.replace(' ', '_')}"):
-            loaded: Any = point.load()
-            if isinstance(loaded, type) and issubclass(loaded, self.base):
-                self.register(loaded)
+            try:
+                loaded: Any = point.load()
+            except ImportError as error:
+                raise InputError(
+                    f"the {self.kind} {point.name!r} of another package cannot be imported: {error}"
+                ) from error
+            self.register(loaded)
 
     def names(self) -> tuple[str, ...]:
         """Return all registered names in alphabetical order."""

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from radplan.arrays import Array, accumulator, all_finite, dtype_name, like, namespace, scalar
+from radplan.arrays import Array, accumulator, all_finite, dtype_name, like, namespace, quantile, scalar
 from radplan.errors import CalculationError, InputError
 from radplan.influence import Dij, ForwardModel
 from radplan.optim.constraints import Constraint
@@ -151,17 +151,18 @@ class Problem:
     def scale(self) -> Array:
         r"""Typical size of each variable ``(variables,)``: :math:`1/\sqrt{\mathrm{diag}(D^T C D)}` of the linear part.
 
-        C holds the weight that the goals give to each voxel. Variables that reach no goal get the largest size of the
-        others. For a model that is no `Dij` it is the `scale` of its variables.
+        C holds the weight that the goals give to each voxel. No size is above ten times the median, so that variables
+        that barely reach a goal do not run off. For a model that is no `Dij` it is the `scale` of its variables.
         """
         x = self.start
         if not isinstance(self.model, Dij):
             return x * 0.0 + like(self.variables.scale, x)
         xp = namespace(x)
         norms = like(self.model.operators[self._images[0]][0].column_norms(self._voxel_importance()), x)
-        reached = norms > 0.0
-        size = 1.0 / xp.where(reached, norms, xp.ones_like(norms))
-        return xp.where(reached, size, xp.max(xp.where(reached, size, xp.zeros_like(size))))
+        even = xp.full_like(norms, 1.0 / norms.shape[0])
+        middle = quantile(norms, even, 0.5)
+        floor = xp.where(middle > 0.0, 0.1 * middle, xp.max(norms))
+        return 1.0 / xp.maximum(norms, xp.where(floor > 0.0, floor, xp.ones_like(floor)))
 
     @property
     def constraint_lower(self) -> Array:

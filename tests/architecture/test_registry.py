@@ -55,8 +55,22 @@ def test_refuses_abstract_nameless_and_foreign(shapes: Registry[Shape]) -> None:
 
 def test_entry_points_join(shapes: Registry[Shape], monkeypatch: pytest.MonkeyPatch) -> None:
     class Point:
+        name = "circle"
+
         def load(self) -> type[Shape]:
             return square("circle")
 
     monkeypatch.setattr("radplan.registry.entry_points", lambda group: [Point()] if group == "radplan.shape" else [])
     assert shapes.get("circle").name == "circle"
+
+
+def test_a_broken_entry_point_says_which(shapes: Registry[Shape], monkeypatch: pytest.MonkeyPatch) -> None:
+    class Point:
+        name = "circle"
+
+        def load(self) -> type[Shape]:
+            raise ImportError("no module named round")
+
+    monkeypatch.setattr("radplan.registry.entry_points", lambda group: [Point()])
+    with pytest.raises(InputError, match="'circle' of another package cannot be imported: no module named round"):
+        shapes.get("circle")

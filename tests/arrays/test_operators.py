@@ -92,3 +92,11 @@ def test_bad_matrices_and_vectors_are_refused() -> None:
         SparseOperator.from_scipy(scipy.sparse.csr_array([[1.0, 2.0]])).apply(np.ones(3))
     with pytest.raises(InputError, match="float16"):
         SparseOperator.from_scipy(scipy.sparse.csr_array([[1.0]]), dtype="float16")
+
+
+def test_the_callers_matrix_is_left_alone() -> None:
+    given = scipy.sparse.csr_array(([1.0, 2.0, 5.0], [0, 0, 1], [0, 2, 3]), shape=(2, 2))
+    op = SparseOperator.from_scipy(given, dtype="float64")
+    assert given.indptr.tolist() == [0, 2, 3]
+    given.data[:] = 0.0
+    assert op.apply(np.ones(2)).tolist() == [3.0, 5.0]

@@ -6,6 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import fields
+from numbers import Real
 from typing import ClassVar, Literal, Self
 
 from radplan.arrays import Array
@@ -84,7 +85,7 @@ OBJECTIVES: Registry[Objective] = Registry("objective", Objective)  # type: igno
 def finite_number(owner: Objective, **parameters: float) -> None:
     """Raise `InputError` unless every parameter given by name is a finite number."""
     for key, value in parameters.items():
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
             raise InputError(f"{owner.name}: {key} must be a finite number, got {value!r}")
 
 
@@ -106,4 +107,6 @@ def _plain(owner: Objective, key: str) -> object:
     value = owner.__dict__[key]
     if value is None or isinstance(value, str | bool | int | float):
         return value
+    if isinstance(value, Real):
+        return float(value)
     return {"array": {"shape": [int(length) for length in value.shape]}}
