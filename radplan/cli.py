@@ -1,4 +1,4 @@
-"""The command line: ``radplan plan CASE``.
+"""The command line: ``radplan plan CASE``, ``radplan dicom FOLDER``.
 
 Only `argparse` is imported to show help; everything else loads when a command runs.
 """
@@ -11,19 +11,19 @@ import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from radplan.errors import FileError, InputError, RadplanError, UnknownNameError
 
 if TYPE_CHECKING:
+    from radplan.analysis.dvh import DVH
     from radplan.beams.beam import Beams
     from radplan.influence import Dij
+    from radplan.io.dicom.case import DicomCase
     from radplan.io.plan_file import PlanSpec
-    from radplan.optim.constraints import Constraint
-    from radplan.optim.goals import Goal
-    from radplan.optim.solvers import Progress, Solver
+    from radplan.io.plan_setup import Task
+    from radplan.optim.solvers import Progress
     from radplan.patient.patient import Patient
     from radplan.plan import Plan
 
@@ -64,7 +64,7 @@ def parser() -> argparse.ArgumentParser:
         description="Plan a case. What the command line says wins over the plan file, which wins over the defaults.",
         epilog="Ctrl-C while optimising keeps the best weights so far; anywhere else it leaves nothing behind.",
     )
-    plan.add_argument("case", nargs="?", metavar="CASE", help="tg119, box, or a matRad .mat patient")
+    plan.add_argument("case", nargs="?", metavar="CASE", help="a DICOM folder, a matRad .mat patient, tg119 or box")
     plan.add_argument("--plan", metavar="FILE", help="plan file (YAML or JSON), or the plan.json of an earlier plan")
     plan.add_argument("--machine", metavar="M", help=f"built-in name or matRad .mat file (default {DEFAULT_MACHINE})")
     plan.add_argument("--gantry", nargs="+", type=float, metavar="DEG", help="gantry angles (default 0 40 ... 320)")
@@ -76,6 +76,13 @@ def parser() -> argparse.ArgumentParser:
     plan.add_argument("--out", default="out", metavar="DIR", help="folder for the results (default out)")
     plan.add_argument("--no-figures", action="store_true", help="write no png files")
     plan.set_defaults(run=_plan)
+    dicom = verbs.add_parser(
+        "dicom",
+        help="list what a folder of DICOM files holds",
+        description="List the patients, studies and series of a folder, what refers to what, and damaged files.",
+    )
+    dicom.add_argument("folder", metavar="FOLDER", help="a folder, searched with its subfolders")
+    dicom.set_defaults(run=_dicom)
     return top
 
 
@@ -91,27 +98,42 @@ class _Version(argparse.Action):
 
 def _plan(parsed: argparse.Namespace) -> None:
     """Everything from the case to the files, one line of progress per stage."""
+    from radplan.io.plan_setup import task
+
     spec, clock = _spec(parsed), _Clock()
     _check_folder(parsed.out)
     logging.basicConfig(format="radplan: %(levelname)s: %(message)s", level=logging.WARNING)
-    patient, machine, spec = _load(spec, clock)
-    goals, constraints, solver, engine = _asked(spec, patient)
+    patient, machine, case, spec = _load(spec, clock)
+    wish = task(spec, patient)
+    beside = _beside(spec)
     beams = _beams(spec, patient, machine, clock)
-    dij = _influence(spec, patient, beams, machine, engine, clock)
-    plan = _optimized(spec, dij, goals, constraints, solver, patient, beams, clock)
+    dij = _influence(spec, patient, beams, machine, wish.engine, clock)
+    plan = _optimized(spec, dij, wish, patient, beams, clock)
     plan = _normalized(spec, plan)
-    _tell_metrics(plan)
-    paths = _written(plan, spec, parsed.out, figures=not parsed.no_figures, seconds=clock.seconds)
+    _tell_metrics(plan, spec.metrics)
+    clock.done("metrics", plan.normalization or "as optimised")
+    figures = spec.outputs.figures and not parsed.no_figures
+    paths = _written(plan, spec, parsed.out, figures, clock.seconds, case, beside)
     clock.done("files", ", ".join(path.name for path in paths))
-    print(f"\nThe plan lies in {Path(parsed.out).resolve()}")
+    print(f"\nThe plan lies in {Path(parsed.out).resolve()}  [{clock.total()}]")
+
+
+def _dicom(parsed: argparse.Namespace) -> None:
+    """List what a folder of DICOM files holds."""
+    from radplan.io.dicom import describe_folder
+
+    print(describe_folder(parsed.folder))
 
 
 class _Clock:
     """Prints what a stage did and the seconds since the last one."""
 
     def __init__(self) -> None:
-        self.last = time.perf_counter()
+        self.first = self.last = time.perf_counter()
         self.seconds: dict[str, float] = {}
+
+    def total(self) -> str:
+        return f"{time.perf_counter() - self.first:.0f} s, {time.process_time():.0f} s of processor time"
 
     def done(self, stage: str, detail: str) -> None:
         now = time.perf_counter()
@@ -141,23 +163,15 @@ def _check_folder(out: str) -> None:
         raise FileError(place, "is a folder you may not write to; choose another with --out")
 
 
-def _load(spec: PlanSpec, clock: _Clock) -> tuple[Patient, Any, PlanSpec]:
-    """Patient and machine, and the specification with what they bring filled in."""
-    from radplan.io.load import load_machine, load_patient
-    from radplan.io.plan_file import EXAMPLE, plan_spec
-    from radplan.patient.ct import hu_table
+def _load(spec: PlanSpec, clock: _Clock) -> tuple[Patient, Any, DicomCase | None, PlanSpec]:
+    """Patient, machine and DICOM case, and the specification with what they bring filled in."""
+    from radplan.io.load import load_machine
+    from radplan.io.plan_file import plan_spec
+    from radplan.io.plan_setup import named_patient, prepare_patient, wanted_goals
 
-    patient = load_patient(str(spec.case))
-    if spec.hu_table is not None:
-        patient = replace(patient, hu_table=hu_table(spec.hu_table))
-    if spec.prescription is not None:
-        patient = replace(patient, prescription=spec.prescription)
-    goals = [goal.model_dump(exclude_unset=True) for goal in spec.goals] or [dict(goal) for goal in patient.goals]
-    if not goals:
-        raise InputError(
-            f"no goals travel with {patient.name!r}: write a plan file for its structures "
-            f"({', '.join(patient.structures)}) and give it with --plan, such as {EXAMPLE}"
-        )
+    patient, case = named_patient(spec)
+    goals = wanted_goals(spec, patient)
+    patient = prepare_patient(spec, patient)
     nz, ny, nx = patient.ct.grid.shape
     clock.done("patient", f"{patient.name}: CT {nx} x {ny} x {nz}, structures {', '.join(patient.structures)}")
     machine = load_machine(spec.machine or DEFAULT_MACHINE)
@@ -168,50 +182,7 @@ def _load(spec: PlanSpec, clock: _Clock) -> tuple[Patient, Any, PlanSpec]:
         "prescription": patient.prescription,
         "goals": goals,
     }
-    return patient, machine, plan_spec(filled)
-
-
-def _asked(spec: PlanSpec, patient: Patient) -> tuple[list[Goal], list[Constraint], Solver | None, Any]:
-    """Goals, constraints, solver and engine by name: misspelt ones raise before the long work."""
-    from radplan.analysis.metrics import is_level
-    from radplan.engines import ENGINES
-    from radplan.optim.constraints import Constraint
-    from radplan.optim.goals import Goal, objective_from_spec, quantity_from_spec
-    from radplan.optim.solvers import SOLVERS
-    from radplan.quantities import QUANTITIES
-
-    if spec.normalize:
-        patient.structures[spec.normalize.structure]
-        if not is_level(spec.normalize.metric):
-            raise InputError(f"normalize: {spec.normalize.metric} does not grow with the dose; take D95 or Dmean, say")
-    goals = [Goal.from_spec(goal.model_dump(exclude_unset=True)) for goal in spec.goals]
-    for structure in [*(goal.structure for goal in spec.goals), *(entry.structure for entry in spec.constraints)]:
-        patient.structures[structure]
-    for goal in goals:
-        if isinstance(goal.quantity, str):
-            QUANTITIES.get(goal.quantity)
-    constraints = [
-        Constraint(
-            entry.structure,
-            objective_from_spec(entry.objective, entry.parameters),
-            entry.lower,
-            entry.upper,
-            quantity_from_spec(entry.quantity if isinstance(entry.quantity, str) else entry.quantity.model_dump()),
-        )
-        for entry in spec.constraints
-    ]
-    solver = None if spec.solver.name is None else _made(SOLVERS.get(spec.solver.name), "solver", spec.solver.options)
-    engine = None if spec.engine.name is None else _made(ENGINES.get(spec.engine.name), "engine", spec.engine.options)
-    return goals, constraints, solver, engine
-
-
-def _made(cls: Any, kind: str, options: Mapping[str, Any]) -> Any:
-    """Return an instance of a registered class with its options, refusing those it does not have."""
-    known = [entry.name for entry in fields(cls) if entry.init]
-    for key in options:
-        if key not in known:
-            raise UnknownNameError(f"option of the {kind} {cls.name!r}", key, known)
-    return cls(**options)
+    return patient, machine, case, plan_spec(filled)
 
 
 def _beams(spec: PlanSpec, patient: Patient, machine: Any, clock: _Clock) -> Beams:
@@ -229,18 +200,24 @@ def _influence(spec: PlanSpec, patient: Patient, beams: Beams, machine: Any, eng
     print(f"{'dose':<10} calculating the influence of {beams.count} bixels ...", flush=True)
     setting = spec.engine
     dij = dose_influence(
-        patient, beams, machine, grid=setting.grid, engine=engine, device=setting.device, dtype=setting.dtype
+        patient,
+        beams,
+        machine,
+        grid=setting.grid,
+        engine=engine,
+        stored=setting.stored,
+        device=setting.device,
+        dtype=setting.dtype,
     )
-    clock.done("dose", f"{len(dij.voxels)} voxels on {dij.target.name}")
+    kind = "stored" if setting.stored else "on the fly"
+    clock.done("dose", f"{len(dij.voxels)} voxels, {kind}, on {dij.target.name}")
     return dij
 
 
 def _optimized(
     spec: PlanSpec,
     dij: Dij,
-    goals: list[Goal],
-    constraints: list[Constraint],
-    solver: Solver | None,
+    wish: Task,
     patient: Patient,
     beams: Beams,
     clock: _Clock,
@@ -248,14 +225,14 @@ def _optimized(
     from radplan.optim.solvers import Status
     from radplan.plan import optimize
 
-    print(f"{'optimise':<10} {len(goals)} goals, {len(constraints)} constraints", flush=True)
+    print(f"{'optimise':<10} {len(wish.goals)} goals, {len(wish.constraints)} constraints", flush=True)
     plan = optimize(
         dij,
-        goals,
+        wish.goals,
         patient,
         fractions=int(spec.fractions or DEFAULT_FRACTIONS),
-        solver=solver,
-        constraints=constraints,
+        solver=wish.solver,
+        constraints=wish.constraints,
         robust=spec.robust,
         progress=_Progress(),
         beams=beams,
@@ -285,14 +262,15 @@ def _normalized(spec: PlanSpec, plan: Plan) -> Plan:
     return plan.scaled(max(levels, key=lambda name: levels[name]), D95=level)
 
 
-def _tell_metrics(plan: Plan) -> None:
+def _tell_metrics(plan: Plan, more: Sequence[str]) -> None:
     """One table for targets and one for the rest, of dose and of every other quantity the goals use."""
+    from radplan.io.save import judged
     from radplan.quantities.dose import PhysicalDose
 
     used = {plan.quantity(goal.quantity).quantity for goal in plan.goals}
     names = [PhysicalDose(), *(q for q in used if q.name != "physical_dose")]
     for quantity in names:
-        table = plan.metrics(quantity)
+        table = judged(plan, more, quantity)
         unit = plan.unit(quantity)
         print(f"\n{plan.title(quantity)}, {plan.fractions} fractions, {plan.normalization or 'as optimised'}")
         targets = [name for name in table if plan.patient.structures[name].role == "target"]
@@ -306,15 +284,40 @@ def _tell_metrics(plan: Plan) -> None:
     print(flush=True)
 
 
-def _written(plan: Plan, spec: PlanSpec, out: str, figures: bool, seconds: Mapping[str, float]) -> list[Path]:
+def _beside(spec: PlanSpec) -> dict[str, DVH]:
+    """Curves of another system's table by the names of the patient's structures; its path is relative to the case."""
+    from radplan.io.dvh_table import read_dvh_table
+
+    wish = spec.outputs.beside
+    if wish is None:
+        return {}
+    case = Path(str(spec.case))
+    table = read_dvh_table((case if case.is_dir() else case.parent) / wish.table)
+    for name in wish.names.values():
+        if name not in table:
+            raise UnknownNameError("structure in the DVH table", name, table)
+    return {ours: table[theirs] for ours, theirs in wish.names.items()} if wish.names else table
+
+
+def _written(
+    plan: Plan,
+    spec: PlanSpec,
+    out: str,
+    figures: bool,
+    seconds: Mapping[str, float],
+    case: DicomCase | None,
+    beside: Mapping[str, DVH],
+) -> list[Path]:
     """Files and figures, all or none."""
     from radplan.io.save import save_plan, staged
     from radplan.viz import figures_available, save_figures
 
+    label = spec.outputs.beside.label if spec.outputs.beside else ""
     with staged(out) as partial:
-        paths = list(save_plan(plan, partial, spec, {"case": spec.case, "seconds": dict(seconds)}))
+        provenance = {"case": spec.case, "seconds": dict(seconds)}
+        paths = list(save_plan(plan, partial, spec, provenance, case))
         if figures and figures_available():
-            paths += save_figures(plan, partial)
+            paths += save_figures(plan, partial, beside=beside, label=label)
         elif figures:
             print("figures    none: matplotlib is not installed (pip install 'radplan[viz]')")
     return [Path(out, path.name) for path in paths]
@@ -345,7 +348,9 @@ def _spec(parsed: argparse.Namespace) -> PlanSpec:
         section[keys[-1]] = value[0] if alone else value
     spec = plan_spec(data)
     if spec.case is None:
-        raise InputError("name a CASE to plan: tg119, box, a matRad .mat file, or `case:` in the plan file")
+        raise InputError(
+            "name a CASE to plan: a DICOM folder, a matRad .mat file, tg119, box, or `case:` in the plan file"
+        )
     return spec
 
 

@@ -7,12 +7,20 @@ Everything has a default but the goals; unknown keys are refused with the neares
     machine: generic_photon_6mv
     fractions: 25
     prescription: 50.0            # Gy, of the whole course
+    external: {threshold: -400}   # HU, where no external contour was drawn
+    structures:                   # helpers, as structure expressions
+      Ring: ring(PTV, 3 mm, 30 mm)
+      Shoulder: {shape: PTV - (LUNGS + 5 mm), role: target}
+    densities:
+      - {structure: Couch, density: 0.2}
     beams: {gantry: [0, 72, 144, 216, 288], bixel_width: 5.0}
-    engine: {grid: 5.0}
+    engine: {grid: 5.0, stored: false}
     goals:
       - {structure: PTV, objective: squared_deviation, parameters: {reference: 50.0}, weight: 1000}
-      - {structure: Cord, objective: squared_overdosing, parameters: {reference: 20.0}, weight: 300}
+      - {structure: "LUNG_*", objective: mean, weight: 10}    # every structure of that pattern
     normalize: {structure: PTV, D95: 50.0}
+    metrics: [V20Gy]              # beside the usual ones
+    outputs: {figures: true, dicom: true}
 """
 
 from __future__ import annotations
@@ -46,6 +54,67 @@ class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class DicomSpec(_Section):
+    """Which files of a DICOM folder make the patient, where there is a choice, by UID.
+
+    >>> DicomSpec().allow_other_frame
+    False
+    """
+
+    series: str | None = None
+    structure_set: str | None = None
+    allow_other_frame: bool = False
+
+
+class ExternalSpec(_Section):
+    """The external contour found by threshold [HU]: the largest connected region above it, its holes filled.
+
+    >>> ExternalSpec().name
+    'BODY'
+    """
+
+    threshold: Number = -400.0
+    name: str = "BODY"
+
+
+class StructureSpec(_Section):
+    """A helper structure, written as a structure expression; a text alone is its shape.
+
+    Helpers serve goals like organs at risk (priority 2) and are neither judged nor drawn, unless a role is given.
+
+    >>> StructureSpec.model_validate("PTV - (LUNGS + 5 mm)").role
+    'ignored'
+    """
+
+    shape: str
+    role: Literal["target", "oar", "external", "ignored"] = "ignored"
+    priority: Annotated[int, Field(ge=1)] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _shape_alone(cls, data: Any) -> Any:
+        return {"shape": data} if isinstance(data, str) else data
+
+
+class DensitySpec(_Section):
+    """A density that replaces the CT's: relative electron density [1], or a Hounsfield unit [HU].
+
+    >>> DensitySpec(structure="Bolus", density=1.0).hu is None
+    True
+    """
+
+    structure: str
+    density: NotNegative | None = None
+    hu: Number | None = None
+
+    @model_validator(mode="after")
+    def _one_value(self) -> DensitySpec:
+        if (self.density is None) == (self.hu is None):
+            msg = "give either density or hu"
+            raise ValueError(msg)
+        return self
+
+
 class BeamsSpec(_Section):
     """Where beams come from [degree, IEC 61217] and how finely they are divided [mm].
 
@@ -63,7 +132,7 @@ class BeamsSpec(_Section):
 
 
 class EngineSpec(_Section):
-    """The dose engine, its options by name, and the dose grid's spacing [mm].
+    """The dose engine, its options by name, the dose grid's spacing [mm], and whether its matrix is stored.
 
     >>> EngineSpec().grid
     5.0
@@ -72,6 +141,7 @@ class EngineSpec(_Section):
     name: str | None = None
     options: dict[str, Any] = Field(default_factory=dict)
     grid: Positive | tuple[Positive, Positive, Positive] = 5.0
+    stored: bool = True
     device: str = "numpy"
     dtype: Literal["float32", "float64"] = "float32"
 
@@ -90,6 +160,8 @@ class QuantitySpec(_Section):
 class GoalSpec(_Section):
     """One wish: an objective on a quantity in a structure, course totals in the quantity's unit.
 
+    `structure` is a name, or a pattern such as ``LUNG_*`` that means each structure it fits.
+
     >>> GoalSpec(structure="PTV", objective="squared_deviation", parameters={"reference": 50}).quantity
     'physical_dose'
     """
@@ -104,7 +176,7 @@ class GoalSpec(_Section):
 
 
 class ConstraintSpec(_Section):
-    """One bound that must hold: lower <= objective <= upper.
+    """One bound that must hold: lower <= objective <= upper; `structure` as in a goal.
 
     >>> ConstraintSpec(structure="Cord", objective="mean", upper=20).lower is None
     True
@@ -161,6 +233,30 @@ class NormalizeSpec(_Section):
         return {**rest, "metric": free[0], "level": data[free[0]]}
 
 
+class BesideSpec(_Section):
+    """A DVH table to draw beside the plan's, and what it calls the plan's structures.
+
+    >>> BesideSpec(table="clinic.csv", names={"LUNGS": "common lung"}).label
+    'table'
+    """
+
+    table: str
+    names: dict[str, str] = Field(default_factory=dict)
+    label: str = "table"
+
+
+class OutputsSpec(_Section):
+    """What is written beside the plan: figures, an RTDOSE file (by default for patients that came from DICOM).
+
+    >>> OutputsSpec().figures
+    True
+    """
+
+    figures: bool = True
+    dicom: bool | None = None
+    beside: BesideSpec | None = None
+
+
 class PlanSpec(_Section):
     """A whole plan file.
 
@@ -176,6 +272,10 @@ class PlanSpec(_Section):
     fractions: Annotated[int, Field(gt=0)] | None = None
     prescription: Positive | None = None
     hu_table: str | None = None
+    dicom: DicomSpec | None = None
+    external: ExternalSpec | None = None
+    structures: dict[str, StructureSpec] = Field(default_factory=dict)
+    densities: tuple[DensitySpec, ...] = ()
     beams: BeamsSpec = BeamsSpec()
     engine: EngineSpec = EngineSpec()
     goals: tuple[GoalSpec, ...] = ()
@@ -184,6 +284,7 @@ class PlanSpec(_Section):
     solver: SolverSpec = SolverSpec()
     normalize: NormalizeSpec | Literal[False] | None = None
     metrics: tuple[str, ...] = ()
+    outputs: OutputsSpec = OutputsSpec()
 
 
 def read_plan_file(path: str | Path) -> PlanSpec:
@@ -300,13 +401,20 @@ def _is_branch(step: object) -> bool:
 
 def _keys_at(steps: list[Any]) -> list[str]:
     """Keys a plan file knows at a place, following the sections by name."""
-    sections: dict[str, type[_Section]] = {
+    sections: dict[Any, type[_Section]] = {
+        "dicom": DicomSpec,
+        "external": ExternalSpec,
+        "structures": StructureSpec,
+        "densities": DensitySpec,
         "beams": BeamsSpec,
         "engine": EngineSpec,
         "goals": GoalSpec,
         "constraints": ConstraintSpec,
+        "quantity": QuantitySpec,
         "solver": SolverSpec,
         "normalize": NormalizeSpec,
+        "outputs": OutputsSpec,
+        "beside": BesideSpec,
     }
-    named = [step for step in steps if isinstance(step, str)]
-    return list((sections[named[-1]] if named else PlanSpec).model_fields)
+    inner = next((sections[step] for step in reversed(steps) if step in sections), PlanSpec)
+    return list(inner.model_fields)

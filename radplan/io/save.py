@@ -7,12 +7,12 @@ import json
 import platform
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -22,17 +22,28 @@ from radplan.io.plan_file import PlanSpec
 from radplan.optim.constraints import Constraint
 from radplan.optim.goals import quantity_to_spec
 from radplan.plan import Plan
+from radplan.quantities.base import Quantity
+
+if TYPE_CHECKING:
+    from radplan.io.dicom.case import DicomCase
+    from radplan.io.dicom.rtdose_export import DoseType
 
 
 def save_plan(
-    plan: Plan, folder: str | Path, spec: PlanSpec | None = None, provenance: Mapping[str, Any] | None = None
+    plan: Plan,
+    folder: str | Path,
+    spec: PlanSpec | None = None,
+    provenance: Mapping[str, Any] | None = None,
+    case: DicomCase | None = None,
 ) -> tuple[Path, ...]:
-    """Write a plan into a folder, made if need be: four files, each complete before its name appears.
+    """Write a plan into a folder, made if need be: four files or more, each complete before its name appears.
 
     ``plan.json`` holds the specification, the metrics of every structure and the provenance; its ``spec`` is itself a
     plan file. ``dose.npz`` holds ``dose (nz, ny, nx)`` [Gy, course total] and its grid, and every other quantity the
     goals use under its own name; ``weights.npz`` the weights (count,) and the beam of each; ``dvh.csv`` one column of
-    volume [%] per structure over the level [Gy].
+    volume [%] per structure over the level [Gy]. For a patient that came from DICOM, or where the specification asks
+    for it, ``rtdose.dcm`` holds the dose for other systems, and ``rtdose_rbe_x_dose.dcm`` the RBE-weighted dose where
+    the goals use it.
 
     Parameters
     ----------
@@ -44,6 +55,8 @@ def save_plan(
         What the plan was made from; described from the plan itself otherwise.
     provenance : mapping, optional
         More to write down about where it came from, such as the case and timings.
+    case : DicomCase, optional
+        The DICOM case that the patient came from.
 
     Returns
     -------
@@ -61,7 +74,9 @@ def save_plan(
         _write_weights(partial / "weights.npz", plan)
         _write_dvh(partial / "dvh.csv", plan)
         _write_json(partial / "plan.json", describe(plan, spec, provenance))
-    return tuple(folder / name for name in ("plan.json", "dose.npz", "weights.npz", "dvh.csv"))
+        asked = None if spec is None else spec.outputs.dicom
+        doses = _write_rtdose(partial, plan, case) if asked or (asked is None and case is not None) else []
+    return tuple(folder / name for name in ("plan.json", "dose.npz", "weights.npz", "dvh.csv", *doses))
 
 
 @contextmanager
@@ -106,7 +121,7 @@ def describe(plan: Plan, spec: PlanSpec | None = None, provenance: Mapping[str, 
     return {
         "spec": chosen.model_dump(mode="json", exclude_none=True),
         "normalization": plan.normalization,
-        "metrics": {name: _rounded(values) for name, values in plan.metrics().items()},
+        "metrics": {name: _rounded(values) for name, values in judged(plan, chosen.metrics).items()},
         "units": {"D*, gEUD": "Gy (course total)", "V*": "%", "HI, CI": "1"},
         "solution": None
         if solution is None
@@ -145,6 +160,14 @@ def describe(plan: Plan, spec: PlanSpec | None = None, provenance: Mapping[str, 
             **(provenance or {}),
         },
     }
+
+
+def judged(
+    plan: Plan, more: Sequence[str] = (), quantity: str | Quantity = "physical_dose"
+) -> dict[str, dict[str, float]]:
+    """Return the usual metrics of each structure and those asked for beside them."""
+    table = plan.metrics(quantity)
+    return {name: row | plan.metrics(quantity, [name], more)[name] for name, row in table.items()} if more else table
 
 
 def described_spec(plan: Plan) -> PlanSpec:
@@ -207,6 +230,29 @@ def _write_dose(path: Path, plan: Plan) -> None:
         origin=np.asarray(grid.origin),
         **cubes,  # type: ignore[arg-type]
     )
+
+
+def _write_rtdose(folder: Path, plan: Plan, case: DicomCase | None) -> list[str]:
+    from radplan.io.dicom import write_dose
+
+    used = {plan.quantity(goal.quantity).name for goal in plan.goals}
+    kinds: dict[str, DoseType] = {"physical_dose": "PHYSICAL"}
+    if "rbe_x_dose" in used:
+        kinds["rbe_x_dose"] = "EFFECTIVE"
+    names = []
+    for quantity, kind in kinds.items():
+        names.append("rtdose.dcm" if quantity == "physical_dose" else f"rtdose_{quantity}.dcm")
+        # Why clip: dose on the fly comes from splines, which may ring below zero by a millionth of the maximum.
+        write_dose(
+            folder / names[-1],
+            np.maximum(plan[quantity], 0.0),
+            plan.model.grid,
+            None if case is None else case.series,
+            dose_type=kind,
+            structure_set="" if case is None else case.structure_set,
+            comment=f"{plan.title(quantity)}, {plan.fractions} fractions, not for clinical use",
+        )
+    return names
 
 
 def _write_weights(path: Path, plan: Plan) -> None:

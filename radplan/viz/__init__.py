@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING
 from radplan.errors import InputError
 
 if TYPE_CHECKING:
+    from radplan.analysis.dvh import DVH
     from radplan.plan import Plan
 
 
@@ -21,7 +23,13 @@ def figures_available() -> bool:
     return find_spec("matplotlib") is not None
 
 
-def save_figures(plan: Plan, folder: str | Path, quantity: str = "physical_dose") -> tuple[Path, ...]:
+def save_figures(
+    plan: Plan,
+    folder: str | Path,
+    quantity: str = "physical_dose",
+    beside: Mapping[str, DVH] | None = None,
+    label: str = "beside",
+) -> tuple[Path, ...]:
     """Draw ``dvh.png`` and ``slices.png`` of a plan into a folder, made if need be; a file appears only when whole.
 
     Parameters
@@ -32,6 +40,10 @@ def save_figures(plan: Plan, folder: str | Path, quantity: str = "physical_dose"
         Where the figures go.
     quantity : str
         What they show.
+    beside : mapping of str to DVH, optional
+        Curves of another plan by structure, dashed in the DVH figure.
+    label : str
+        What they are called.
 
     Returns
     -------
@@ -53,6 +65,6 @@ def save_figures(plan: Plan, folder: str | Path, quantity: str = "physical_dose"
     from radplan.viz.slices import draw_slices
 
     with staged(folder) as partial:
-        draw_dvh(plan, quantity).savefig(partial / "dvh.png", dpi=150)
+        draw_dvh(plan, quantity, beside=beside, label=label).savefig(partial / "dvh.png", dpi=150)
         draw_slices(plan, quantity).savefig(partial / "slices.png", dpi=150)
     return Path(folder, "dvh.png"), Path(folder, "slices.png")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from radplan.analysis.dvh import DVH
 from radplan.analysis.metrics import mean
 from radplan.plan import Plan
 from radplan.viz.palette import structure_colors
@@ -16,7 +17,13 @@ from radplan.viz.palette import structure_colors
 _WIDTHS = {"target": 2.4, "oar": 1.8, "external": 1.2}
 
 
-def draw_dvh(plan: Plan, quantity: str = "physical_dose", structures: Sequence[str] | None = None) -> Figure:
+def draw_dvh(
+    plan: Plan,
+    quantity: str = "physical_dose",
+    structures: Sequence[str] | None = None,
+    beside: Mapping[str, DVH] | None = None,
+    label: str = "beside",
+) -> Figure:
     """Cumulative DVH of every structure: level on the course [unit] against volume [%], with the prescription.
 
     Parameters
@@ -27,6 +34,10 @@ def draw_dvh(plan: Plan, quantity: str = "physical_dose", structures: Sequence[s
         What is on the level axis.
     structures : sequence of str, optional
         Which, in this order; all but ignored ones otherwise.
+    beside : mapping of str to DVH, optional
+        Curves of another plan by structure, drawn dashed in the structure's colour.
+    label : str
+        What they are called.
 
     >>> draw_dvh(plan).savefig("dvh.png")  # doctest: +SKIP
     """
@@ -43,10 +54,14 @@ def draw_dvh(plan: Plan, quantity: str = "physical_dose", structures: Sequence[s
             curve.percent,
             color=colors[name],
             linewidth=_WIDTHS.get(structure.role, 1.5),
-            linestyle="--" if structure.role == "external" else "-",
             label=f"{name}  (mean {average:.1f} {curve.unit}, {curve.volume:.0f} cm³)",
         )
     unit = next(iter(curves.values())).unit
+    for name, curve in (beside or {}).items():
+        if name in curves:
+            axes.plot(curve.levels, curve.percent, color=colors[name], linewidth=1.3, linestyle=(0, (4, 2)))
+    if beside:
+        axes.plot([], [], color="black", linewidth=1.3, linestyle=(0, (4, 2)), label=f"dashed: {label}")
     top = max(float(curve.levels[-1]) for curve in curves.values())
     prescription = plan.patient.prescription if plan.is_dose(quantity) else None
     if prescription is not None:

@@ -2,37 +2,57 @@
 
 from __future__ import annotations
 
+import math
+
 from radplan.patient.structures import Structures
 
 _TARGETS = ("#d62728", "#e8710a", "#b3127d", "#8c1a1a")
 _ORGANS = ("#1f5fd0", "#1b9e4b", "#7b3fbf", "#008b9a", "#9c6b1c", "#5c8a00", "#d6489b", "#3b3b98", "#00796b", "#795548")
 _EXTERNAL = "#8a8a8a"
 _BRIGHTEST, _DARKEST = 0.68, 0.18
+_ALIKE = 0.2
+
+Color = tuple[float, float, float]
 
 
-def structure_colors(structures: Structures) -> dict[str, str | tuple[float, float, float]]:
+def structure_colors(structures: Structures) -> dict[str, Color]:
     """Colour of each structure: its own where it has one, else red tones for targets, grey for the external contour.
+
+    Of structures with nearly the same colour of their own, the target keeps it, else the first; the others get one
+    that is free.
 
     >>> structure_colors(Structures(()))
     {}
     """
-    colors: dict[str, str | tuple[float, float, float]] = {}
-    targets = organs = 0
-    for name, structure in structures.items():
-        if structure.color is not None:
-            colors[name] = _readable(structure.color)
-        elif structure.role == "target":
-            colors[name] = _TARGETS[targets % len(_TARGETS)]
-            targets += 1
+    colors: dict[str, Color] = {}
+    for structure in sorted(structures.values(), key=lambda entry: entry.role != "target"):
+        own = None if structure.color is None else _readable(structure.color)
+        if own is not None and all(_distance(own, other) > _ALIKE for other in colors.values()):
+            colors[structure.name] = own
         elif structure.role == "external":
-            colors[name] = _EXTERNAL
+            colors[structure.name] = _rgb(_EXTERNAL)
         else:
-            colors[name] = _ORGANS[organs % len(_ORGANS)]
-            organs += 1
-    return colors
+            tones = [_rgb(tone) for tone in (_TARGETS if structure.role == "target" else _ORGANS)]
+            free = (tone for tone in tones if all(_distance(tone, other) > _ALIKE for other in colors.values()))
+            colors[structure.name] = next(free, tones[len(colors) % len(tones)])
+    return {name: colors[name] for name in structures}
 
 
-def _readable(color: tuple[float, float, float]) -> tuple[float, float, float]:
+def _rgb(tone: str) -> Color:
+    """Return red, green and blue in [0, 1] of a hexadecimal colour.
+
+    >>> _rgb("#ff0033")
+    (1.0, 0.0, 0.2)
+    """
+    red, green, blue = (int(tone[k : k + 2], 16) / 255 for k in (1, 3, 5))
+    return red, green, blue
+
+
+def _distance(one: Color, other: Color) -> float:
+    return math.dist(one, other)
+
+
+def _readable(color: Color) -> Color:
     """Return the colour darkened or lightened, hue kept, until it stands out on white paper and on a dark CT.
 
     >>> _readable((0.5, 0.5, 0.5))
