@@ -45,7 +45,7 @@ class LinearOperator(ABC):
 
     @abstractmethod
     def squared_column_norms(self, row_weights: Array) -> Array:
-        """Return ``sum_i c_i a_ij^2`` for weights ``c (rows,)``, shape ``(cols,)``; an estimate where there is no matrix."""
+        """Return ``sum_i c_i a_ij^2`` for weights ``c (rows,)``, shape ``(cols,)``; an estimate where none is held."""
 
     def column_norms(self, row_weights: Array | None = None) -> Array:
         """Return the Euclidean norm of each column, shape ``(cols,)``, for the diagonal scaling of solvers.
