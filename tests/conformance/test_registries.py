@@ -7,6 +7,7 @@ import pytest
 from radplan import testing
 from radplan.engines import ENGINES
 from radplan.optim.objectives import OBJECTIVES
+from radplan.optim.solvers import SOLVERS
 from radplan.quantities import QUANTITIES
 
 
@@ -25,7 +26,7 @@ def test_engine(name):
     testing.check_engine(name)
 
 
-@pytest.mark.parametrize("registry", [QUANTITIES, OBJECTIVES, ENGINES], ids=lambda registry: registry.kind)
+@pytest.mark.parametrize("registry", [QUANTITIES, OBJECTIVES, ENGINES, SOLVERS], ids=lambda registry: registry.kind)
 def test_what_is_registered_is_final_and_documented(registry):
     for cls in registry:
         assert cls.__mro__[1] is registry.base, f"{cls.__name__} must derive from {registry.base.__name__} directly"

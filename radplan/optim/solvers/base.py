@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import threadpoolctl
 
@@ -128,6 +128,11 @@ class Solver(ABC):
         CalculationError
             When a goal becomes NaN or infinite.
         """
+
+    @classmethod
+    def examples(cls) -> list[Self]:
+        """Return instances for the conformance tests; by default the one with all options at their defaults."""
+        return [cls()]
 
 
 SOLVERS: Registry[Solver] = Registry("solver", Solver)  # type: ignore[type-abstract]
