@@ -1,4 +1,4 @@
-"""Placement of photon bixels: every beam gets the bixels that see the targets, as matRad places them.
+"""Placement of bixels and spots: every beam gets those that see the targets, as matRad places them.
 
 Targets, grown by a margin inside the patient, are projected from the source onto the isocentre plane; each projected
 voxel centre opens the bixel it falls into. The bixel grid is fixed to the isocentre (one bixel is centred on the axis)
@@ -9,17 +9,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from radplan.beams.beam import Beam, Beams, beam_angles, isocentres
+from radplan.beams.range_shifter import RangeShifter
+from radplan.beams.spots import place_spots
 from radplan.errors import InputError
 from radplan.geometry.frames import beam_rotation, isocentre_plane, world_to_beam
 from radplan.geometry.grid import Grid
 
 if TYPE_CHECKING:
+    from radplan.machines.particle import ParticleMachine
     from radplan.machines.photon import PhotonMachine
     from radplan.patient.patient import Patient
 
@@ -32,7 +36,7 @@ _EDGE = 1e-9
 
 def place_beams(
     patient: Patient,
-    machine: PhotonMachine,
+    machine: PhotonMachine | ParticleMachine,
     gantry: float | Iterable[float],
     couch: float | Iterable[float] = 0.0,
     collimator: float | Iterable[float] = 0.0,
@@ -40,36 +44,45 @@ def place_beams(
     isocenter: npt.ArrayLike | None = None,
     margin: float | None = None,
     targets: str | Sequence[str] | None = None,
+    layer_spacing: float | None = None,
+    range_shifter: RangeShifter | None = None,
 ) -> Beams:
-    """Return photon beams whose bixels cover the targets, seen from every direction.
+    """Return beams whose bixels or spots cover the targets, seen from every direction.
 
-    Bixels of a beam are ordered by x, then y, both ascending: the order of matRad's rays.
+    Bixels of a beam are ordered by x, then y, both ascending: the order of matRad's rays. Spots are ordered by their
+    rays in this order, then by ascending energy; `radplan.beams.spots` says how energies are chosen.
 
     Parameters
     ----------
     patient : Patient
         CT, structures and, where it has them, goals.
-    machine : PhotonMachine
-        Gives the source-axis distance and the name.
+    machine : PhotonMachine or ParticleMachine
+        Gives the source-axis distance, the name and the energies of spots.
     gantry, couch, collimator : float or iterable of float
         IEC 61217 angles [degree], one per beam or one for all.
     bixel_width : float
-        Side of the square bixels in the isocentre plane [mm]. When it is smaller than the CT's largest voxel side, one
-        more ring of bixels closes the gaps between projected voxels.
+        Side of the square bixels, or distance between spots, in the isocentre plane [mm]. When it is smaller than the
+        CT's largest voxel side, one more ring of bixels closes the gaps between projected voxels.
     isocenter : array of shape (3,) or (beams, 3), optional
         World position [mm]; by default the mean of the targets' voxel centres (see `target_center`).
     margin : float, optional
-        Growth of the targets before they are projected [mm]; by default one bixel, at least one voxel.
+        Growth of the targets before they are projected [mm]; by default one bixel, of particles one voxel. At least one
+        voxel, unless it is 0.
     targets : str or sequence of str, optional
         Names of the structures to cover; by default the patient's `target_names`: those that carry goals, or all
         when none does.
+    layer_spacing : float, optional
+        Of particles: distance in water between the peaks of neighbouring layers [mm]; by default `bixel_width`.
+    range_shifter : RangeShifter, optional
+        Of particles: a slab in front of the patient in all beams.
 
     Raises
     ------
     UnknownNameError
         When the patient has no structure of a name in `targets`.
     InputError
-        When there is nothing to cover, a target has no voxels, or an angle or a length is wrong.
+        When there is nothing to cover, a target has no voxels or lies out of range, an angle or a length is wrong, or
+        layers or a range shifter are asked of photons.
 
     Notes
     -----
@@ -78,8 +91,9 @@ def place_beams(
     >>> round_half_away(np.asarray([-2.5, -0.4, 0.5])).tolist()
     [-3.0, -0.0, 1.0]
     """
-    if machine.radiation != "photons":
-        raise InputError(f"photon bixels need a photon machine, got {machine.name!r} for {machine.radiation}")
+    photons = machine.radiation == "photons"
+    if photons and (layer_spacing is not None or range_shifter is not None):
+        raise InputError(f"layer_spacing and range_shifter are for particles, but {machine.name!r} delivers photons")
     if not (bixel_width > 0.0 and math.isfinite(bixel_width)):
         raise InputError(f"bixel_width must be > 0 mm, got {bixel_width}")
     names = _target_names(patient, targets)
@@ -87,14 +101,35 @@ def place_beams(
     membership = _membership(patient, names)
     centre = _center(grid, membership) if isocenter is None else isocenter
     angles = beam_angles(gantry, couch, collimator)
-    grown = _grown(patient, membership > 0, float(bixel_width) if margin is None else float(margin))
+    usual = bixel_width if photons else min(grid.spacing)
+    grown = _grown(patient, membership > 0, float(usual if margin is None else margin))
     points = grid.points(np.flatnonzero(grown))
     ring = bixel_width < max(grid.spacing)
     beams = []
     for three, position in zip(angles, isocentres(centre, len(angles)), strict=True):
         bixels = _bixels(points, position, beam_rotation(*three), machine.sad, float(bixel_width), ring)
-        beams.append(Beam(*three, isocenter=position, sad=machine.sad, bixel_width=bixel_width, bixels=bixels))
+        beam = Beam(*three, isocenter=position, sad=machine.sad, bixel_width=bixel_width, bixels=bixels)
+        if not photons:
+            spacing = float(bixel_width if layer_spacing is None else layer_spacing)
+            beam = _with_spots(beam, patient, grown, machine, spacing, range_shifter)  # type: ignore[arg-type]
+        beams.append(beam)
     return Beams(tuple(beams), machine.radiation, machine.name)
+
+
+def _with_spots(
+    beam: Beam,
+    patient: Patient,
+    target: Bools,
+    machine: ParticleMachine,
+    spacing: float,
+    shifter: RangeShifter | None,
+) -> Beam:
+    """Return a beam with the spots on its bixels' rays in place of the bixels."""
+    shift = 0.0 if shifter is None else shifter.thickness
+    rays, energies = place_spots(
+        patient.density(), target, patient.ct.grid, beam.source, beam.targets, machine, spacing, shift
+    )
+    return replace(beam, bixels=beam.bixels[rays], energies=machine.energies[energies], range_shifter=shifter)
 
 
 def target_center(patient: Patient, targets: str | Sequence[str] | None = None) -> Floats:

@@ -1,9 +1,10 @@
 r"""RBE models: linear-quadratic parameters of ions from their LET or from a machine's tables.
 
 Symbols: :math:`L` dose-averaged LET [keV/um] of one beamlet; :math:`\alpha_x` [1/Gy], :math:`\beta_x` [1/Gy^2]
-radiosensitivity to photons, :math:`r = \alpha_x/\beta_x` [Gy]. A model with :math:`RBE_{max}` and :math:`RBE_{min}`, the
-RBE at doses near 0 and very high, has :math:`\alpha = RBE_{max} \alpha_x` and :math:`\beta = RBE_{min}^2 \beta_x`. The
-products are formed without r where possible, so that they hold for :math:`\beta_x = 0` too.
+radiosensitivity to photons, :math:`r = \alpha_x/\beta_x` [Gy]. A model with :math:`RBE_{max}` and :math:`RBE_{min}`,
+the RBE at doses near 0 and very high, has :math:`\alpha = RBE_{max} \alpha_x` and
+:math:`\beta = RBE_{min}^2 \beta_x`. The products are formed without r where possible, so that they hold for
+:math:`\beta_x = 0` too.
 """
 
 from __future__ import annotations
@@ -165,7 +166,7 @@ class McNamara(RBEModel):
         Coefficients [1, Gy um/keV, 1, um/(keV sqrt(Gy))]. matRad writes 0.999064 for p0, the paper 0.99064.
 
     >>> import numpy as np
-    >>> alpha, _ = McNamara().alpha_beta(RadiationQuality(np.asarray([2.0])), 0.1, 0.05)  # 0.099064 + 0.35605 * 2 * 0.05
+    >>> alpha, _ = McNamara().alpha_beta(RadiationQuality(np.asarray([2.0])), 0.1, 0.05)  # 0.099064 + 0.035605
     >>> alpha.round(6).tolist()
     [0.134669]
     """

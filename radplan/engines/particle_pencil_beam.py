@@ -12,6 +12,7 @@ import threadpoolctl
 
 from radplan.arrays import Array
 from radplan.beams.beam import Beam, Beams
+from radplan.beams.spots import air_gap
 from radplan.biology.rbe import RBE_MODELS, ConstantRBE, RBEModel
 from radplan.engines.base import ENGINES, Engine, Machine, Voxels
 from radplan.engines.particle_tables import PER_MM, DepthTables, Images, Lateral, Tissues
@@ -28,9 +29,6 @@ logger = logging.getLogger(__name__)
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
-
-AIR = 0.0011
-"""Water-equivalent thickness of 1 mm of air [mm]."""
 
 IONS = {"protons": (1, 1), "helium": (2, 4), "carbon": (6, 12)}
 """Charge and mass number."""
@@ -291,8 +289,7 @@ class _Spots:
         energy = inverse.reshape(-1)[order]
         ssd = _surface_distances(beam, places, scene)[ray[order]]
         offsets = np.asarray([machine.entry(int(layer)).offset for layer in layers])
-        gap = ssd + machine.nozzle_distance - machine.sad - machine.fit_air_offset
-        shifts = (AIR * gap if air_correction else np.zeros_like(gap)) - offsets[energy]
+        shifts = (air_gap(machine, ssd) if air_correction else np.zeros_like(ssd)) - offsets[energy]
         if beam.range_shifter is not None:
             shifts = shifts + beam.range_shifter.thickness
         towards = np.column_stack([places, np.full(places.shape[0], machine.sad)])

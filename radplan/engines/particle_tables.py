@@ -104,8 +104,14 @@ class Tissues:
     @classmethod
     def of(cls, alpha_x: Floats, beta_x: Floats) -> Tissues:
         """Return the tissues of voxels with these parameters, each ``(n,)``."""
-        pairs, index = np.unique(np.stack([alpha_x, beta_x], axis=1), axis=0, return_inverse=True)
-        return cls(pairs[:, 0], pairs[:, 1], index.reshape(-1).astype(np.int32))
+        # Why: patients have few tissues and many voxels; sorting these would take longer than the dose.
+        index = np.full(alpha_x.size, -1, dtype=np.int32)
+        firsts: list[int] = []
+        while np.any(left := index < 0):
+            first = int(np.argmax(left))
+            index[(alpha_x == alpha_x[first]) & (beta_x == beta_x[first])] = len(firsts)
+            firsts.append(first)
+        return cls(alpha_x[firsts], beta_x[firsts], index)
 
     @property
     def count(self) -> int:
@@ -180,7 +186,13 @@ class DepthTables:
 
     @classmethod
     def of(
-        cls, machine: ParticleMachine, energies: Ints, variances: Floats, cutoff: float, images: Images, tissues: Tissues
+        cls,
+        machine: ParticleMachine,
+        energies: Ints,
+        variances: Floats,
+        cutoff: float,
+        images: Images,
+        tissues: Tissues,
     ) -> DepthTables:
         """Return the tables of energy indices ``(e,)`` with the largest initial variance of each [mm^2].
 
@@ -288,4 +300,4 @@ def _tabulated(layer: EnergyLayer, row: int | None) -> RadiationQuality:
 def _bins(depth: Array) -> Ints:
     """Return, for depths in equal steps from a table's first, the row at or before them."""
     steps = int((depth[-1] - depth[0]) * PER_MM) + 2
-    return np.searchsorted(depth, depth[0] + np.arange(steps) / PER_MM, side="right") - 1
+    return np.asarray(np.searchsorted(depth, depth[0] + np.arange(steps) / PER_MM, side="right") - 1)

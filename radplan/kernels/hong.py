@@ -64,7 +64,7 @@ def _first_ray(x: Array, low: float) -> int:
 
 @njit(cache=True, inline="always")
 def _offsets(point: Array, ray: Array) -> tuple[float, float, float]:
-    """Return how far a point lies from a ray through the origin, along x and y of the beam, and the squared distance."""
+    """Return how far a point lies from a ray through the origin along x and y of the beam, and the squared distance."""
     along = point[0] * ray[0] + point[1] * ray[1] + point[2] * ray[2]
     x, y, z = point[0] - along * ray[0], point[1] - along * ray[1], point[2] - along * ray[2]
     return x, y, x * x + y * y + z * z
@@ -140,9 +140,7 @@ def count_entries(
 
 
 @njit(cache=True, inline="always")
-def _lateral(
-    model: int, table: Array, row: int, part: float, initial: float, dx: float, dy: float, r2: float
-) -> float:
+def _lateral(model: int, table: Array, row: int, part: float, initial: float, dx: float, dy: float, r2: float) -> float:
     """Return the lateral profile [1/mm^2] for an initial variance [mm^2]."""
     first = _between(table, row, part, WIDTH)
     s1 = first * first + initial

@@ -138,3 +138,65 @@ def first_dense_voxel(
         _, first = _walk(flat, shape, low, size, box, source, point, np.inf, threshold)
         distances[n] = first * length if first < np.inf else np.inf
     return distances
+
+
+@njit(cache=True, parallel=True)
+def mask_crossings(
+    density: Array, mask: Array, low: Array, size: Array, source: Array, points: Array, most: int
+) -> tuple[Array, Array]:
+    """Return the radiological depths at which endless rays through points enter and leave a mask.
+
+    Parameters
+    ----------
+    density, mask : arrays of shape (nz, ny, nx), C order
+        Relative electron density, and the voxels of the mask.
+    low, size : arrays of shape (3,)
+        Lower corner of the volume and voxel sizes, x y z [mm].
+    source : array of shape (3,)
+        Start of all rays [mm].
+    points : array of shape (n, 3)
+        Points on the rays [mm].
+    most : int
+        Number of passages through the mask that are told apart; later ones lengthen the last.
+
+    Returns
+    -------
+    depths : array of shape (n, most, 2)
+        At entry and at exit of each passage [mm].
+    counts : array of shape (n,)
+        Numbers of passages.
+    """
+    rho, target, shape = density.reshape(density.size), mask.reshape(mask.size), np.asarray(density.shape)
+    depths, counts = np.zeros((points.shape[0], most, 2)), np.zeros(points.shape[0], dtype=np.int64)
+    for n in prange(points.shape[0]):
+        step, length = points[n] - source, np.sqrt(np.sum((points[n] - source) ** 2))
+        enter, leave = 0.0, np.inf
+        for axis in range(3):
+            top = low[axis] + size[axis] * shape[2 - axis]
+            enter, leave = _clip(source[axis], step[axis], low[axis], top, enter, leave)
+        if not enter < leave:
+            continue
+        i, si, tx, ex = _start(source[0], step[0], enter, low[0], size[0], 0, shape[2])
+        j, sj, ty, ey = _start(source[1], step[1], enter, low[1], size[1], 0, shape[1])
+        k, sk, tz, ez = _start(source[2], step[2], enter, low[2], size[2], 0, shape[0])
+        depth, t, inside, passage = 0.0, enter, False, -1
+        while t < leave and 0 <= i < shape[2] and 0 <= j < shape[1] and 0 <= k < shape[0]:
+            voxel = (k * shape[1] + j) * shape[2] + i
+            after = min(tx, ty, tz, leave)
+            if after > t:
+                if target[voxel] and not inside and passage < most - 1:
+                    passage += 1
+                    depths[n, passage, 0] = depth
+                inside = target[voxel]
+                depth += (after - t) * rho[voxel] * length
+                if inside:
+                    depths[n, passage, 1] = depth
+            t = after
+            if tx <= ty and tx <= tz:
+                i, tx = i + si, tx + ex
+            elif ty <= tz:
+                j, ty = j + sj, ty + ey
+            else:
+                k, tz = k + sk, tz + ez
+        counts[n] = passage + 1
+    return depths, counts

@@ -1,0 +1,139 @@
+"""Spots of particle beams: on every ray those energies whose Bragg peaks lie in the target, thinned to layers."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from radplan.errors import InputError
+from radplan.geometry.grid import Grid
+from radplan.geometry.rays import surface_distance
+
+if TYPE_CHECKING:
+    from radplan.machines.particle import ParticleMachine
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
+
+AIR = 0.0011
+"""Water-equivalent thickness of 1 mm of air [mm]."""
+
+_PASSAGES = 16
+"""Passages of a ray through the targets that are told apart."""
+
+_TOLERANCE = 0.1
+"""Share of the layer spacing by which neighbouring peaks may lie closer."""
+
+
+def place_spots(
+    density: npt.NDArray[np.float32],
+    target: Bools,
+    grid: Grid,
+    source: Floats,
+    points: Floats,
+    machine: ParticleMachine,
+    layer_spacing: float,
+    shift: float = 0.0,
+) -> tuple[Ints, Ints]:
+    """Return the spots of one beam: a ray and an energy of the machine each, rays in order, energies ascending.
+
+    A ray gets the energies whose peaks, behind the air gap in front of the patient, lie between its radiological depths
+    at entry to and exit from the target, in each passage. Of the energies of the whole beam, from the lowest used,
+    those are kept whose peak lies at least the layer spacing less 10 % behind that of the one kept before.
+
+    Parameters
+    ----------
+    density : array of shape (nz, ny, nx)
+        Relative electron density.
+    target : boolean array of shape (nz, ny, nx)
+        Voxels that peaks are placed in.
+    grid : Grid
+        Their grid.
+    source : array of shape (3,)
+        World position of the source [mm].
+    points : array of shape (r, 3)
+        World positions that the rays go through [mm].
+    machine : ParticleMachine
+        Gives the energies and the depths of their peaks.
+    layer_spacing : float
+        Distance in water between the peaks of neighbouring layers [mm], > 0.
+    shift : float
+        Water-equivalent thickness in front of the patient [mm].
+
+    Returns
+    -------
+    rays : array of shape (n,)
+        Ray of each spot.
+    energies : array of shape (n,)
+        Energy index of each spot.
+
+    Raises
+    ------
+    InputError
+        When the layer spacing is not > 0, or the target lies out of the machine's range.
+
+    Notes
+    -----
+    Source: matRad 3.2.2, ``steering/matRad_StfGeneratorParticleIMPT.m``.
+    """
+    if not (layer_spacing > 0.0 and math.isfinite(layer_spacing)):
+        raise InputError(f"layer_spacing must be > 0 mm, got {layer_spacing}")
+    from radplan.kernels import siddon
+
+    spans, counts = siddon.mask_crossings(
+        np.ascontiguousarray(density), np.ascontiguousarray(target), grid.bounds[0], np.asarray(grid.spacing),
+        source, points, _PASSAGES,
+    )  # fmt: skip
+    air = air_gap(machine, np.asarray(surface_distance(density, grid, source, points)))
+    peaks = machine.peaks - shift
+    wanted = np.zeros((points.shape[0], peaks.size), dtype=bool)
+    for passage in range(_PASSAGES):
+        entry, leave = spans[:, passage, 0] + air, spans[:, passage, 1] + air
+        crossed = counts > passage
+        wanted |= crossed[:, None] & (peaks >= entry[:, None]) & (peaks <= leave[:, None])
+    if not wanted.any():
+        raise InputError(_out_of_range(spans, counts, peaks, machine, shift))
+    wanted &= _layers(peaks, np.any(wanted, axis=0), layer_spacing)
+    rays, energies = np.nonzero(wanted)
+    return rays.astype(np.int64), energies.astype(np.int64)
+
+
+def air_gap(machine: ParticleMachine, surface: Floats) -> Floats:
+    """Return the water-equivalent air between nozzle and surface beyond that in the machine's tables ``(n,)`` [mm].
+
+    Parameters
+    ----------
+    machine : ParticleMachine
+        Says where the nozzle is and how much air its tables include.
+    surface : array of shape (n,)
+        Distances from the source to the surface [mm].
+    """
+    return AIR * (surface + machine.nozzle_distance - machine.sad - machine.fit_air_offset)
+
+
+def _layers(peaks: Floats, used: Bools, spacing: float) -> Bools:
+    """Return the energies to keep: from the lowest to the highest one used, not closer than the spacing."""
+    first, last = np.flatnonzero(used)[[0, -1]]
+    kept, current = np.zeros(peaks.size, dtype=bool), -math.inf
+    for index in range(first, last + 1):
+        if abs(peaks[index] - current) >= spacing * (1.0 - _TOLERANCE):
+            kept[index], current = True, peaks[index]
+    return kept
+
+
+def _out_of_range(spans: Floats, counts: Ints, peaks: Floats, machine: ParticleMachine, shift: float) -> str:
+    if not counts.any():
+        return "no ray of the beam meets the targets: check the isocenter"
+    met = counts > 0
+    nearest = float(spans[met, 0, 0].min())
+    farthest = float(max(spans[ray, count - 1, 1] for ray, count in enumerate(counts) if count))
+    behind = f" behind {shift:g} mm of range shifter" if shift else ""
+    advice = "use a range shifter" if farthest < peaks[0] else "choose other angles or a machine of higher energies"
+    return (
+        f"machine {machine.name!r} places peaks at {max(float(peaks[0]), 0.0):.0f}..{float(peaks[-1]):.0f} mm of "
+        f"water{behind}, but the targets lie at {nearest:.0f}..{farthest:.0f} mm: {advice}"
+    )
