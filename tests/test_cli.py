@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 
 from radplan import cli, viz
+from radplan.errors import UnknownNameError
+from tests.io import dicom_files
 
 FAST = ("--gantry", "0", "90", "--bixel-width", "20", "--grid", "12")
 FILES = ["dose.npz", "dvh.csv", "dvh.png", "plan.json", "slices.png", "weights.npz"]
@@ -50,11 +52,83 @@ def test_the_first_target_is_brought_to_the_prescription(planned: Path) -> None:
     assert data["spec"]["fractions"] == 30
 
 
-def test_a_plan_is_made_again_from_its_json(planned: Path, tmp_path: Path) -> None:
+def test_a_plan_is_made_again_from_its_json_bit_for_bit(planned: Path, tmp_path: Path) -> None:
     assert run("--plan", str(planned / "plan.json"), "--out", str(tmp_path), "--no-figures") == 0
     assert not (tmp_path / "slices.png").exists()
     with np.load(planned / "weights.npz") as first, np.load(tmp_path / "weights.npz") as again:
-        np.testing.assert_allclose(again["x"], first["x"], rtol=1e-3, atol=1e-3 * first["x"].max())
+        np.testing.assert_array_equal(again["x"], first["x"])
+    with np.load(planned / "dose.npz") as first, np.load(tmp_path / "dose.npz") as again:
+        np.testing.assert_array_equal(again["dose"], first["dose"])
+
+
+ON_THE_FLY = """
+case: box
+structures: {Shell: "ring(OuterTarget, 5 mm, 30 mm)"}
+beams: {gantry: [0, 120, 240], bixel_width: 20}
+engine: {grid: 12, stored: false}
+goals:
+  - {structure: OuterTarget, objective: squared_deviation, parameters: {reference: 60.0}, weight: 100}
+  - {structure: Shell, objective: squared_overdosing, parameters: {reference: 30.0}}
+metrics: [V20Gy]
+outputs: {figures: false, dicom: true}
+"""
+
+
+def test_a_plan_on_the_fly_is_made_again_from_its_file_bit_for_bit(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "plan.yaml"
+    file.write_text(ON_THE_FLY)
+    assert run("--plan", str(file), "--out", str(tmp_path / "a")) == 0
+    assert "Shell" not in capsys.readouterr().out.split("OuterTarget D95")[1]
+    assert run("--plan", str(tmp_path / "a/plan.json"), "--out", str(tmp_path / "b")) == 0
+    for name, key in (("weights.npz", "x"), ("dose.npz", "dose")):
+        with np.load(tmp_path / "a" / name) as first, np.load(tmp_path / "b" / name) as again:
+            np.testing.assert_array_equal(again[key], first[key])
+    row = json.loads((tmp_path / "a/plan.json").read_text())["metrics"]
+    assert "V20Gy" in row["OuterTarget"]
+    assert "Shell" not in row
+
+
+def test_a_dicom_folder_gives_a_dose_that_fits_its_images(tmp_path: Path) -> None:
+    from radplan.io.dicom import read_case, read_dose
+
+    (tmp_path / "in").mkdir()
+    folder = dicom_files.small_case(tmp_path / "in")
+    file = tmp_path / "plan.yaml"
+    file.write_text(
+        f"case: {folder}\nfractions: 20\nprescription: 40\nbeams: {{gantry: [0, 90], bixel_width: 5}}\n"
+        "engine: {grid: 2}\noutputs: {figures: false}\n"
+        "goals: [{structure: PTV, objective: squared_deviation, parameters: {reference: 40.0}}]\n"
+    )
+    assert run("--plan", str(file), "--out", str(tmp_path / "out")) == 0
+    case = read_case(folder)
+    image = read_dose(tmp_path / "out/rtdose.dcm", case.series.frame_of_reference)
+    with np.load(tmp_path / "out/dose.npz") as saved:
+        np.testing.assert_allclose(image.dose, saved["dose"], atol=image.quantum)
+    assert image.grid == case.patient.ct.grid.with_spacing(2.0)
+    assert (image.dose_type, image.summation) == ("PHYSICAL", "PLAN")
+
+
+def test_dicom_folders_are_listed_without_names(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    dicom_files.small_case(tmp_path)
+    assert cli.main(["dicom", str(tmp_path)]) == 0
+    said = capsys.readouterr().out
+    assert "6 DICOM files" in said
+    assert "RTSTRUCT" in said
+    assert cli.main(["dicom", str(tmp_path / "none")]) == 2
+    assert "no such file or folder" in capsys.readouterr().err
+
+
+def test_a_table_beside_the_plan_is_found_in_the_folder_of_the_case(tmp_path: Path) -> None:
+    from radplan.io.plan_file import plan_spec
+
+    (tmp_path / "clinic.csv").write_text("ROI,Volume (mL),0cGy,10cGy\nptv,20.0,100,40\n")
+    wish = {"case": str(tmp_path), "outputs": {"beside": {"table": "clinic.csv", "names": {"PTV": "ptv"}}}}
+    assert list(cli._beside(plan_spec(wish))) == ["PTV"]
+    wish["outputs"]["beside"]["names"] = {"PTV": "pvt"}  # type: ignore[index]
+    with pytest.raises(UnknownNameError, match="did you mean 'ptv'"):
+        cli._beside(plan_spec(wish))
 
 
 def test_progress_and_metrics_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import FrozenInstanceError
+from dataclasses import FrozenInstanceError, replace
 
 import numpy as np
 import pytest
 
 from radplan.arrays import to_numpy
 from radplan.errors import CalculationError, InputError, UnknownNameError
+from radplan.influence import Dij
 from radplan.optim.goals import Goal
 from radplan.optim.objectives import SquaredDeviation, SquaredOverdosing
+from radplan.patient.patient import Patient
 from radplan.plan import Plan, evaluate, optimize
 from radplan.quantities.let import LET, LETxDose
 from tests import small_case
@@ -37,6 +39,37 @@ def test_a_quantity_that_does_not_add_up_is_not_multiplied_by_fractions(plan: Pl
     expected = plan["let_dose"].ravel()[plan.model.voxels] / plan["physical_dose"].ravel()[plan.model.voxels]
     np.testing.assert_allclose(let, expected, rtol=1e-5)
     assert 2.0 <= let.min() <= let.max() <= 4.0
+
+
+def on_a_coarse_grid(patient: Patient) -> Plan:
+    """One weight that gives ``1 + 0.1 x`` Gy [x in mm] on dose voxels of 6 mm, in the body alone."""
+    grid = patient.ct.grid.with_spacing(6.0)
+    voxels = patient.body_voxels(grid)
+    dose = 1.0 + 0.1 * grid.points(voxels)[:, :1]
+    return evaluate(Dij.from_matrices({"physical_dose": dose}, grid, voxels), [1.0], patient, fractions=10)
+
+
+def test_structures_are_judged_at_the_voxels_they_are_drawn_on() -> None:
+    plan = on_a_coarse_grid(small_case.patient())
+    values, weights = plan.structure_values("physical_dose", "Cord")
+    x = small_case.GRID.points(plan.patient.structures["Cord"].voxels)[:, 0]
+    np.testing.assert_allclose(values, 10 * (1.0 + 0.1 * x), rtol=1e-6)
+    np.testing.assert_allclose(weights, 1 / x.size)
+
+
+def test_the_external_contour_and_matrad_patients_are_judged_at_dose_voxels() -> None:
+    patient = small_case.patient()
+    plan = on_a_coarse_grid(patient)
+    voxels, weights = patient.structure_weights("BODY", plan.model.grid)
+    values, shares = plan.structure_values("physical_dose", "BODY")
+    np.testing.assert_array_equal(values, plan["physical_dose"].ravel()[voxels])
+    np.testing.assert_allclose(shares, weights)
+    nearest = replace(patient, membership="nearest")
+    plan = on_a_coarse_grid(nearest)
+    voxels, _ = nearest.structure_weights("PTV", plan.model.grid)
+    np.testing.assert_array_equal(
+        plan.structure_values("physical_dose", "PTV")[0], plan["physical_dose"].ravel()[voxels]
+    )
 
 
 def test_metrics_of_let_leave_out_voxels_below_the_floor(plan: Plan) -> None:
@@ -154,8 +187,6 @@ def test_a_plan_does_not_change(plan: Plan) -> None:
 
 
 def test_an_instance_in_a_goal_is_what_its_name_means(plan: Plan) -> None:
-    from dataclasses import replace
-
     goal = Goal("Cord", SquaredOverdosing(1.0), quantity=LETxDose(c=0.1))
     with_goal = replace(plan, goals=(goal,))
     np.testing.assert_allclose(with_goal["let_x_dose"], 0.1 * plan["let_dose"], rtol=1e-5)

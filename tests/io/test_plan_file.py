@@ -24,6 +24,13 @@ constraints:
 robust: composite
 solver: {name: scipy, options: {max_iterations: 10}}
 normalize: {structure: PTV, D95: 50.0}
+external: {threshold: -300, name: Skin}
+structures:
+  Ring: ring(PTV, 3 mm, 30 mm)
+  Overlap: {shape: "PTV & (Cord + 5 mm)", role: oar, priority: 1}
+densities: [{structure: Couch, density: 0.2}, {structure: Bolus, hu: 0}]
+metrics: [V20Gy, D0.1cc]
+outputs: {figures: false, beside: {table: clinic.csv, names: {PTV: ptv}}}
 """
 
 
@@ -40,6 +47,11 @@ def test_a_whole_file(tmp_path: Path) -> None:
     assert spec.engine.grid == (5.0, 5.0, 2.5)
     assert spec.goals[1].quantity == "rbe_x_dose"
     assert spec.constraints[0].upper == 10.0
+    assert spec.structures["Ring"].shape == "ring(PTV, 3 mm, 30 mm)"
+    assert spec.structures["Overlap"].priority == 1
+    assert [entry.hu for entry in spec.densities] == [None, 0.0]
+    assert spec.outputs.beside is not None
+    assert spec.outputs.beside.names == {"PTV": "ptv"}
     assert spec.normalize
     assert (spec.normalize.structure, spec.normalize.metric, spec.normalize.level) == ("PTV", "D95", 50.0)
 
@@ -75,6 +87,14 @@ def test_normalization_can_be_switched_off(tmp_path: Path) -> None:
         ("normalize: {structure: PTV}", r"normalize: expected one metric with its level"),
         ("normalize: {structure: PTV, D95: 50, D2: 60}", r"normalize: expected one metric"),
         ("constraints: [{structure: A, objective: mean}]", r"constraints\[0\]: a constraint needs lower or upper"),
+        ("structures: {Ring: {shpe: PTV}}", r"structures\.Ring\.shpe: unknown key; did you mean 'shape'"),
+        ("structures: {Ring: {shape: PTV, role: tumour}}", r"structures\.Ring\.role: "),
+        ("structures: {Ring: 5}", r"structures\.Ring: .*\(got 5\)"),
+        ("densities: [{structure: Couch}]", r"densities\[0\]: give either density or hu"),
+        ("densities: [{structure: Couch, density: -1}]", r"densities\[0\]\.density: .*\(got -1\)"),
+        ("external: {treshold: -300}", r"external\.treshold: .* 'threshold'"),
+        ("outputs: {beside: {tables: x}}", r"outputs\.beside\.tables: unknown key; did you mean 'table'"),
+        ("goals: [{structure: A, objective: mean, quantity: {nmae: let}}]", r"nmae: unknown key; did you mean 'name'"),
         ("fractions: 1\nfractions: 2", r"line 2: the key 'fractions' is written twice"),
         ("fractions: [1", r"is not YAML"),
         ("- 1\n- 2", r"holds a list"),
