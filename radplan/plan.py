@@ -14,7 +14,7 @@ from radplan.analysis.dvh import DVH, common_levels, cumulative_dvh
 from radplan.analysis.metrics import ORGAN_METRICS, TARGET_METRICS, coverage, is_level, metric
 from radplan.analysis.sampling import sample, structure_points
 from radplan.analysis.scaling import find_factor
-from radplan.arrays import Array, accumulator, like, to_numpy
+from radplan.arrays import to_numpy
 from radplan.beams.beam import Beams
 from radplan.errors import CalculationError, InputError
 from radplan.influence import Dij, ForwardModel
@@ -23,6 +23,7 @@ from radplan.optim.goals import Goal
 from radplan.optim.problem import Problem
 from radplan.optim.solvers import SOLVERS, Solution, Solver
 from radplan.optim.solvers.base import Callback
+from radplan.optim.variables import checked_variables, on_device, variable_bounds
 from radplan.patient.patient import Patient
 from radplan.quantities.base import Quantity
 from radplan.quantities.let import LET
@@ -61,6 +62,8 @@ class Plan:
         Beams to show where the model does not know its own.
     normalization : str, optional
         What it was scaled to, in words.
+    background : array of shape (nz, ny, nx), optional
+        Dose that was there already when it was optimised, a course total on the dose grid [Gy]; see `total`.
 
     Raises
     ------
@@ -88,6 +91,7 @@ class Plan:
     solution: Solution | None = None
     given_beams: Beams | None = None
     normalization: str | None = None
+    background: NDArray[Any] | None = None
 
     def __post_init__(self) -> None:
         if self.fractions < 1 or int(self.fractions) != self.fractions:
@@ -114,6 +118,12 @@ class Plan:
     def __getitem__(self, quantity: str | Quantity) -> NDArray[Any]:
         """Return the course total of a quantity on the dose grid, (nz, ny, nx); 0 where nothing is calculated."""
         return self._cube(self._voxel_values(quantity))
+
+    @property
+    def total(self) -> NDArray[Any]:
+        """Physical dose of this plan and of its background, (nz, ny, nx) [Gy]; all other members leave that out."""
+        dose = self["physical_dose"]
+        return dose if self.background is None else dose + self.background
 
     def per_beam(self, quantity: str | Quantity = "physical_dose") -> tuple[NDArray[Any], ...]:
         """Return the course total that each beam gives alone, one cube (nz, ny, nx) per beam.
@@ -277,7 +287,7 @@ class Plan:
                 lambda f: self._at(structure, quantity, name, f), wanted, now, f"{name} of {structure!r}"
             )
         x = self.x * factor
-        lower, upper = _bounds(self.model)
+        lower, upper = variable_bounds(self.model)
         if np.any(x > upper) or np.any(x < lower):
             raise CalculationError(
                 f"scaling by {factor:.4g} to bring {name} of {structure!r} to {wanted:g} takes variables out of their "
@@ -323,7 +333,7 @@ class Plan:
 
     def _evaluated(self, bound: BoundQuantity, x: Floats) -> NDArray[Any]:
         """Course totals (n,) of a quantity on the model's voxels in the first scenario."""
-        values: NDArray[Any] = to_numpy(bound(_on_device(x, self.model)))[0]
+        values: NDArray[Any] = to_numpy(bound(on_device(x, self.model)))[0]
         return values * self.fractions if bound.additive else values
 
     def _cube(self, values: NDArray[Any]) -> NDArray[Any]:
@@ -370,6 +380,7 @@ def optimize(
     start: Plan | ArrayLike | None = None,
     progress: Callback | None = None,
     beams: Beams | None = None,
+    background: ArrayLike | None = None,
 ) -> Plan:
     """Return the plan that serves the goals best.
 
@@ -396,17 +407,20 @@ def optimize(
         with the best so far.
     beams : Beams, optional
         The beams of the model, for figures, where it does not know them itself.
+    background : array of shape (nz, ny, nx), optional
+        Dose of an earlier plan, a course total on the dose grid [Gy]: goals and constraints see the sum of both.
 
     Raises
     ------
     InputError
-        A goal, the start or a name does not fit.
+        A goal, the start, the background or a name does not fit.
     """
     chosen: Solver | None = SOLVERS.get(solver)() if isinstance(solver, str) else solver
-    problem = Problem(model, goals, patient, fractions, constraints=constraints, robust=robust)
+    earlier = None if background is None else np.asarray(background, dtype=np.float64)
+    problem = Problem(model, goals, patient, fractions, constraints, robust=robust, background=earlier)
     x0 = None
     if start is not None:
-        x0 = _on_device(checked_variables(start.x if isinstance(start, Plan) else start, model), model)
+        x0 = on_device(checked_variables(start.x if isinstance(start, Plan) else start, model), model)
     solution = (chosen or SOLVERS.get("lbfgs")()).solve(problem, x0=x0, callback=progress)
     return Plan(
         x=to_numpy(solution.x),
@@ -417,6 +431,7 @@ def optimize(
         constraints=tuple(constraints),
         solution=solution,
         given_beams=beams,
+        background=earlier,
     )
 
 
@@ -450,47 +465,3 @@ def evaluate(
         fractions=fractions,
         given_beams=beams,
     )
-
-
-def checked_variables(x: Array, model: ForwardModel) -> Floats:
-    """Return variables as a read-only float64 host array, refused unless they fit the model.
-
-    Raises
-    ------
-    InputError
-        Their number is wrong, or one is NaN, infinite or out of the model's bounds.
-    """
-    values = np.array(to_numpy(x), dtype=np.float64)
-    count = model.variables.count
-    if values.shape != (count,):
-        raise InputError(f"the model has {count} variables, got an array of shape {values.shape}")
-    if not np.all(np.isfinite(values)):
-        raise InputError(f"{np.count_nonzero(~np.isfinite(values))} of {count} variables are NaN or infinite")
-    lower, upper = _bounds(model)
-    low, high = values < lower, values > upper
-    if low.any():
-        k = int(np.argmax(low))
-        raise InputError(
-            f"{low.sum()} of {count} variables lie below their bound: variable {k} is {values[k]:g} < {lower[k]:g}"
-        )
-    if high.any():
-        k = int(np.argmax(high))
-        raise InputError(
-            f"{high.sum()} of {count} variables lie above their bound: variable {k} is {values[k]:g} > {upper[k]:g}"
-        )
-    values.flags.writeable = False
-    return values
-
-
-def _bounds(model: ForwardModel) -> tuple[Floats, Floats]:
-    """Lower and upper bounds as host arrays (count,)."""
-    count = model.variables.count
-    lower = np.broadcast_to(np.asarray(to_numpy(model.variables.lower), dtype=np.float64), (count,))
-    upper = np.broadcast_to(np.asarray(to_numpy(model.variables.upper), dtype=np.float64), (count,))
-    return lower, upper
-
-
-def _on_device(x: Floats, model: ForwardModel) -> Array:
-    """Variables beside the model's arrays, in float64 where the device has it."""
-    beside = model.target.asarray(np.zeros(1), "float32")
-    return like(np.array(x), beside, dtype=accumulator(beside))  # a copy: torch refuses read-only memory

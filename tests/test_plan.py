@@ -11,7 +11,9 @@ from radplan.arrays import to_numpy
 from radplan.errors import CalculationError, InputError, UnknownNameError
 from radplan.influence import Dij
 from radplan.optim.goals import Goal
-from radplan.optim.objectives import SquaredDeviation, SquaredOverdosing
+from radplan.optim.objectives import DoseMimicking, SquaredDeviation, SquaredOverdosing
+from radplan.optim.problem import Problem
+from radplan.optim.variables import on_device
 from radplan.patient.patient import Patient
 from radplan.plan import Plan, evaluate, optimize
 from radplan.quantities.let import LET, LETxDose
@@ -204,6 +206,35 @@ def test_optimize_finds_weights_that_serve_the_goals() -> None:
     again = optimize(small_case.dij(), goals, small_case.patient(), fractions=25, start=found)
     assert again.solution is not None
     assert again.solution.value <= found.solution.value * (1 + 1e-9)
+
+
+def test_the_dose_of_an_earlier_plan_counts_in_the_goals(xp_target) -> None:  # type: ignore[no-untyped-def]
+    patient, goals = small_case.patient(), [Goal("PTV", SquaredDeviation(50.0)), Goal("Cord", SquaredOverdosing(20.0))]
+    model = small_case.dij(device=xp_target.name)
+    earlier = evaluate(model, 0.5 * X, patient, fractions=10)["physical_dose"]
+    boost = optimize(model, goals, patient, fractions=15, background=earlier)
+    assert boost.background is not None
+    np.testing.assert_allclose(boost.total, boost["physical_dose"] + earlier)
+    inside = patient.structures["PTV"].mask()
+    assert boost.total[inside].mean() == pytest.approx(50.0, abs=3.0)
+    # The same as asking for what is missing, voxel by voxel.
+    problem = Problem(model, goals, patient, 15, background=earlier)
+    missing = [Goal("PTV", DoseMimicking(50.0 - earlier)), Goal("Cord", DoseMimicking(20.0 - earlier, underdosing=0.0))]
+    same = Problem(model, missing, patient, 15)
+    x = on_device(X, model)
+    for found, expected in zip(problem.value_and_gradient(x), same.value_and_gradient(x), strict=True):
+        np.testing.assert_allclose(to_numpy(found), to_numpy(expected), rtol=1e-4, atol=1e-4)
+
+
+def test_a_background_must_fit() -> None:
+    model, goals = small_case.dij(), [Goal("PTV", SquaredDeviation(50.0))]
+    cube = np.zeros(small_case.GRID.shape)
+    with pytest.raises(InputError, match="expected the dose grid"):
+        optimize(model, goals, small_case.patient(), background=cube[1:])
+    with pytest.raises(InputError, match="finite and >= 0"):
+        optimize(model, goals, small_case.patient(), background=cube - 1.0)
+    with pytest.raises(InputError, match="goal on 'bed'"):
+        optimize(model, [Goal("PTV", SquaredDeviation(50.0), quantity="bed")], small_case.patient(), background=cube)
 
 
 def test_optimize_checks_its_start() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from radplan.arrays import Array, accumulator, all_finite, dtype_name, like, namespace, quantile, scalar
+from radplan.arrays import Array, accumulator, all_finite, dtype_name, like, namespace, quantile, scalar, to_numpy
 from radplan.errors import CalculationError, InputError
 from radplan.influence import Dij, ForwardModel
 from radplan.optim.constraints import Constraint
@@ -47,6 +47,9 @@ class Problem:
     weights : mapping of str to (voxels, weights), optional
         Structures by flat grid voxels ``(m,)`` and shares ``(m,)`` (None: equal), taken as they are, in place of or
         beside those of a patient: any imported matrix can be optimised.
+    background : array of shape (nz, ny, nx), optional
+        Dose that is there already, as of an earlier plan: a course total on the dose grid, >= 0 [Gy]. Goals and
+        constraints see it added to ``physical_dose``, which all of them must then look at.
 
     Raises
     ------
@@ -74,11 +77,14 @@ class Problem:
         *,
         robust: str | None = None,
         weights: Mapping[str, Members] | None = None,
+        background: Array | None = None,
     ) -> None:
         self.goals, self.constraints = _checked_terms(goals, constraints, robust)
         self.fractions = _checked_fractions(fractions)
         self.robust = robust
         stated: tuple[Goal | Constraint, ...] = (*self.goals, *self.constraints)
+        if background is not None:
+            _check_background(background, stated)
         members = structure_members(list(dict.fromkeys(term.structure for term in stated)), model, patient, weights)
         voxels = np.unique(np.concatenate([entry[0] for entry in members.values()]))
         self.model = model.restrict(voxels)
@@ -92,8 +98,8 @@ class Problem:
         additive = {key: quantity.additive for key, quantity in bound.items()}
         unit = self._unit_images()
         dtype = dtype_name(next(iter(unit.values())))
-        self.terms = bind(self.goals, members, self.model, self.fractions, dtype, additive)
-        self.constraint_terms = bind(self.constraints, members, self.model, self.fractions, dtype, additive)
+        self.terms = bind(self.goals, members, self.model, self.fractions, dtype, additive, background)
+        self.constraint_terms = bind(self.constraints, members, self.model, self.fractions, dtype, additive, background)
         targets = () if patient is None else patient.target_names
         self.start: Array = self._start(unit, additive, targets)
 
@@ -295,6 +301,18 @@ def _checked_terms(
     if robust == "composite" and any(goal.robust != "nominal" for goal in goals):
         raise InputError("robust='composite' takes goals that are not robust themselves: drop one of the two")
     return goals, constraints
+
+
+def _check_background(background: Array, stated: Sequence[Goal | Constraint]) -> None:
+    for term in stated:
+        name = term.quantity if isinstance(term.quantity, str) else term.quantity.name
+        if name != "physical_dose":
+            raise InputError(
+                f"a background is physical dose, but {term.structure!r} has a goal on {name!r}, in which doses of "
+                "different courses do not add up: state the goals in physical_dose"
+            )
+    if not all_finite(background) or float(to_numpy(background).min()) < 0.0:
+        raise InputError("the background dose must be finite and >= 0 Gy in every voxel")
 
 
 def _checked_fractions(fractions: int) -> int:

@@ -49,6 +49,8 @@ class Term:
         Name of the reduction over scenarios.
     tail : float
         Of the CVaR.
+    background : array of shape (m,), optional
+        Course total that is there already in these voxels, added to the values.
     """
 
     label: str
@@ -61,11 +63,13 @@ class Term:
     multiplier: float
     robust: str = "nominal"
     tail: float = 0.1
+    background: Array | None = None
 
     def course_values(self, values: Array) -> Array:
         """Return what the objective sees of per-fraction ``values (..., voxels)``: its voxels, as course totals."""
         cut = values if self.index is None else namespace(values).take(values, self.index, axis=-1)
-        return cut * self.multiplier if self.multiplier != 1.0 else cut
+        total = cut * self.multiplier if self.multiplier != 1.0 else cut
+        return total if self.background is None else total + self.background
 
     def spread(self, gradient: Array, count: int, factor: float) -> Array:
         """Return the cotangent ``(..., count)`` per fraction of a gradient by course values, times `factor`."""
@@ -135,6 +139,7 @@ def bind(
     fractions: int,
     dtype: str,
     additive: Mapping[str | Quantity, bool],
+    background: Array | None = None,
 ) -> tuple[Term, ...]:
     """Return the terms of goals or constraints on a model restricted to their voxels."""
     place, held = model.target, np.asarray(model.voxels)
@@ -148,6 +153,7 @@ def bind(
             index = None if whole else place.asarray(np.searchsorted(held, voxels), "int64")
             arrays[name] = index, place.asarray(shares, dtype)
         index, weights = arrays[name]
+        cut = _Cut(goal.label, model.grid, voxels, place, dtype)
         weight, robust, tail = 1.0, "nominal", 1.0
         if isinstance(goal, Goal):
             weight, robust, tail = goal.weight, goal.robust, goal.tail
@@ -155,7 +161,7 @@ def bind(
             Term(
                 label=goal.label,
                 structure=name,
-                objective=goal.objective.on_voxels(_Cut(goal.label, model.grid, voxels, place, dtype)),
+                objective=goal.objective.on_voxels(cut),
                 quantity=goal.quantity,
                 index=index,
                 weights=weights,
@@ -163,6 +169,7 @@ def bind(
                 multiplier=float(fractions) if additive[goal.quantity] else 1.0,
                 robust=robust,
                 tail=tail,
+                background=None if background is None else cut(background),
             )
         )
     return tuple(terms)

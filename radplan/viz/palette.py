@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 from radplan.patient.structures import Structures
 
@@ -18,8 +19,8 @@ Color = tuple[float, float, float]
 def structure_colors(structures: Structures) -> dict[str, Color]:
     """Colour of each structure: its own where it has one, else red tones for targets, grey for the external contour.
 
-    Of structures with nearly the same colour of their own, the target keeps it, else the first; the others get one
-    that is free.
+    Of structures with nearly the same colour of their own, the target keeps it, else the first; the others get the one
+    farthest from those in use.
 
     >>> structure_colors(Structures(()))
     {}
@@ -27,14 +28,13 @@ def structure_colors(structures: Structures) -> dict[str, Color]:
     colors: dict[str, Color] = {}
     for structure in sorted(structures.values(), key=lambda entry: entry.role != "target"):
         own = None if structure.color is None else _readable(structure.color)
-        if own is not None and all(_distance(own, other) > _ALIKE for other in colors.values()):
+        if own is not None and _room(own, colors.values()) > _ALIKE:
             colors[structure.name] = own
         elif structure.role == "external":
             colors[structure.name] = _rgb(_EXTERNAL)
         else:
             tones = [_rgb(tone) for tone in (_TARGETS if structure.role == "target" else _ORGANS)]
-            free = (tone for tone in tones if all(_distance(tone, other) > _ALIKE for other in colors.values()))
-            colors[structure.name] = next(free, tones[len(colors) % len(tones)])
+            colors[structure.name] = max(tones, key=lambda tone: _room(tone, colors.values()))
     return {name: colors[name] for name in structures}
 
 
@@ -48,8 +48,9 @@ def _rgb(tone: str) -> Color:
     return red, green, blue
 
 
-def _distance(one: Color, other: Color) -> float:
-    return math.dist(one, other)
+def _room(one: Color, others: Iterable[Color]) -> float:
+    """Return the distance from a colour to the nearest of others; 2, more than any, when there are none."""
+    return min((math.dist(one, other) for other in others), default=2.0)
 
 
 def _readable(color: Color) -> Color:
