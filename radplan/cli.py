@@ -98,7 +98,7 @@ class _Version(argparse.Action):
 
 def _plan(parsed: argparse.Namespace) -> None:
     """Everything from the case to the files, one line of progress per stage."""
-    from radplan.io.plan_setup import task
+    from radplan.io.plan_setup import background_dose, task
 
     spec, clock = _spec(parsed), _Clock()
     _check_folder(parsed.out)
@@ -106,9 +106,10 @@ def _plan(parsed: argparse.Namespace) -> None:
     patient, machine, case, spec = _load(spec, clock)
     wish = task(spec, patient)
     beside = _beside(spec)
+    earlier = background_dose(spec, patient.ct.grid.with_spacing(spec.engine.grid), case)
     beams = _beams(spec, patient, machine, clock)
     dij = _influence(spec, patient, beams, machine, wish.engine, clock)
-    plan = _optimized(spec, dij, wish, patient, beams, clock)
+    plan = _optimized(spec, dij, wish, patient, beams, earlier, clock)
     plan = _normalized(spec, plan)
     _tell_metrics(plan, spec.metrics)
     clock.done("metrics", plan.normalization or "as optimised")
@@ -220,6 +221,7 @@ def _optimized(
     wish: Task,
     patient: Patient,
     beams: Beams,
+    background: Any,
     clock: _Clock,
 ) -> Plan:
     from radplan.optim.solvers import Status
@@ -236,6 +238,7 @@ def _optimized(
         robust=spec.robust,
         progress=_Progress(),
         beams=beams,
+        background=background,
     )
     solution = plan.solution
     if solution is not None:

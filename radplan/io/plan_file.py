@@ -261,7 +261,8 @@ class PlanSpec(_Section):
     """A whole plan file.
 
     `normalize` left out means: when there is a prescription, the first target's D95 is brought to it; ``false``
-    leaves the optimised weights as they are.
+    leaves the optimised weights as they are. `background` is the ``dose.npz`` or RTDOSE file of an earlier plan of the
+    same patient, whose dose the goals see added.
 
     >>> PlanSpec(fractions=25).beams.gantry[1]
     40.0
@@ -283,6 +284,7 @@ class PlanSpec(_Section):
     robust: Literal["composite"] | None = None
     solver: SolverSpec = SolverSpec()
     normalize: NormalizeSpec | Literal[False] | None = None
+    background: str | None = None
     metrics: tuple[str, ...] = ()
     outputs: OutputsSpec = OutputsSpec()
 

@@ -10,10 +10,16 @@ from dataclasses import dataclass, fields, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from zipfile import BadZipFile
+
+import numpy as np
+from numpy.typing import NDArray
 
 from radplan.analysis.metrics import is_level, metric
 from radplan.engines import ENGINES, Engine
-from radplan.errors import InputError, UnknownNameError
+from radplan.errors import FileError, InputError, UnknownNameError
+from radplan.geometry.grid import Grid
+from radplan.geometry.resample import resample_linear
 from radplan.io.plan_file import EXAMPLE, ConstraintSpec, DicomSpec, GoalSpec, PlanSpec, QuantitySpec
 from radplan.optim.constraints import Constraint
 from radplan.optim.goals import Goal, objective_from_spec, quantity_from_spec
@@ -147,6 +153,33 @@ def task(spec: PlanSpec, patient: Patient) -> Task:
         None if spec.solver.name is None else _made(SOLVERS.get(spec.solver.name), "solver", spec.solver.options),
         None if spec.engine.name is None else _made(ENGINES.get(spec.engine.name), "engine", spec.engine.options),
     )
+
+
+def background_dose(spec: PlanSpec, grid: Grid, case: DicomCase | None) -> NDArray[np.float64] | None:
+    """Return the dose (nz, ny, nx) [Gy] of the earlier plan that the plan file names, trilinear on the dose grid.
+
+    Raises
+    ------
+    FileError
+        When the file cannot be read, is no dose, or lies in another frame of reference than the images.
+    """
+    if spec.background is None:
+        return None
+    path = Path(spec.background)
+    if path.suffix.lower() == ".npz":
+        try:
+            with np.load(path) as held:
+                dose = np.asarray(held["dose"], dtype=np.float64)
+                source = Grid(tuple(held["shape"]), tuple(held["spacing"]), tuple(held["origin"]))
+        except (OSError, ValueError, KeyError, BadZipFile) as error:
+            raise FileError(path, f"is no dose of an earlier plan as save_plan writes it ({error})") from None
+        return np.asarray(resample_linear(dose, source, grid))
+    from radplan.io.dicom import read_dose
+
+    image = read_dose(path, None if case is None else case.series.frame_of_reference)
+    if (image.dose_type, image.summation) != ("PHYSICAL", "PLAN"):
+        raise FileError(path, f"holds {image.dose_type} dose of a {image.summation}; expected PHYSICAL of a PLAN")
+    return np.asarray(resample_linear(image.dose, image.grid, grid))
 
 
 def matching(pattern: str, names: Iterable[str]) -> list[str]:

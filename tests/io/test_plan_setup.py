@@ -7,13 +7,15 @@ import logging
 import numpy as np
 import pytest
 
-from radplan.errors import InputError, UnknownNameError
+from radplan.errors import FileError, InputError, UnknownNameError
 from radplan.io.plan_file import plan_spec
-from radplan.io.plan_setup import matching, named_patient, prepare_patient, task, wanted_goals
+from radplan.io.plan_setup import background_dose, matching, named_patient, prepare_patient, task, wanted_goals
+from radplan.io.save import save_plan
 from radplan.patient.ct import CT
 from radplan.patient.patient import Patient
 from radplan.patient.phantoms import phantom
 from radplan.patient.structures import Structures
+from radplan.plan import evaluate
 from tests import small_case
 
 MEAN = {"objective": "mean"}
@@ -125,3 +127,25 @@ def test_dicom_choices_belong_to_dicom_folders():
         named_patient(plan_spec({"case": "box", "dicom": {"series": "1.2.3"}}))
     with pytest.raises(InputError, match="no case to plan"):
         named_patient(plan_spec({}))
+
+
+def test_the_dose_of_an_earlier_plan_is_brought_to_the_grid(tmp_path):
+    from radplan.io.dicom import write_dose
+
+    earlier = evaluate(small_case.dij(), np.ones(6), small_case.patient(), fractions=25)
+    save_plan(earlier, tmp_path)
+    write_dose(tmp_path / "dose.dcm", earlier["physical_dose"], small_case.GRID)
+    for name in ("dose.npz", "dose.dcm"):
+        found = background_dose(plan_spec({"background": str(tmp_path / name)}), small_case.GRID, None)
+        np.testing.assert_allclose(found, earlier["physical_dose"], rtol=1e-5)
+    coarse = small_case.GRID.with_spacing(10.0)
+    assert background_dose(plan_spec({"background": str(tmp_path / "dose.npz")}), coarse, None).shape == coarse.shape
+    assert background_dose(plan_spec({}), coarse, None) is None
+
+
+def test_a_background_that_is_no_dose_is_refused(tmp_path):
+    np.savez(tmp_path / "other.npz", x=np.zeros(3))
+    (tmp_path / "text.npz").write_text("no archive")
+    for name in ("other.npz", "text.npz", "none.npz", "none.dcm"):
+        with pytest.raises(FileError, match=name):
+            background_dose(plan_spec({"background": str(tmp_path / name)}), small_case.GRID, None)
