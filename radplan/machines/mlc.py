@@ -1,0 +1,207 @@
+"""Multileaf collimators: where the leaves lie, how far they go, what they let through."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from radplan.errors import InputError, UnknownNameError
+
+Floats = npt.NDArray[np.float64]
+
+_SAME_BOUNDARY = 0.05
+"""Largest departure of leaf boundaries of the same collimator [mm]."""
+
+
+@dataclass(frozen=True, eq=False)
+class MLC:
+    r"""A multileaf collimator, all lengths in the isocentre plane.
+
+    The end of a leaf at position x blocks the fluence up to :math:`x \mp \delta`: a rounded end lets :math:`\delta`
+    more through on either side, so that a pair is :math:`2\delta` (the dosimetric leaf gap) wider than its positions say.
+
+    Parameters
+    ----------
+    name : str
+        What users call it.
+    boundaries : array of shape (n + 1,)
+        Increasing edges of the n leaf pairs across their motion [mm].
+    transmission : float
+        Fluence behind leaves over open fluence, leakage between leaves included, in [0, 1).
+    leaf_offset : float
+        Delta: half the dosimetric leaf gap [mm], >= 0.
+    travel : (float, float)
+        How far a leaf end goes out from the axis and how far past it, both > 0 [mm].
+    span : float
+        Largest distance of two leaf ends of one bank [mm]; infinite where leaves move freely.
+    min_gap : float
+        Smallest gap of a pair that moves during delivery [mm], >= 0.
+    speed : float
+        Fastest motion of a leaf [mm/s], > 0.
+    provenance : mapping
+        Where the numbers come from; plain data.
+
+    Raises
+    ------
+    InputError
+        When a value is out of its range.
+
+    >>> mlc("Millennium 120").pairs, mlc("HD 120").widths[[0, 30]].tolist()
+    (60, [5.0, 2.5])
+    """
+
+    name: str
+    boundaries: Floats
+    transmission: float
+    leaf_offset: float
+    travel: tuple[float, float]
+    span: float
+    min_gap: float
+    speed: float
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        edges = np.array(self.boundaries, dtype=np.float64)
+        if edges.ndim != 1 or edges.size < 2 or not np.all(np.isfinite(edges)) or not np.all(np.diff(edges) > 0):
+            raise InputError(f"MLC {self.name!r}: boundaries must be two or more increasing positions in mm")
+        edges.setflags(write=False)
+        object.__setattr__(self, "boundaries", edges)
+        if not 0 <= self.transmission < 1:
+            raise InputError(f"MLC {self.name!r}: transmission must lie in [0, 1), got {self.transmission}")
+        if not (min(self.travel) > 0 and self.span > 0 and self.speed > 0):
+            raise InputError(f"MLC {self.name!r}: travel, span and speed must be > 0")
+        if not (0 <= self.leaf_offset < np.inf and 0 <= self.min_gap < np.inf):
+            raise InputError(f"MLC {self.name!r}: leaf_offset and min_gap must be >= 0 mm")
+
+    @property
+    def pairs(self) -> int:
+        """Number of leaf pairs."""
+        return int(self.boundaries.size - 1)
+
+    @property
+    def widths(self) -> Floats:
+        """Widths of the leaf pairs (n,) [mm]."""
+        return np.diff(self.boundaries)
+
+    @property
+    def limits(self) -> tuple[tuple[float, float], tuple[float, float]]:
+        """Lowest and highest position of the leaves of the first bank (negative side) and of the second [mm]."""
+        outward, past = self.travel
+        return (-outward, past), (-past, outward)
+
+    def fits(self, boundaries: npt.ArrayLike) -> bool:
+        """Return whether leaf boundaries [mm] are those of this collimator."""
+        given = np.asarray(boundaries, dtype=np.float64)
+        return given.shape == self.boundaries.shape and bool(
+            np.all(np.abs(given - self.boundaries) <= _SAME_BOUNDARY)
+        )
+
+
+def _edges(*runs: tuple[int, float]) -> Floats:
+    """Return boundaries symmetric about the axis of runs of (leaf pairs, width [mm])."""
+    widths = np.concatenate([np.full(count, width) for count, width in runs])
+    return np.concatenate([[0.0], np.cumsum(widths)]) - widths.sum() / 2
+
+
+_VARIAN = "Varian specification: 25 mm/s, leaves of a bank within 150 mm, 0.5 mm dynamic gap"
+
+MLCS: Mapping[str, MLC] = {
+    collimator.name: collimator
+    for collimator in (
+        MLC(
+            name="Millennium 120",
+            boundaries=_edges((10, 10.0), (40, 5.0), (10, 10.0)),
+            transmission=0.015,
+            leaf_offset=0.7,
+            travel=(200.0, 200.0),
+            span=150.0,
+            min_gap=0.5,
+            speed=25.0,
+            provenance={
+                "geometry": "60 pairs: 10 x 10 mm, 40 x 5 mm, 10 x 10 mm",
+                "transmission": "6 MV: 1.2 to 1.8 % in use, 1.5 % taken; commission your own",
+                "leaf_offset": "dosimetric leaf gap 1.2 to 1.7 mm at 6 MV in use, 1.4 mm taken; commission your own",
+                "limits": _VARIAN,
+            },
+        ),
+        MLC(
+            name="HD 120",
+            boundaries=_edges((14, 5.0), (32, 2.5), (14, 5.0)),
+            transmission=0.012,
+            leaf_offset=0.35,
+            travel=(200.0, 200.0),
+            span=150.0,
+            min_gap=0.5,
+            speed=25.0,
+            provenance={
+                "geometry": "60 pairs: 14 x 5 mm, 32 x 2.5 mm, 14 x 5 mm",
+                "transmission": "6 MV: 1.0 to 1.4 % in use, 1.2 % taken; commission your own",
+                "leaf_offset": "dosimetric leaf gap 0.4 to 1.0 mm in use, 0.7 mm taken; commission your own",
+                "limits": _VARIAN,
+            },
+        ),
+        MLC(
+            name="Agility",
+            boundaries=_edges((80, 5.0)),
+            transmission=0.005,
+            leaf_offset=0.15,
+            travel=(200.0, 150.0),
+            span=np.inf,
+            min_gap=0.0,
+            speed=35.0,
+            provenance={
+                "geometry": "80 pairs of 5 mm; Bedford et al., J. Appl. Clin. Med. Phys. 14 (2013)",
+                "transmission": "below 0.5 %, Bedford et al. 2013; 0.5 % taken; commission your own",
+                "leaf_offset": "rounded tip, 0.2 to 0.5 mm of gap in use, 0.3 mm taken; commission your own",
+                "limits": "40 cm field, 15 cm past the axis, interdigitation, 3.5 cm/s; Bedford et al. 2013",
+            },
+        ),
+    )
+}
+"""The collimators that radplan describes, by name."""
+
+
+def mlc(name: str) -> MLC:
+    """Return the multileaf collimator of a name; upper and lower case, blanks, ``-`` and ``_`` do not matter.
+
+    Raises
+    ------
+    UnknownNameError
+        When there is none of that name; the message offers the nearest.
+
+    >>> mlc("agility").boundaries[:2].tolist()
+    [-200.0, -195.0]
+    """
+    known = {_folded(key): value for key, value in MLCS.items()}
+    if _folded(name) not in known:
+        raise UnknownNameError("multileaf collimator", name, MLCS)
+    return known[_folded(name)]
+
+
+def matching_mlc(boundaries: npt.ArrayLike) -> MLC:
+    """Return the multileaf collimator that has these leaf boundaries ``(n + 1,)`` [mm].
+
+    Raises
+    ------
+    InputError
+        When none has; the message says how to describe one.
+
+    >>> matching_mlc(np.arange(-200.0, 201.0, 5.0)).name
+    'Agility'
+    """
+    for collimator in MLCS.values():
+        if collimator.fits(boundaries):
+            return collimator
+    edges = np.asarray(boundaries, dtype=np.float64)
+    raise InputError(
+        f"no known multileaf collimator has {edges.size - 1} pairs from {edges[0]:g} to {edges[-1]:g} mm "
+        f"(known: {', '.join(MLCS)}): describe it as an MLC(...) and give that"
+    )
+
+
+def _folded(name: str) -> str:
+    return "".join(c for c in name.casefold() if c not in " -_")
