@@ -14,7 +14,7 @@ from radplan.arrays import Array, Target, namespace
 from radplan.beams.beam import Beams
 from radplan.errors import InputError, UnknownNameError
 from radplan.geometry.grid import Grid
-from radplan.operators import LinearOperator, SparseOperator
+from radplan.operators import LinearOperator, SparseOperator, adjoint_sum, apply_all, restrict_all
 
 
 @dataclass(frozen=True)
@@ -285,16 +285,21 @@ class Dij:
         """Return the images asked for, ``(scenarios, voxels)`` each, at weights ``x (count,)``."""
         xp = self.target.xp
         wanted = self.images if images is None else tuple(images)
-        return {name: xp.stack([op.apply(x) for op in self._operators_of(name)]) for name in wanted}
+        chosen = [self._operators_of(name) for name in wanted]
+        products = [apply_all([ops[scenario] for ops in chosen], x) for scenario in range(len(self.scenarios))]
+        return {name: xp.stack([one[place] for one in products]) for place, name in enumerate(wanted)}
 
     def pullback(self, x: Array, cotangents: Mapping[str, Array]) -> Array:
         """Return ``sum of D' c`` over images and scenarios, ``(count,)``, in float64 where the device has it."""
         place = self.target
         wide = arrays.accumulator(x)
         total = place.xp.zeros(self.variables.count, dtype=wide, device=place.device)
-        for name, cotangent in cotangents.items():
-            for scenario, op in enumerate(self._operators_of(name)):
-                total = total + place.xp.astype(op.adjoint(cotangent[scenario, :]), wide)
+        if not cotangents:
+            return total
+        chosen = [self._operators_of(name) for name in cotangents]
+        for scenario in range(len(self.scenarios)):
+            parts = [cotangent[scenario, :] for cotangent in cotangents.values()]
+            total = total + place.xp.astype(adjoint_sum([ops[scenario] for ops in chosen], parts), wide)
         return total
 
     def restrict(self, voxels: Array) -> Dij:
@@ -307,9 +312,11 @@ class Dij:
         if chosen.shape == self.voxels.shape:
             return self
         index = self.target.asarray(rows, "int64")
+        cases = range(len(self.scenarios))
+        kept = [restrict_all([ops[scenario] for ops in self.operators.values()], rows) for scenario in cases]
         return replace(
             self,
-            operators={name: tuple(op.restrict(rows) for op in ops) for name, ops in self.operators.items()},
+            operators={name: tuple(one[place] for one in kept) for place, name in enumerate(self.operators)},
             voxels=chosen,
             voxel_parameters={
                 name: self.target.xp.take(values, index, axis=1) for name, values in self.voxel_parameters.items()

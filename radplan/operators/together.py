@@ -1,0 +1,137 @@
+"""Products with several operators at once: matrices whose entries stand in the same places are read in one pass.
+
+Matrices belong together when they hold the very same array of column numbers, as an engine makes them for its images.
+Everything here gives what the operators give one by one, works for any of them, and takes one vector at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+
+import numpy as np
+
+from radplan.arrays import Array
+from radplan.operators.base import LinearOperator, SelectedRows
+from radplan.operators.sparse import SparseOperator
+
+
+def apply_all(operators: Sequence[LinearOperator], x: Array) -> list[Array]:
+    """Return the product of every operator with one vector.
+
+    Parameters
+    ----------
+    operators : sequence of LinearOperator
+        All with the same number of columns.
+    x : array of shape (cols,)
+        The vector.
+
+    Returns
+    -------
+    list of arrays of shape (rows,)
+
+    >>> import scipy.sparse
+    >>> one = SparseOperator.from_scipy(scipy.sparse.csr_array([[1.0, 2.0]]))
+    >>> two = SparseOperator.from_csr(one.rows.indptr, one.rows.indices, 3 * one.rows.data, one.shape)
+    >>> [y.tolist() for y in apply_all([one, two], np.asarray([1.0, 1.0]))]
+    [[3.0], [9.0]]
+    """
+    results: dict[int, Array] = {}
+    for places in _groups(operators):
+        first = operators[places[0]]
+        if len(places) == 1:
+            products = [first.apply(x)]
+        elif isinstance(first, SelectedRows):
+            products = [first.take(y) for y in apply_all(_inner(operators, places), x)]
+        else:
+            products = _matvecs(_matrices(operators, places), x)
+        results.update(zip(places, products, strict=True))
+    return [results[place] for place in range(len(operators))]
+
+
+def adjoint_sum(operators: Sequence[LinearOperator], ys: Sequence[Array]) -> Array:
+    """Return the sum of the products of every operator's transpose with its own vector, shape (cols,).
+
+    Parameters
+    ----------
+    operators : sequence of LinearOperator
+        At least one, all with the same number of columns.
+    ys : sequence of arrays of shape (rows,)
+        One vector for each.
+
+    >>> import scipy.sparse
+    >>> one = SparseOperator.from_scipy(scipy.sparse.csr_array([[1.0, 2.0]]))
+    >>> two = SparseOperator.from_csr(one.rows.indptr, one.rows.indices, 3 * one.rows.data, one.shape)
+    >>> adjoint_sum([one, two], [np.asarray([1.0]), np.asarray([1.0])]).tolist()
+    [4.0, 8.0]
+    """
+    total = None
+    for places in _groups(operators):
+        first, theirs = operators[places[0]], [ys[place] for place in places]
+        if len(places) == 1:
+            part = first.adjoint(theirs[0])
+        elif isinstance(first, SelectedRows):
+            part = adjoint_sum(_inner(operators, places), [first.spread(y) for y in theirs])
+        else:
+            part = _matvec_sum(_matrices(operators, places), theirs)
+        total = part if total is None else total + part
+    return total
+
+
+def restrict_all(operators: Sequence[LinearOperator], rows: Array) -> list[LinearOperator]:
+    """Return every operator with the chosen rows only, a host array of row numbers ``(m,)``; groups stay together."""
+    chosen = np.asarray(rows, dtype=np.int64)
+    made = [operator.restrict(chosen) for operator in operators]
+    for places in _groups(operators):
+        first = made[places[0]]
+        for place in places[1:]:
+            other = made[place]
+            if isinstance(first, SparseOperator) and isinstance(other, SparseOperator):
+                made[place] = first.with_values(other.rows.data, other.columns.data)
+    return made
+
+
+def _groups(operators: Sequence[LinearOperator]) -> list[list[int]]:
+    """Return the places of operators that belong together, each place once."""
+    found: dict[Hashable, list[int]] = {}
+    for place, operator in enumerate(operators):
+        found.setdefault(_key(operator), []).append(place)
+    return list(found.values())
+
+
+def _key(operator: LinearOperator) -> Hashable:
+    if isinstance(operator, SelectedRows):
+        return ("rows", id(operator.rows), _key(operator.operator))
+    if isinstance(operator, SparseOperator) and operator.target.backend == "numpy":
+        return ("pattern", id(operator.rows.indices), operator.dtype)
+    return ("alone", id(operator))
+
+
+def _inner(operators: Sequence[LinearOperator], places: list[int]) -> list[LinearOperator]:
+    """Return the operators that choices of rows were taken from."""
+    return [chosen.operator for chosen in (operators[place] for place in places) if isinstance(chosen, SelectedRows)]
+
+
+def _matrices(operators: Sequence[LinearOperator], places: list[int]) -> list[SparseOperator]:
+    return [matrix for matrix in (operators[place] for place in places) if isinstance(matrix, SparseOperator)]
+
+
+def _matvecs(matrices: list[SparseOperator], x: Array) -> list[Array]:
+    from radplan.kernels import shared_pattern, sparse
+
+    first, data = matrices[0].rows, tuple(matrix.rows.data for matrix in matrices)
+    vector = np.ascontiguousarray(matrices[0]._as_matrix_dtype(x, matrices[0].shape[1], "x"))
+    out = np.empty((len(matrices), first.shape[0]), dtype=matrices[0].dtype)
+    chunks = sparse.row_chunks(first.indptr)
+    shared_pattern.matvecs(first.indptr.view(np.uint64), first.indices.view(np.uint32), data, chunks, vector, out)
+    return list(out)
+
+
+def _matvec_sum(matrices: list[SparseOperator], ys: list[Array]) -> Array:
+    from radplan.kernels import shared_pattern, sparse
+
+    first, data = matrices[0].columns, tuple(matrix.columns.data for matrix in matrices)
+    vectors = np.stack([matrices[0]._as_matrix_dtype(y, matrices[0].shape[0], "y") for y in ys])
+    out = np.empty(first.shape[0], dtype=matrices[0].dtype)
+    chunks = sparse.row_chunks(first.indptr)
+    shared_pattern.matvec_sum(first.indptr.view(np.uint64), first.indices.view(np.uint32), data, chunks, vectors, out)
+    return out
