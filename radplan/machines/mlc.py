@@ -96,15 +96,13 @@ class MLC:
     def fits(self, boundaries: npt.ArrayLike) -> bool:
         """Return whether leaf boundaries [mm] are those of this collimator."""
         given = np.asarray(boundaries, dtype=np.float64)
-        return given.shape == self.boundaries.shape and bool(
-            np.all(np.abs(given - self.boundaries) <= _SAME_BOUNDARY)
-        )
+        return given.shape == self.boundaries.shape and bool(np.all(np.abs(given - self.boundaries) <= _SAME_BOUNDARY))
 
 
 def _edges(*runs: tuple[int, float]) -> Floats:
     """Return boundaries symmetric about the axis of runs of (leaf pairs, width [mm])."""
     widths = np.concatenate([np.full(count, width) for count, width in runs])
-    return np.concatenate([[0.0], np.cumsum(widths)]) - widths.sum() / 2
+    return np.asarray(np.concatenate([[0.0], np.cumsum(widths)]) - widths.sum() / 2)
 
 
 _VARIAN = "Varian specification: 25 mm/s, leaves of a bank within 150 mm, 0.5 mm dynamic gap"
