@@ -30,11 +30,12 @@ def structure_colors(structures: Structures) -> dict[str, Color]:
         own = None if structure.color is None else _readable(structure.color)
         if own is not None and _room(own, colors.values()) > _ALIKE:
             colors[structure.name] = own
-        elif structure.role == "external":
-            colors[structure.name] = _rgb(_EXTERNAL)
-        else:
+    for name, structure in structures.items():
+        if name not in colors and structure.role == "external":
+            colors[name] = _rgb(_EXTERNAL)
+        elif name not in colors:
             tones = [_rgb(tone) for tone in (_TARGETS if structure.role == "target" else _ORGANS)]
-            colors[structure.name] = max(tones, key=lambda tone: _room(tone, colors.values()))
+            colors[name] = max(tones, key=lambda tone: _room(tone, colors.values()))
     return {name: colors[name] for name in structures}
 
 

@@ -126,6 +126,23 @@ def test_colors_differ_between_structures(plan: Plan) -> None:
     assert structure_colors(Structures()) == {}
 
 
+def test_structures_of_one_colour_are_told_apart() -> None:
+    red = {"grid": small_case.GRID, "voxels": np.asarray([1]), "color": (1.0, 0.0, 0.0)}
+    held = Structures([Structure("LUNGS", **red), Structure("GTV", role="target", **red), Structure("Cord", **red)])
+    colors = structure_colors(held)
+    assert list(colors) == ["LUNGS", "GTV", "Cord"]
+    assert colors["GTV"] == (1.0, 0.0, 0.0)
+    pairs = [("LUNGS", "GTV"), ("LUNGS", "Cord"), ("GTV", "Cord")]
+    assert min(np.linalg.norm(np.subtract(colors[a], colors[b])) for a, b in pairs) > 0.3
+
+
+def test_a_table_beside_the_plan_is_dashed(plan: Plan) -> None:
+    table = {"PTV": plan.dvh()["PTV"]}
+    axes = draw_dvh(plan, beside=table, label="clinic").axes[0]
+    assert [line for line in axes.lines if line.get_linestyle() == "--" and len(line.get_xdata()) > 2]
+    assert "dashed: clinic" in [text.get_text() for text in axes.get_legend().get_texts()]
+
+
 def test_pale_and_dark_colors_are_made_readable() -> None:
     structures = [
         Structure("pale", small_case.GRID, np.asarray([1]), color=(1.0, 1.0, 0.0)),
