@@ -3,7 +3,7 @@
 from radplan.quantities.base import QUANTITIES, Quantity, Voxel
 from radplan.quantities.dose import AlphaDose, PhysicalDose, SqrtBetaDose
 from radplan.quantities.effect import BED, EQD2, Effect, RBExDose
-from radplan.quantities.let import LET, LETDose, LETxDose
+from radplan.quantities.let import LET, DirtyDose, LETDose, LETxDose
 from radplan.quantities.resolver import BoundQuantity, Evaluation, QuantityResolver
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "QUANTITIES",
     "AlphaDose",
     "BoundQuantity",
+    "DirtyDose",
     "Effect",
     "Evaluation",
     "LETDose",
