@@ -242,7 +242,7 @@ def _write_rtdose(folder: Path, plan: Plan, case: DicomCase | None) -> list[str]
     names = []
     for quantity, kind in kinds.items():
         names.append("rtdose.dcm" if quantity == "physical_dose" else f"rtdose_{quantity}.dcm")
-        # Why clip: dose on the fly comes from splines, which may ring below zero by a millionth of the maximum.
+        # Why clip: dose on the fly comes from splines, which ring below zero by millionths of the maximum.
         write_dose(
             folder / names[-1],
             np.maximum(plan[quantity], 0.0),

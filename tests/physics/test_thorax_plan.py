@@ -58,7 +58,9 @@ def test_the_dose_lies_on_the_patients_images(planned):
     image = read_dose(out / "rtdose.dcm", series.frame_of_reference)
     assert image.grid == series.ct.grid.with_spacing(4.0)
     with np.load(out / "dose.npz") as saved:
-        np.testing.assert_allclose(image.dose, saved["dose"], atol=image.quantum)
+        # Splines ring below zero by a few millionths of the maximum, which RTDOSE cannot hold.
+        assert saved["dose"].min() > -1e-3
+        np.testing.assert_allclose(image.dose, np.maximum(saved["dose"], 0.0), atol=image.quantum)
 
 
 @pytest.mark.slow
