@@ -22,7 +22,7 @@ class MLC:
     r"""A multileaf collimator, all lengths in the isocentre plane.
 
     The end of a leaf at position x blocks the fluence up to :math:`x \mp \delta`: a rounded end lets :math:`\delta`
-    more through on either side, so that a pair is :math:`2\delta` (the dosimetric leaf gap) wider than its positions say.
+    more through on either side, so that a pair is :math:`2\delta` (the dosimetric leaf gap) wider than it says.
 
     Parameters
     ----------

@@ -1,0 +1,131 @@
+"""Dose of what a linac delivers from one pose: positions to fluence, fluence to maps, maps to voxels, and back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import scipy.fft
+
+from radplan import arrays
+from radplan.arrays import Array, namespace
+from radplan.engines.aperture_fluence import ApertureFluence, Motion
+from radplan.engines.aperture_variables import FieldLayout
+from radplan.engines.map_gather import MapGather
+
+_BATCH = 16
+"""Segments whose openings are held at once."""
+
+
+@dataclass(frozen=True, eq=False)
+class PosePart:
+    """What is delivered from one position of gantry, couch, collimator and isocentre.
+
+    Parameters
+    ----------
+    layout : FieldLayout
+        The field's variables.
+    fluence : ApertureFluence
+        From positions to fluence.
+    begin, end : array of shape (s, o)
+        Shares of the field's openings in the positions at the begin and the end of every piece.
+    portions : array of shape (s, m)
+        Shares of the field's monitor units in every piece.
+    profile : array of shape (nx, ny)
+        In-air fluence off axis.
+    transfer : array of shape (K, mx, my // 2 + 1)
+        Spectra of the radial functions.
+    read : MapGather
+        From maps to voxels.
+    border : int
+        Pixels of the maps before the fluence.
+    """
+
+    layout: FieldLayout
+    fluence: ApertureFluence
+    begin: Array
+    end: Array
+    portions: Array
+    profile: Array
+    transfer: Array
+    read: MapGather
+    border: int
+
+    def dose(self, x: Array) -> Array:
+        """Return the dose of every voxel ``(n,)`` at all variables."""
+        maps = self.total_fluence(x) * self.profile
+        padded = self._padded(arrays.like(maps, self.profile, self.read.weights.dtype))
+        fft = _fourier(padded)
+        spectrum = fft.rfftn(padded, axes=(-2, -1))
+        return self.read.gather(fft.irfftn(self.transfer * spectrum, s=self.read.shape, axes=(-2, -1)))
+
+    def total_fluence(self, x: Array) -> Array:
+        """Return the fluence ``(nx, ny)`` [MU], before the off-axis profile."""
+        parts = [self._turned(self.fluence.fluence(self._motion(x, batch))) for batch in self._batches()]
+        return sum(parts[1:], parts[0])
+
+    def add_pullback(self, x: Array, cotangent: Array, total: Array) -> Array:
+        """Return `total`, of the field's variables, with the gradient for cotangents ``(n,)`` on the dose added."""
+        xp, maps = namespace(total), self.read.scatter(cotangent)
+        fft = _fourier(maps)
+        spectrum = xp.sum(self.transfer * fft.rfftn(maps, axes=(-2, -1)), axis=0)
+        image = fft.irfftn(spectrum[None, ...], s=self.read.shape, axes=(-2, -1))[0, ...]
+        nx, ny = self.profile.shape
+        inner = image[self.border : self.border + nx, self.border : self.border + ny]
+        back = self._turned(xp.astype(inner, total.dtype) * self.profile)
+        for batch in self._batches():
+            total = total + self._to_variables(self.fluence.pullback(self._motion(x, batch), back), batch)
+        return total
+
+    def _batches(self) -> list[slice]:
+        return [slice(i, i + _BATCH) for i in range(0, self.begin.shape[0], _BATCH)]
+
+    def _turned(self, image: Array) -> Array:
+        """Return an image with its axes exchanged where leaves move along y."""
+        return namespace(image).permute_dims(image, (1, 0)) if self.layout.field.leaf_axis == "y" else image
+
+    def _motion(self, x: Array, batch: slice) -> Motion:
+        """Return the positions of some pieces at all variables."""
+        xp, layout = namespace(x), self.layout
+        leaves = xp.reshape(x[layout.leaf_slice], (layout.leaves.shape[0], -1))
+        jaws = xp.reshape(x[layout.jaw_slice], (-1, 4))
+        ends, blocks = [], []
+        for shares in (self.begin[batch, :], self.end[batch, :]):
+            ends.append(xp.reshape(xp.matmul(shares, leaves), (shares.shape[0], -1, 2)))
+            blocks.append(xp.matmul(shares, jaws))
+        along, across = ((0, 2), (2, 4)) if layout.field.leaf_axis == "x" else ((2, 4), (0, 2))
+        return Motion(
+            leaves=(ends[0], ends[1]),
+            along=(blocks[0][:, along[0] : along[1]], blocks[1][:, along[0] : along[1]]),
+            across=(blocks[0][:, across[0] : across[1]], blocks[1][:, across[0] : across[1]]),
+            mu=xp.matmul(self.portions[batch, :], x[layout.mu_slice]),
+        )
+
+    def _to_variables(self, motion: Motion, batch: slice) -> Array:
+        """Return the gradient by the field's variables of cotangents on the positions of some pieces."""
+        xp = namespace(motion.mu)
+        order = (motion.along, motion.across) if self.layout.field.leaf_axis == "x" else (motion.across, motion.along)
+        leaves: Array = 0.0
+        jaws: Array = 0.0
+        for t, shares in enumerate((self.begin[batch, :], self.end[batch, :])):
+            turned = xp.permute_dims(shares, (1, 0))
+            leaves = leaves + xp.matmul(turned, xp.reshape(motion.leaves[t], (shares.shape[0], -1)))
+            jaws = jaws + xp.matmul(turned, xp.concat([order[0][t], order[1][t]], axis=1))
+        mu = xp.matmul(xp.permute_dims(self.portions[batch, :], (1, 0)), motion.mu)
+        return xp.concat([xp.reshape(leaves, (-1,)), xp.reshape(jaws, (-1,)), mu])
+
+    def _padded(self, image: Array) -> Array:
+        """Return a map (1, mx, my) with an image at its place."""
+        xp, (mx, my) = namespace(image), self.read.shape
+        for axis, size in ((0, mx), (1, my)):
+            before, after = list(image.shape), list(image.shape)
+            before[axis], after[axis] = self.border, size - self.border - image.shape[axis]
+            blank = [xp.zeros(tuple(s), dtype=image.dtype, device=arrays.device_of(image)) for s in (before, after)]
+            image = xp.concat([blank[0], image, blank[1]], axis=axis)
+        return image[None, ...]
+
+
+def _fourier(x: Array) -> Any:
+    """Return the Fourier transforms for an array: SciPy's are faster than NumPy's own."""
+    return scipy.fft if isinstance(x, np.ndarray) else namespace(x).fft
