@@ -23,7 +23,7 @@ from radplan.engines import ENGINES, Engine, dose_influence
 from radplan.engines.base import Machine
 from radplan.errors import InputError
 from radplan.influence import ForwardModel
-from radplan.machines import PhotonMachine, library_machine
+from radplan.machines import ParticleMachine, PhotonMachine, library_machine
 from radplan.operators import LinearOperator
 from radplan.optim.objectives import OBJECTIVES, Objective
 from radplan.patient import Patient
@@ -198,8 +198,7 @@ def check_engine(
     engine : str, class or Engine
         A registered name or a class, whose `examples` are checked, or one instance.
     patient, beams, machine : optional
-        The case. Left out, they are a water box, two beams, and the built-in 6 MV machine; an engine that does not
-        calculate photons needs a machine and its beams.
+        The case. Left out, they are a water box, two beams, and a built-in machine of photons or protons.
     devices : iterable of str, optional
         Device strings; all that this machine has when left out.
 
@@ -209,14 +208,16 @@ def check_engine(
         When a promise is broken.
     """
     water = phantom("box") if patient is None else patient
-    source = library_machine("generic_photon_6mv") if machine is None else machine
+    examples = _examples(engine, ENGINES, Engine)
+    built_in = "generic_photon_6mv" if "photons" in examples[0].radiation else "generic_proton"
+    source = library_machine(built_in) if machine is None else machine
     if beams is not None:
         fields = beams
-    elif isinstance(source, PhotonMachine):
+    elif isinstance(source, PhotonMachine | ParticleMachine):
         fields = place_beams(water, source, gantry=(0.0, 90.0), bixel_width=20.0)
     else:
-        raise InputError(f"give the beams to check an engine with machine {source.name!r}, which delivers no photons")
-    for example in _examples(engine, ENGINES, Engine):
+        raise InputError(f"give the beams to check an engine with machine {source.name!r}, a {type(source).__name__}")
+    for example in examples:
         label, doses = f"engine {example!r}", []
         for name in _devices(devices):
             model = dose_influence(water, fields, source, grid=15.0, engine=example, device=name, dtype="float32")

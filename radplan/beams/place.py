@@ -21,9 +21,9 @@ from radplan.beams.spots import place_spots
 from radplan.errors import InputError
 from radplan.geometry.frames import beam_rotation, isocentre_plane, world_to_beam
 from radplan.geometry.grid import Grid
+from radplan.machines.particle import ParticleMachine
 
 if TYPE_CHECKING:
-    from radplan.machines.particle import ParticleMachine
     from radplan.machines.photon import PhotonMachine
     from radplan.patient.patient import Patient
 
@@ -94,6 +94,8 @@ def place_beams(
     photons = machine.radiation == "photons"
     if photons and (layer_spacing is not None or range_shifter is not None):
         raise InputError(f"layer_spacing and range_shifter are for particles, but {machine.name!r} delivers photons")
+    if not photons and not isinstance(machine, ParticleMachine):
+        raise InputError(f"spots of {machine.radiation} need a ParticleMachine, got {machine.name!r}")
     if not (bixel_width > 0.0 and math.isfinite(bixel_width)):
         raise InputError(f"bixel_width must be > 0 mm, got {bixel_width}")
     names = _target_names(patient, targets)
@@ -109,9 +111,9 @@ def place_beams(
     for three, position in zip(angles, isocentres(centre, len(angles)), strict=True):
         bixels = _bixels(points, position, beam_rotation(*three), machine.sad, float(bixel_width), ring)
         beam = Beam(*three, isocenter=position, sad=machine.sad, bixel_width=bixel_width, bixels=bixels)
-        if not photons:
+        if isinstance(machine, ParticleMachine):
             spacing = float(bixel_width if layer_spacing is None else layer_spacing)
-            beam = _with_spots(beam, patient, grown, machine, spacing, range_shifter)  # type: ignore[arg-type]
+            beam = _with_spots(beam, patient, grown, machine, spacing, range_shifter)
         beams.append(beam)
     return Beams(tuple(beams), machine.radiation, machine.name)
 

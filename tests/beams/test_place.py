@@ -147,7 +147,7 @@ def test_what_placement_refuses():
         place_beams(case, Linac(), 0, margin=-1)
     with pytest.raises(InputError, match=r"the targets reach 36 mm from .* toward the source, which is 30 mm away"):
         place_beams(case, replace(Linac(), sad=30.0), 0, isocenter=(0.0, 30.0, 0.0))
-    with pytest.raises(InputError, match="photon bixels need a photon machine, got 'linac' for protons"):
+    with pytest.raises(InputError, match="spots of protons need a ParticleMachine, got 'linac'"):
         place_beams(case, replace(Linac(), radiation="protons"), 0)
     with pytest.raises(InputError, match="got 0 gantry angles"):
         place_beams(case, Linac(), [])

@@ -12,7 +12,7 @@ from radplan import testing
 from radplan.geometry.grid import Grid
 from radplan.influence import Dij, Scenarios
 
-IMAGE_SCALE = {"physical_dose": 0.8, "let_dose": 0.9, "alpha_dose": 0.5, "sqrt_beta_dose": 0.4}
+IMAGE_SCALE = {"physical_dose": 0.8, "let_dose": 0.9, "alpha_dose": 0.5, "sqrt_beta_dose": 0.4, "dirty_dose": 0.6}
 VOXELS, WEIGHTS = 9, 5
 
 
@@ -36,9 +36,10 @@ def synthetic_model() -> Callable[..., Dij]:
         random = np.random.default_rng(20260101)
         matrices = {}
         for name, scale in IMAGE_SCALE.items():
-            dense = [random.uniform(0.2, 1.0, (VOXELS, WEIGHTS)) * scale for _ in range(2)]
+            source = np.random.default_rng(7) if name == "dirty_dose" else random
+            dense = [source.uniform(0.2, 1.0, (VOXELS, WEIGHTS)) * scale for _ in range(2)]
             for matrix in dense:
-                matrix[random.uniform(size=matrix.shape) < 0.2] = 0.0
+                matrix[source.uniform(size=matrix.shape) < 0.2] = 0.0
             if name in images:
                 matrices[name] = [scipy.sparse.csr_matrix(matrix) for matrix in dense]
         return Dij.from_matrices(

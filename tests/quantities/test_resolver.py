@@ -206,7 +206,7 @@ def test_a_misspelt_name_is_corrected(photons):
 
 def test_an_image_without_a_quantity_is_not_guessed(photons):
     with pytest.raises(InputError, match="no quantity of that name says its unit"):
-        QuantityResolver(photons({"dirty_dose": DOSE})).get("dirty_dose")
+        QuantityResolver(photons({"neutron_dose": DOSE})).get("neutron_dose")
 
 
 def test_a_circle_is_named(photons):
