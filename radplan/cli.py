@@ -39,14 +39,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     parsed = parser().parse_args(arguments)
     try:
-        parsed.run(parsed)
+        code: int = parsed.run(parsed)
     except RadplanError as error:
         print(f"radplan: error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("radplan: interrupted; nothing was written", file=sys.stderr)
         return 130
-    return 0
+    return code
 
 
 def parser() -> argparse.ArgumentParser:
@@ -96,8 +96,8 @@ class _Version(argparse.Action):
         parser.exit()
 
 
-def _plan(parsed: argparse.Namespace) -> None:
-    """Everything from the case to the files, one line of progress per stage."""
+def _plan(parsed: argparse.Namespace) -> int:
+    """Everything from the case to the files, one line of progress per stage; 130 when the search was interrupted."""
     from radplan.io.plan_setup import background_dose, task
 
     spec, clock = _spec(parsed), _Clock()
@@ -117,13 +117,16 @@ def _plan(parsed: argparse.Namespace) -> None:
     paths = _written(plan, spec, parsed.out, figures, clock.seconds, case, beside)
     clock.done("files", ", ".join(path.name for path in paths))
     print(f"\nThe plan lies in {Path(parsed.out).resolve()}  [{clock.total()}]")
+    stopped = plan.solution is not None and plan.solution.status.name == "INTERRUPTED"
+    return 130 if stopped else 0
 
 
-def _dicom(parsed: argparse.Namespace) -> None:
+def _dicom(parsed: argparse.Namespace) -> int:
     """List what a folder of DICOM files holds."""
     from radplan.io.dicom import describe_folder
 
     print(describe_folder(parsed.folder))
+    return 0
 
 
 class _Clock:
@@ -249,7 +252,7 @@ def _optimized(
 
 
 def _normalized(spec: PlanSpec, plan: Plan) -> Plan:
-    """Return the plan scaled as asked; to the first target's prescription when nothing is said and there is one."""
+    """Return the plan scaled as asked; to the target with the highest level when nothing is said and there is one."""
     wish = spec.normalize
     if wish is False:
         return plan

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -30,6 +31,11 @@ from radplan.quantities.let import LET
 from radplan.quantities.resolver import BoundQuantity, QuantityResolver
 
 Floats = NDArray[np.float64]
+
+_log = logging.getLogger(__name__)
+
+DEFAULT_FRACTIONS = 30
+"""What a course has when neither the caller nor the patient says."""
 
 _ACRONYMS = {"let": "LET", "rbe": "RBE", "bed": "BED", "eqd2": "EQD2"}
 
@@ -173,7 +179,7 @@ class Plan:
         dose voxels are trilinear among those where the quantity is defined. The external contour, and every structure
         of a patient with ``membership="nearest"``, is judged at the dose voxels themselves.
 
-        Of a quantity that does not add up (LET), points below the dose it is defined from are left out.
+        Of LET, points below the dose it is defined from (its floor) are left out.
         """
         key = self.quantity(quantity).quantity, structure
         if key not in self._sampled:
@@ -190,11 +196,10 @@ class Plan:
             return sample(cube, index, known) if fine else cube.ravel()[voxels].astype(np.float64)
 
         known = self._cube(np.ones(np.size(self.model.voxels), dtype=bool))
-        if self.is_additive(quantity):
-            return read(self[quantity], known), weights / weights.sum()
         meant = self.quantity(quantity).quantity
-        floor = (meant.floor if isinstance(meant, LET) else LET().floor) * self.fractions
-        dose = self["physical_dose"]
+        if not isinstance(meant, LET):
+            return read(self[quantity], known), weights / weights.sum()
+        dose, floor = self["physical_dose"], meant.floor * self.fractions
         held = read(dose, known) >= floor
         return read(self[quantity], known & (dose >= floor))[held], weights[held]
 
@@ -365,15 +370,18 @@ class Plan:
         """Names asked for, checked; or all that are not ignored and meet the dose grid."""
         if structures is not None:
             return [self.patient.structures[name].name for name in structures]
-        known = self.patient.structures.values()
-        return [s.name for s in known if s.role != "ignored" and s.voxels.size]
+        known = [s for s in self.patient.structures.values() if s.role != "ignored" and s.voxels.size]
+        met = [s.name for s in known if np.any(self.model.grid.nearest(s.grid.points(s.voxels)) >= 0)]
+        for name in (s.name for s in known if s.name not in met):
+            _log.warning("structure %r lies outside the dose grid and is not judged", name)
+        return met
 
 
 def optimize(
     model: ForwardModel,
     goals: Sequence[Goal],
     patient: Patient,
-    fractions: int = 30,
+    fractions: int | None = None,
     solver: Solver | str | None = None,
     constraints: Sequence[Constraint] = (),
     robust: str | None = None,
@@ -392,8 +400,8 @@ def optimize(
         At least one; levels are course totals.
     patient : Patient
         Whose structures the goals name.
-    fractions : int
-        Number of fractions.
+    fractions : int, optional
+        Number of fractions; the patient's, or 30, when left out.
     solver : Solver or str, optional
         A solver, or its name for default options; the projected L-BFGS otherwise.
     constraints : sequence of Constraint
@@ -417,7 +425,8 @@ def optimize(
     """
     chosen: Solver | None = SOLVERS.get(solver)() if isinstance(solver, str) else solver
     earlier = None if background is None else np.asarray(background, dtype=np.float64)
-    problem = Problem(model, goals, patient, fractions, constraints, robust=robust, background=earlier)
+    count = _fractions(fractions, patient)
+    problem = Problem(model, goals, patient, count, constraints, robust=robust, background=earlier)
     x0 = None
     if start is not None:
         x0 = on_device(checked_variables(start.x if isinstance(start, Plan) else start, model), model)
@@ -426,7 +435,7 @@ def optimize(
         x=to_numpy(solution.x),
         model=model,
         patient=patient,
-        fractions=fractions,
+        fractions=count,
         goals=tuple(goals),
         constraints=tuple(constraints),
         solution=solution,
@@ -436,7 +445,7 @@ def optimize(
 
 
 def evaluate(
-    model: ForwardModel, x: ArrayLike, patient: Patient, fractions: int = 30, beams: Beams | None = None
+    model: ForwardModel, x: ArrayLike, patient: Patient, fractions: int | None = None, beams: Beams | None = None
 ) -> Plan:
     """Return the plan of given variables: the forward dose, nothing optimised.
 
@@ -448,8 +457,8 @@ def evaluate(
         Its variables.
     patient : Patient
         Whose structures are judged.
-    fractions : int
-        Number of fractions.
+    fractions : int, optional
+        Number of fractions; the patient's, or 30, when left out.
     beams : Beams, optional
         The beams of the model, for figures, where it does not know them itself.
 
@@ -462,6 +471,10 @@ def evaluate(
         x=np.asarray(to_numpy(x), dtype=np.float64),
         model=model,
         patient=patient,
-        fractions=fractions,
+        fractions=_fractions(fractions, patient),
         given_beams=beams,
     )
+
+
+def _fractions(given: int | None, patient: Patient) -> int:
+    return given if given is not None else (patient.fractions or DEFAULT_FRACTIONS)

@@ -254,7 +254,7 @@ def test_interrupted_while_optimising_the_best_is_kept(
             raise KeyboardInterrupt
 
     monkeypatch.setattr(cli, "_Progress", Impatient)
-    assert run("box", *FAST, "--no-figures", "--out", str(tmp_path / "out")) == 0
+    assert run("box", *FAST, "--no-figures", "--out", str(tmp_path / "out")) == 130
     assert "interrupted" in capsys.readouterr().out
     data = json.loads((tmp_path / "out" / "plan.json").read_text())
     assert data["solution"]["status"] == "interrupted"

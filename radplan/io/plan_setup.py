@@ -142,6 +142,9 @@ def task(spec: PlanSpec, patient: Patient) -> Task:
     if spec.beams.targets is not None:
         for name in spec.beams.targets:
             patient.structures[name]
+    for kind, part in (("solver", spec.solver), ("engine", spec.engine)):
+        if part.options and part.name is None:
+            raise InputError(f"the {kind} has options ({', '.join(part.options)}) but no name: add `name:` beside them")
     goals = [goal for entry in spec.goals for goal in _goals(entry, matching(entry.structure, names))]
     constraints = [made for entry in spec.constraints for made in _constraints(entry, names)]
     for quantity in (*(goal.quantity for goal in goals), *(entry.quantity for entry in constraints)):
