@@ -4,6 +4,16 @@ from __future__ import annotations
 
 from radplan.engines.base import ENGINES, Engine, dose_influence
 from radplan.engines.particle_pencil_beam import ParticlePencilBeam
+from radplan.engines.photon_aperture import ApertureModel, ApertureOptions, aperture_model
 from radplan.engines.photon_pencil_beam import PhotonPencilBeam
 
-__all__ = ["ENGINES", "Engine", "ParticlePencilBeam", "PhotonPencilBeam", "dose_influence"]
+__all__ = [
+    "ENGINES",
+    "ApertureModel",
+    "ApertureOptions",
+    "Engine",
+    "ParticlePencilBeam",
+    "PhotonPencilBeam",
+    "aperture_model",
+    "dose_influence",
+]

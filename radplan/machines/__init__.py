@@ -11,6 +11,7 @@ from radplan.machines.files import (
     write_photon_machine,
 )
 from radplan.machines.low_rank import LowRankKernel
+from radplan.machines.mlc import MLC, MLCS, library_mlc, matching_mlc
 from radplan.machines.particle import RADIATIONS, EnergyLayer, InitialFocus, ParticleMachine
 from radplan.machines.particle_file import read_particle_machine, write_particle_machine
 from radplan.machines.photon import PhotonMachine
@@ -18,6 +19,8 @@ from radplan.machines.ssd_table import ExponentialBasis, SSDTableKernel
 
 __all__ = [
     "MACHINES",
+    "MLC",
+    "MLCS",
     "RADIATIONS",
     "EnergyLayer",
     "ExponentialBasis",
@@ -30,6 +33,8 @@ __all__ = [
     "Reference",
     "SSDTableKernel",
     "library_machine",
+    "library_mlc",
+    "matching_mlc",
     "read_particle_machine",
     "read_photon_machine",
     "read_radplan_machine",

@@ -50,7 +50,7 @@ class MLC:
     InputError
         When a value is out of its range.
 
-    >>> mlc("Millennium 120").pairs, mlc("HD 120").widths[[0, 30]].tolist()
+    >>> library_mlc("Millennium 120").pairs, library_mlc("HD 120").widths[[0, 30]].tolist()
     (60, [5.0, 2.5])
     """
 
@@ -163,7 +163,7 @@ MLCS: Mapping[str, MLC] = {
 """The collimators that radplan describes, by name."""
 
 
-def mlc(name: str) -> MLC:
+def library_mlc(name: str) -> MLC:
     """Return the multileaf collimator of a name; upper and lower case, blanks, ``-`` and ``_`` do not matter.
 
     Raises
@@ -171,7 +171,7 @@ def mlc(name: str) -> MLC:
     UnknownNameError
         When there is none of that name; the message offers the nearest.
 
-    >>> mlc("agility").boundaries[:2].tolist()
+    >>> library_mlc("agility").boundaries[:2].tolist()
     [-200.0, -195.0]
     """
     known = {_folded(key): value for key, value in MLCS.items()}

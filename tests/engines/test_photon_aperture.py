@@ -18,7 +18,7 @@ from radplan.engines.photon_aperture import ApertureOptions, aperture_model
 from radplan.errors import InputError
 from radplan.influence import ForwardModel
 from radplan.machines import library_machine
-from radplan.machines.mlc import MLC, mlc
+from radplan.machines.mlc import MLC, library_mlc
 from radplan.patient.phantoms import phantom
 
 SIGMA = 1.06
@@ -253,7 +253,7 @@ def test_projection_leaves_a_plan_alone_and_stops_crossing(moving):
 def test_what_does_not_belong_together_is_refused(patient, linac):
     field = opening(np.tile([-20.0, 20.0], (6, 1)), boundaries=collimator().boundaries)
     with pytest.raises(InputError, match=r"field 1 .test.: has 6 leaf pairs from -30 mm, but MLC 'Agility' has 80"):
-        aperture_model(patient, [field], linac, mlc("Agility"))
+        aperture_model(patient, [field], linac, library_mlc("Agility"))
     with pytest.raises(InputError, match="has no monitor units: apertures need"):
         aperture_model(patient, [field], replace(linac, reference=None), collimator())
     with pytest.raises(InputError, match="no known multileaf collimator has 6 pairs"):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from radplan.errors import InputError, UnknownNameError
-from radplan.machines.mlc import MLCS, matching_mlc, mlc
+from radplan.machines.mlc import MLCS, library_mlc, matching_mlc
 
 
 @pytest.mark.parametrize(
@@ -17,7 +17,7 @@ from radplan.machines.mlc import MLCS, matching_mlc, mlc
      ("Agility", 80, 200.0, {5.0: 80})],
 )  # fmt: skip
 def test_leaves_are_as_the_vendors_state(name, pairs, half, widths):
-    one = mlc(name)
+    one = library_mlc(name)
     assert one.pairs == pairs
     assert one.boundaries[[0, -1]].tolist() == [-half, half]
     values, counts = np.unique(one.widths, return_counts=True)
@@ -27,13 +27,13 @@ def test_leaves_are_as_the_vendors_state(name, pairs, half, widths):
 
 
 def test_names_are_folded_and_near_misses_are_offered():
-    assert mlc("hd-120") is MLCS["HD 120"]
+    assert library_mlc("hd-120") is MLCS["HD 120"]
     with pytest.raises(UnknownNameError, match="did you mean 'Agility'"):
-        mlc("Agilty")
+        library_mlc("Agilty")
 
 
 def test_limits_are_mirrored():
-    assert mlc("Agility").limits == ((-200.0, 150.0), (-150.0, 200.0))
+    assert library_mlc("Agility").limits == ((-200.0, 150.0), (-150.0, 200.0))
 
 
 def test_unknown_boundaries_say_what_to_do():
@@ -46,4 +46,4 @@ def test_unknown_boundaries_say_what_to_do():
 )
 def test_impossible_values_are_refused(wrong):
     with pytest.raises(InputError, match="MLC 'Agility'"):
-        replace(mlc("Agility"), **wrong)
+        replace(library_mlc("Agility"), **wrong)

@@ -8,13 +8,16 @@ pydicom alone.
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pydicom
 import pytest
 
-from radplan.io.dicom.rtplan import read_plan
-from radplan.machines.mlc import matching_mlc
+from radplan.engines import aperture_model
+from radplan.io.dicom import read_plan
+from radplan.machines import library_machine, library_mlc, matching_mlc
+from radplan.patient.phantoms import phantom
 
 PLANS = {
     "vmat-plans/06MV_plan.dcm": (10, "static", "Agility"),
@@ -86,3 +89,20 @@ def test_thorax_field_1_is_split_by_its_x_jaws(shared):
 def test_monaco_arcs_turn_as_stated(shared):
     fields = read_plan(shared("cases/vmat-plans/vmat_example.dcm")).fields
     assert [round(sum(s.gantry_travel for s in field.segments), 6) for field in fields] == [60.0, -60.0]
+
+
+def test_a_rectangle_is_as_wide_at_half_fluence_as_its_file_says(shared):
+    """In the file leaves stand at -10 and 10 mm and Y jaws at -13 and 13 mm; the leaf offset is switched off."""
+    plan = read_plan(shared("cases/vmat-plans/24mm_x_20mm_rectangle.dcm"))
+    sharp = replace(library_mlc("Agility"), leaf_offset=0.0)
+    model = aperture_model(phantom("box"), plan, library_machine("generic_photon_6mv"), sharp, grid=20.0)
+    fluence = model.field_fluence(np.asarray(model.variables.start), 0)[0] / plan.mu
+    part = model.parts[0][1]
+    middle = [n // 2 for n in fluence.shape]
+    for profile, edges, size in (
+        (fluence[:, middle[1]], part.fluence.along, 20.0),
+        (fluence[middle[0], :], part.fluence.across, 26.0),
+    ):
+        centres, fine = 0.5 * (edges[1:] + edges[:-1]), np.linspace(edges[1], edges[-2], 20001)
+        wide = np.interp(fine, centres, profile) > 0.5
+        assert np.ptp(fine[wide]) == pytest.approx(size, abs=0.05)

@@ -1,4 +1,4 @@
-"""DICOM: CT series, structure sets and doses in, doses out, in the patient's own coordinates."""
+"""DICOM: CT series, structure sets, photon plans and doses in, doses out, in the patient's own coordinates."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from radplan.io.dicom.folder import FileEntry, Folder, describe_folder, list_fol
 from radplan.io.dicom.orientation import Orientation
 from radplan.io.dicom.rtdose import DoseImage, read_dose
 from radplan.io.dicom.rtdose_export import write_dose
+from radplan.io.dicom.rtplan import read_plan
 from radplan.io.dicom.rtstruct import read_regions, read_structures
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "read_ct",
     "read_dose",
     "read_patient",
+    "read_plan",
     "read_regions",
     "read_structures",
     "write_dose",
