@@ -15,10 +15,10 @@ import numpy as np
 
 from radplan.arrays import Array, erf, namespace
 
-_SHORT = 0.5
+_SHORT = 0.05
 """Way of an edge, in standard deviations of the source, below which its average is taken by quadrature."""
 
-_NODES, _SHARES = ((np.polynomial.legendre.leggauss(4)[0] + 1) / 2, np.polynomial.legendre.leggauss(4)[1] / 2)
+_NODES, _SHARES = ((np.polynomial.legendre.leggauss(2)[0] + 1) / 2, np.polynomial.legendre.leggauss(2)[1] / 2)
 
 
 def edge_average(edges: Array, start: Array, end: Array, sigma: float) -> Array:
@@ -42,13 +42,14 @@ def edge_average(edges: Array, start: Array, end: Array, sigma: float) -> Array:
     90.0
     """
     xp = namespace(edges, start)
-    first, last, way = edges - start[..., None], edges - end[..., None], (end - start)[..., None]
-    short = xp.abs(way) < _SHORT * sigma
-    divisor = xp.where(short, xp.ones_like(way), way)
-    swept = (_second_integral(first, sigma) - _second_integral(last, sigma)) / divisor
+    first, last, way, short, divisor = _ways(edges, start, end, sigma)
+    swept = (
+        _second_integral(first, *_blurred(first, sigma), sigma) - _second_integral(last, *_blurred(last, sigma), sigma)
+    ) / divisor
     near = xp.zeros_like(first)
     for node, share in zip(_NODES.tolist(), _SHARES.tolist(), strict=True):
-        near = near + share * _integral(first - node * way, sigma)
+        place = first - node * way
+        near = near + share * _integral(place, *_blurred(place, sigma))
     return xp.where(short, near, swept)
 
 
@@ -57,11 +58,10 @@ def edge_average_pullback(
 ) -> tuple[Array, Array]:
     """Return the cotangents ``(...)`` of begin and end of the way, for one ``(..., p)`` of `edge_average`."""
     xp = namespace(edges, start)
-    first, last, way = edges - start[..., None], edges - end[..., None], (end - start)[..., None]
-    short = xp.abs(way) < _SHORT * sigma
-    divisor = xp.where(short, xp.ones_like(way), way)
-    mean = (_second_integral(first, sigma) - _second_integral(last, sigma)) / divisor
-    begin, finish = (mean - _integral(first, sigma)) / divisor, (_integral(last, sigma) - mean) / divisor
+    first, last, way, short, divisor = _ways(edges, start, end, sigma)
+    at_first, at_last = _blurred(first, sigma), _blurred(last, sigma)
+    mean = (_second_integral(first, *at_first, sigma) - _second_integral(last, *at_last, sigma)) / divisor
+    begin, finish = (mean - _integral(first, *at_first)) / divisor, (_integral(last, *at_last) - mean) / divisor
     near_begin, near_finish = xp.zeros_like(first), xp.zeros_like(first)
     for node, share in zip(_NODES.tolist(), _SHARES.tolist(), strict=True):
         slope = share * _normal(first - node * way, sigma)
@@ -70,22 +70,30 @@ def edge_average_pullback(
     return xp.sum(cotangent * begin, axis=-1), xp.sum(cotangent * finish, axis=-1)
 
 
+def _ways(edges: Array, start: Array, end: Array, sigma: float) -> tuple[Array, Array, Array, Array, Array]:
+    """Return distances from begin and end, the way, whether it is short, and what to divide by."""
+    xp = namespace(edges, start)
+    way = (end - start)[..., None]
+    short = xp.abs(way) < _SHORT * sigma
+    return edges - start[..., None], edges - end[..., None], way, short, xp.where(short, xp.ones_like(way), way)
+
+
+def _blurred(u: Array, sigma: float) -> tuple[Array, Array]:
+    """Return the blurred edge at a distance [mm], and its slope times the variance [mm]."""
+    xp = namespace(u)
+    return _normal(u, sigma), xp.exp(u * u * (-0.5 / sigma**2)) * (sigma / math.sqrt(2.0 * math.pi))
+
+
 def _normal(u: Array, sigma: float) -> Array:
     return 0.5 * (1.0 + erf(u * (1.0 / (math.sqrt(2.0) * sigma))))
 
 
-def _density(u: Array, sigma: float) -> Array:
-    """Return sigma times the normal density of u / sigma, as it enters the integrals [mm]."""
-    xp = namespace(u)
-    return xp.exp(u * u * (-0.5 / sigma**2)) * (sigma / math.sqrt(2.0 * math.pi))
+def _integral(u: Array, edge: Array, slope: Array) -> Array:
+    return u * edge + slope
 
 
-def _integral(u: Array, sigma: float) -> Array:
-    return u * _normal(u, sigma) + _density(u, sigma)
-
-
-def _second_integral(u: Array, sigma: float) -> Array:
-    return 0.5 * ((u * u + sigma**2) * _normal(u, sigma) + u * _density(u, sigma))
+def _second_integral(u: Array, edge: Array, slope: Array, sigma: float) -> Array:
+    return 0.5 * ((u * u + sigma**2) * edge + u * slope)
 
 
 @dataclass(frozen=True, eq=False)

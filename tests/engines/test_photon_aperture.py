@@ -97,7 +97,7 @@ def test_a_sweeping_gap_gives_the_average_of_its_positions():
 
 def test_the_average_of_an_edge_is_continuous_where_its_formula_changes():
     edges, start = np.linspace(-6.0, 6.0, 49), np.zeros(2)
-    below, above = edge_average(edges, start, np.asarray([0.5 - 1e-9, 0.5 + 1e-9]), 1.0)
+    below, above = edge_average(edges, start, np.asarray([0.05 - 1e-9, 0.05 + 1e-9]), 1.0)
     np.testing.assert_allclose(below, above, atol=1e-8)
 
 
