@@ -128,7 +128,8 @@ def test_common_entries_of_the_given_columns(case, shared):
             a, b = ours[:, [column]].toarray(), theirs[:, [column]].toarray()
             common = (a > 0) & (b > 0)
             assert common.sum() > 0.95 * np.count_nonzero(b)
-            assert np.max(np.abs(a[common] / b[common] - 1)) < 0.01
+            # Our tables hold sqrt(beta), matRad interpolates beta: up to 0.25 % of the maximum in that image.
+            assert np.max(np.abs(a[common] - b[common])) < 0.003 * np.max(b)
 
 
 def test_gamma(case):
