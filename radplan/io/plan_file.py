@@ -261,8 +261,8 @@ class PlanSpec(_Section):
     """A whole plan file.
 
     `normalize` left out means: when there is a prescription, D95 of the target with the highest level is brought to
-    it; ``false`` leaves the optimised weights as they are. `background` is the ``dose.npz`` or RTDOSE file of an earlier plan of the
-    same patient, whose dose the goals see added.
+    it; ``false`` leaves the optimised weights as they are. `background` is the ``dose.npz`` or RTDOSE file of an
+    earlier plan of the same patient, whose dose the goals see added.
 
     >>> PlanSpec(fractions=25).beams.gantry[1]
     40.0
