@@ -18,6 +18,8 @@ Array = Any
 SINGLE, DOUBLE, ELLIPTIC = 0, 1, 2
 """Lateral models, as the kernels number them."""
 
+_PER_TURN = 0.5 / math.pi
+
 REACH, DOSE, WIDTH = 0, 1, 2
 """Columns of a table: squared cut-off [mm^2], dose [Gy mm^2 / 10^6 particles], and from there the widths [mm]."""
 
@@ -71,15 +73,16 @@ def _offsets(point: Array, ray: Array) -> tuple[float, float, float]:
 
 
 @njit(cache=True, inline="always")
-def _window(point: Array, depth: float, envelope: Array, sad: float) -> tuple[float, float, float]:
-    """Return where a voxel's ray crosses the isocentre plane, and how far from there a ray can reach the voxel."""
+def _window(point: Array, depth: float, envelope: Array, sad: float) -> tuple[float, float, float, float]:
+    """Return where a voxel's ray crosses the isocentre plane, the reach of rays there, and its square at the voxel."""
     place = min(int(depth), envelope.size - 1)
     scale = sad / point[2]
     slope = (math.sqrt(point[0] * point[0] + point[1] * point[1]) + 2.0 * envelope[place]) / point[2]
-    return point[0] * scale, point[1] * scale, envelope[place] * scale * math.sqrt(1.0 + slope * slope)
+    reach = envelope[place]
+    return point[0] * scale, point[1] * scale, reach * scale * math.sqrt(1.0 + slope * slope), reach * reach
 
 
-@njit(cache=True, parallel=True)
+@njit(cache=True, parallel=True, error_model="numpy")
 def count_entries(
     points: Array, depths: Array, edges: Array, sad: float, envelope: Array, ray_x: Array, ray_y: Array, rays: Array,
     ray_spots: Array, columns: Array, energies: Array, shifts: Array, knots: Array, table: Array, starts: Array,
@@ -121,7 +124,7 @@ def count_entries(
     per_column = np.zeros((edges.size - 1, columns.size), dtype=np.int64)
     for block in prange(edges.size - 1):
         for v in range(edges[block], edges[block + 1]):
-            x, y, room = _window(points[v], depths[v], envelope, sad)
+            x, y, room, widest = _window(points[v], depths[v], envelope, sad)
             total = 0
             for ray in range(_first_ray(ray_x, x - room), ray_x.size):
                 if ray_x[ray] > x + room:
@@ -129,6 +132,8 @@ def count_entries(
                 if abs(ray_y[ray] - y) > room:
                     continue
                 _, _, r2 = _offsets(points[v], rays[ray])
+                if r2 > widest:
+                    continue
                 for spot in range(ray_spots[ray], ray_spots[ray + 1]):
                     e, t = energies[spot], depths[v] + shifts[spot]
                     row = _knot(t, starts[e], starts[e + 1] - 1, knots, bins, bin_starts[e], per_mm)
@@ -143,19 +148,19 @@ def count_entries(
 def _lateral(model: int, table: Array, row: int, part: float, initial: float, dx: float, dy: float, r2: float) -> float:
     """Return the lateral profile [1/mm^2] for an initial variance [mm^2]."""
     first = _between(table, row, part, WIDTH)
-    s1 = first * first + initial
+    p1 = 1.0 / (first * first + initial)
     if model == SINGLE:
-        return math.exp(-0.5 * r2 / s1) / (2.0 * math.pi * s1)
+        return math.exp(-0.5 * r2 * p1) * p1 * _PER_TURN
     second = _between(table, row, part, WIDTH + 1)
-    s2 = second * second + initial
+    p2 = 1.0 / (second * second + initial)
     if model == ELLIPTIC:
-        return math.exp(-0.5 * (dx * dx / s1 + dy * dy / s2)) / (2.0 * math.pi * math.sqrt(s1 * s2))
+        return math.exp(-0.5 * (dx * dx * p1 + dy * dy * p2)) * math.sqrt(p1 * p2) * _PER_TURN
     share = _between(table, row, part, WIDTH + 2)
-    core = (1.0 - share) * math.exp(-0.5 * r2 / s1) / s1
-    return (core + share * math.exp(-0.5 * r2 / s2) / s2) / (2.0 * math.pi)
+    core = (1.0 - share) * math.exp(-0.5 * r2 * p1) * p1
+    return (core + share * math.exp(-0.5 * r2 * p2) * p2) * _PER_TURN
 
 
-@njit(cache=True, parallel=True)
+@njit(cache=True, parallel=True, error_model="numpy")
 def fill_entries(
     points: Array, depths: Array, edges: Array, sad: float, envelope: Array, ray_x: Array, ray_y: Array, rays: Array,
     ray_spots: Array, columns: Array, energies: Array, shifts: Array, knots: Array, table: Array, starts: Array,
@@ -194,7 +199,7 @@ def fill_entries(
         heads = ends - per_column[block]
         block_rows, block_data = np.empty(ends[-1], dtype=np.int32), np.empty((images, ends[-1]), dtype=np.float32)
         for v in range(edges[block], edges[block + 1]):
-            x, y, room = _window(points[v], depths[v], envelope, sad)
+            x, y, room, widest = _window(points[v], depths[v], envelope, sad)
             at, wanted = begins[v], factors[tissues[v]]
             for ray in range(_first_ray(ray_x, x - room), ray_x.size):
                 if ray_x[ray] > x + room:
@@ -202,6 +207,8 @@ def fill_entries(
                 if abs(ray_y[ray] - y) > room:
                     continue
                 dx, dy, r2 = _offsets(points[v], rays[ray])
+                if r2 > widest:
+                    continue
                 for spot in range(ray_spots[ray], ray_spots[ray + 1]):
                     e, t = energies[spot], depths[v] + shifts[spot]
                     row = _knot(t, starts[e], starts[e + 1] - 1, knots, bins, bin_starts[e], per_mm)
