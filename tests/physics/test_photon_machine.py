@@ -127,6 +127,17 @@ def test_spec_sheet_depth_dose(machine):
     assert at_ten == pytest.approx(67.0, abs=1.0)
 
 
+@pytest.mark.parametrize(
+    ("name", "peak", "ten"), [("generic_photon_10mv", 24.0, 74.0), ("generic_photon_15mv", 29.0, 77.0)]
+)
+def test_spec_sheet_depth_dose_of_higher_energies(name, peak, ten):
+    """Varian Trilogy specification for 10 and 15 MV: depth of maximum +- 1.5 mm and percent depth dose +- 1.0 %."""
+    linac = library_machine(name)
+    dose = open_field(linac, DEPTHS, 50.0, 1000.0)
+    assert DEPTHS[np.argmax(dose)] == pytest.approx(peak, abs=1.5)
+    assert open_field(linac, [100.0], 50.0, 1000.0)[0] / dose.max() * 100 == pytest.approx(ten, abs=1.0)
+
+
 def test_output_factors(machine):
     """Artiste, depth 5 cm, SSD 95 (same source as above), 3-40 cm.
 

@@ -65,7 +65,11 @@ class PhotonModel:
         return 1 + self.horn * -np.expm1(-((radius / self.horn_radius) ** 2))
 
 
-MODELS = (PhotonModel("generic_photon_6mv", 6.0, quality=0.685, source_fwhm=2.5, horn=0.075, horn_radius=90.0),)
+MODELS = (
+    PhotonModel("generic_photon_6mv", 6.0, quality=0.685, source_fwhm=2.5, horn=0.075, horn_radius=90.0),
+    PhotonModel("generic_photon_10mv", 10.0, quality=0.738, source_fwhm=2.5, horn=0.075, horn_radius=90.0),
+    PhotonModel("generic_photon_15mv", 15.0, quality=0.76, source_fwhm=2.5, horn=0.075, horn_radius=90.0),
+)
 
 
 def compress(kernel: NyholmKernel, rank: int) -> LowRankKernel:
