@@ -53,7 +53,7 @@ class GammaCriteria:
     threshold: float = 10.0
     local: bool = False
     steps: int = 20
-    largest: float = 2.0
+    largest: float = 1.5
 
     def __post_init__(self) -> None:
         for name in ("percent", "distance", "steps", "largest"):
