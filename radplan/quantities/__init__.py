@@ -4,6 +4,7 @@ from radplan.quantities.base import QUANTITIES, Quantity, Voxel
 from radplan.quantities.dose import AlphaDose, PhysicalDose, SqrtBetaDose
 from radplan.quantities.effect import BED, EQD2, Effect, RBExDose
 from radplan.quantities.let import LET, DirtyDose, LETDose, LETxDose
+from radplan.quantities.rbe import RBE
 from radplan.quantities.resolver import BoundQuantity, Evaluation, QuantityResolver
 
 __all__ = [
@@ -11,6 +12,7 @@ __all__ = [
     "EQD2",
     "LET",
     "QUANTITIES",
+    "RBE",
     "AlphaDose",
     "BoundQuantity",
     "DirtyDose",

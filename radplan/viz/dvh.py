@@ -63,7 +63,7 @@ def draw_dvh(
     if beside:
         axes.plot([], [], color="black", linewidth=1.3, linestyle=(0, (4, 2)), label=f"dashed: {label}")
     top = max(float(curve.levels[-1]) for curve in curves.values())
-    prescription = plan.patient.prescription if plan.is_dose(quantity) else None
+    prescription = plan.patient.prescription if plan.is_prescribed(quantity) else None
     if prescription is not None:
         _mark_prescription(axes, prescription, unit)
         top = max(top, 1.02 * prescription)

@@ -71,7 +71,7 @@ def draw_slices(plan: Plan, quantity: str = "physical_dose") -> Figure:
     >>> draw_slices(plan).savefig("slices.png")  # doctest: +SKIP
     """
     cube = plan[quantity]
-    prescription = plan.patient.prescription if plan.is_dose(quantity) else None
+    prescription = plan.patient.prescription if plan.is_prescribed(quantity) else None
     reference = prescription if prescription is not None else max(float(cube.max()), 1e-12)
     word = "prescription" if prescription is not None else "maximum"
     scene = _Scene(plan, quantity, cube, reference)

@@ -1,4 +1,4 @@
-"""The plan: variables, the model they drive, and everything a physicist reads off them as course totals."""
+"""A plan of a course: what is delivered, and everything a physicist reads off it as course totals."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from radplan.analysis.dvh import DVH, common_levels, cumulative_dvh
 from radplan.analysis.metrics import ORGAN_METRICS, TARGET_METRICS, coverage, is_level, metric
@@ -21,21 +21,18 @@ from radplan.errors import CalculationError, InputError
 from radplan.influence import Dij, ForwardModel
 from radplan.optim.constraints import Constraint
 from radplan.optim.goals import Goal
-from radplan.optim.problem import Problem
-from radplan.optim.solvers import SOLVERS, Solution, Solver
-from radplan.optim.solvers.base import Callback
+from radplan.optim.solvers import Solution, Solver
 from radplan.optim.variables import checked_variables, on_device, variable_bounds
 from radplan.patient.patient import Patient
+from radplan.plan.prescribed import dose_floor, floored, prescribed_quantity
 from radplan.quantities.base import Quantity
 from radplan.quantities.let import LET
+from radplan.quantities.rbe import RBE
 from radplan.quantities.resolver import BoundQuantity, QuantityResolver
 
 Floats = NDArray[np.float64]
 
 _log = logging.getLogger(__name__)
-
-DEFAULT_FRACTIONS = 30
-"""What a course has when neither the caller nor the patient says."""
 
 _ACRONYMS = {"let": "LET", "rbe": "RBE", "bed": "BED", "eqd2": "EQD2"}
 
@@ -70,6 +67,8 @@ class Plan:
         What it was scaled to, in words.
     background : array of shape (nz, ny, nx), optional
         Dose that was there already when it was optimised, a course total on the dose grid [Gy]; see `total`.
+    solver : Solver, optional
+        What optimised it.
 
     Raises
     ------
@@ -98,6 +97,7 @@ class Plan:
     given_beams: Beams | None = None
     normalization: str | None = None
     background: NDArray[Any] | None = None
+    solver: Solver | None = None
 
     def __post_init__(self) -> None:
         if self.fractions < 1 or int(self.fractions) != self.fractions:
@@ -158,15 +158,21 @@ class Plan:
             raise InputError(
                 f"the goals hold {len(held)} instances of {quantity!r}; ask for one of them, not for the name"
             )
-        return self._resolver.get(held.pop() if held else quantity)
+        return self._resolver.get(held.pop() if held else floored(quantity, self._floor, self.model.images))
+
+    @cached_property
+    def prescribed(self) -> str:
+        """Name of the quantity that the patient's prescription means: see `prescribed_quantity`."""
+        return prescribed_quantity(self.goals, self.patient.target_names, self.model)
+
+    def is_prescribed(self, quantity: str | Quantity) -> bool:
+        """Whether it can be compared with the prescription."""
+        name = self.quantity(quantity).name
+        return name == self.prescribed or (self.model.radiation == "photons" and name == "physical_dose")
 
     def is_additive(self, quantity: str | Quantity) -> bool:
         """Whether fractions add up in it."""
         return self.quantity(quantity).additive
-
-    def is_dose(self, quantity: str | Quantity) -> bool:
-        """Whether it can be compared with a prescription: additive and in Gy."""
-        return self.is_additive(quantity) and self.unit(quantity) in ("Gy", "Gy(RBE)")
 
     def unit(self, quantity: str | Quantity) -> str:
         """Return the unit of its values."""
@@ -179,7 +185,7 @@ class Plan:
         dose voxels are trilinear among those where the quantity is defined. The external contour, and every structure
         of a patient with ``membership="nearest"``, is judged at the dose voxels themselves.
 
-        Of LET, points below the dose it is defined from (its floor) are left out.
+        Of ratios to dose (LET, RBE), points below the dose they are defined from (their floor) are left out.
         """
         key = self.quantity(quantity).quantity, structure
         if key not in self._sampled:
@@ -197,7 +203,7 @@ class Plan:
 
         known = self._cube(np.ones(np.size(self.model.voxels), dtype=bool))
         meant = self.quantity(quantity).quantity
-        if not isinstance(meant, LET):
+        if not isinstance(meant, LET | RBE):
             return read(self[quantity], known), weights / weights.sum()
         dose, floor = self["physical_dose"], meant.floor * self.fractions
         held = read(dose, known) >= floor
@@ -231,7 +237,7 @@ class Plan:
             volume = structure.volume / 1000.0
             table[name] = {m: metric(m, values, weights, volume) for m in (usual if names is None else names)}
             level = self.patient.prescription
-            if names is None and structure.role == "target" and level is not None and self.is_dose(quantity):
+            if names is None and structure.role == "target" and level is not None and self.is_prescribed(quantity):
                 hot = np.count_nonzero(self._voxel_values(quantity) >= level) * self.model.grid.voxel_volume / 1000.0
                 table[name] |= coverage(values, weights, volume, level, hot)
         return table
@@ -317,6 +323,10 @@ class Plan:
         return " · ".join(parts)
 
     @cached_property
+    def _floor(self) -> float | None:
+        return dose_floor(self.patient, self.fractions)
+
+    @cached_property
     def _resolver(self) -> QuantityResolver:
         return QuantityResolver(self.model)
 
@@ -375,106 +385,3 @@ class Plan:
         for name in (s.name for s in known if s.name not in met):
             _log.warning("structure %r lies outside the dose grid and is not judged", name)
         return met
-
-
-def optimize(
-    model: ForwardModel,
-    goals: Sequence[Goal],
-    patient: Patient,
-    fractions: int | None = None,
-    solver: Solver | str | None = None,
-    constraints: Sequence[Constraint] = (),
-    robust: str | None = None,
-    start: Plan | ArrayLike | None = None,
-    progress: Callback | None = None,
-    beams: Beams | None = None,
-    background: ArrayLike | None = None,
-) -> Plan:
-    """Return the plan that serves the goals best.
-
-    Parameters
-    ----------
-    model : ForwardModel
-        What gives dose, such as a `Dij`.
-    goals : sequence of Goal
-        At least one; levels are course totals.
-    patient : Patient
-        Whose structures the goals name.
-    fractions : int, optional
-        Number of fractions; the patient's, or 30, when left out.
-    solver : Solver or str, optional
-        A solver, or its name for default options; the projected L-BFGS otherwise.
-    constraints : sequence of Constraint
-        What must hold.
-    robust : "composite", optional
-        Optimise the worst scenario of the sum of all goals.
-    start : Plan or array of shape (count,), optional
-        Where to begin: an earlier plan of the same variables, or variables.
-    progress : callable, optional
-        Told the `Progress` after each iteration; ends the search by returning True. A KeyboardInterrupt ends it, too,
-        with the best so far.
-    beams : Beams, optional
-        The beams of the model, for figures, where it does not know them itself.
-    background : array of shape (nz, ny, nx), optional
-        Dose of an earlier plan, a course total on the dose grid [Gy]: goals and constraints see the sum of both.
-
-    Raises
-    ------
-    InputError
-        A goal, the start, the background or a name does not fit.
-    """
-    chosen: Solver | None = SOLVERS.get(solver)() if isinstance(solver, str) else solver
-    earlier = None if background is None else np.asarray(background, dtype=np.float64)
-    count = _fractions(fractions, patient)
-    problem = Problem(model, goals, patient, count, constraints, robust=robust, background=earlier)
-    x0 = None
-    if start is not None:
-        x0 = on_device(checked_variables(start.x if isinstance(start, Plan) else start, model), model)
-    solution = (chosen or SOLVERS.get("lbfgs")()).solve(problem, x0=x0, callback=progress)
-    return Plan(
-        x=to_numpy(solution.x),
-        model=model,
-        patient=patient,
-        fractions=count,
-        goals=tuple(goals),
-        constraints=tuple(constraints),
-        solution=solution,
-        given_beams=beams,
-        background=earlier,
-    )
-
-
-def evaluate(
-    model: ForwardModel, x: ArrayLike, patient: Patient, fractions: int | None = None, beams: Beams | None = None
-) -> Plan:
-    """Return the plan of given variables: the forward dose, nothing optimised.
-
-    Parameters
-    ----------
-    model : ForwardModel
-        What gives dose.
-    x : array of shape (count,)
-        Its variables.
-    patient : Patient
-        Whose structures are judged.
-    fractions : int, optional
-        Number of fractions; the patient's, or 30, when left out.
-    beams : Beams, optional
-        The beams of the model, for figures, where it does not know them itself.
-
-    Raises
-    ------
-    InputError
-        The number of variables is wrong, or one is NaN, infinite or out of bounds.
-    """
-    return Plan(
-        x=np.asarray(to_numpy(x), dtype=np.float64),
-        model=model,
-        patient=patient,
-        fractions=_fractions(fractions, patient),
-        given_beams=beams,
-    )
-
-
-def _fractions(given: int | None, patient: Patient) -> int:
-    return given if given is not None else (patient.fractions or DEFAULT_FRACTIONS)

@@ -1,0 +1,195 @@
+"""From goals, or from given variables, to a plan."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from radplan.arrays import Array, to_numpy
+from radplan.beams.beam import Beams
+from radplan.errors import InputError
+from radplan.influence import ForwardModel
+from radplan.optim.constraints import Constraint
+from radplan.optim.goals import Goal
+from radplan.optim.objectives import SquaredUnderdosing
+from radplan.optim.problem import Problem
+from radplan.optim.solvers import SOLVERS, Solution, Solver, Status
+from radplan.optim.solvers.base import Callback
+from radplan.optim.variables import checked_variables, on_device
+from radplan.patient.patient import Patient
+from radplan.plan.course import Plan
+from radplan.plan.prescribed import dose_floor, floored, prescribed_quantity
+from radplan.quantities.base import QUANTITIES, Quantity
+
+DEFAULT_FRACTIONS = 30
+"""What a course has when neither the caller nor the patient says."""
+
+
+def optimize(
+    model: ForwardModel,
+    goals: Sequence[Goal],
+    patient: Patient,
+    fractions: int | None = None,
+    solver: Solver | str | None = None,
+    constraints: Sequence[Constraint] = (),
+    robust: str | None = None,
+    start: Plan | ArrayLike | None = None,
+    progress: Callback | None = None,
+    beams: Beams | None = None,
+    background: ArrayLike | None = None,
+) -> Plan:
+    """Return the plan that serves the goals best.
+
+    Ratios such as LET depend on where a search starts and say nothing of how much dose there is. When goals or
+    constraints look at one and no start is given, the goals of doses are served first and the search goes on from
+    there; without such goals it begins with equal weights that bring the targets to the patient's prescription. A ratio
+    that is asked for by its name takes 1 % of the prescription per fraction as its floor.
+
+    Parameters
+    ----------
+    model : ForwardModel
+        What gives dose, such as a `Dij`.
+    goals : sequence of Goal
+        At least one; levels are course totals.
+    patient : Patient
+        Whose structures the goals name.
+    fractions : int, optional
+        Number of fractions; the patient's, or 30, when left out.
+    solver : Solver or str, optional
+        A solver, or its name for default options; the projected L-BFGS otherwise.
+    constraints : sequence of Constraint
+        What must hold.
+    robust : "composite", optional
+        Optimise the worst scenario of the sum of all goals.
+    start : Plan or array of shape (count,), optional
+        Where to begin: an earlier plan of the same variables, or variables.
+    progress : callable, optional
+        Told the `Progress` after each iteration; ends the search by returning True. A KeyboardInterrupt ends it, too,
+        with the best so far.
+    beams : Beams, optional
+        The beams of the model, for figures, where it does not know them itself.
+    background : array of shape (nz, ny, nx), optional
+        Dose of an earlier plan, a course total on the dose grid [Gy]: goals and constraints see the sum of both.
+
+    Raises
+    ------
+    InputError
+        A goal, the start, the background or a name does not fit.
+    """
+    chosen = SOLVERS.get(solver)() if isinstance(solver, str) else (solver or SOLVERS.get("lbfgs")())
+    earlier = None if background is None else np.asarray(background, dtype=np.float64)
+    count = _fractions(fractions, patient)
+    floor = dose_floor(patient, count)
+    wished = tuple(replace(goal, quantity=floored(goal.quantity, floor, model.images)) for goal in goals)
+    kept = tuple(replace(entry, quantity=floored(entry.quantity, floor, model.images)) for entry in constraints)
+    course = _Course(model, patient, count, kept, robust, earlier)
+    problem = course.problem(wished, kept)
+    if start is not None:
+        first: Array | Solution | None = on_device(
+            checked_variables(start.x if isinstance(start, Plan) else start, model), model
+        )
+    else:
+        first = course.dose_first(wished, chosen, progress)
+    if isinstance(first, Solution) and first.status in (Status.INTERRUPTED, Status.STOPPED):
+        solution = first
+    else:
+        solution = chosen.solve(problem, x0=first.x if isinstance(first, Solution) else first, callback=progress)
+    return Plan(
+        x=to_numpy(solution.x),
+        model=model,
+        patient=patient,
+        fractions=count,
+        goals=wished,
+        constraints=kept,
+        solution=solution,
+        given_beams=beams,
+        background=earlier,
+        solver=chosen,
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class _Course:
+    """What all problems of one plan share."""
+
+    model: ForwardModel
+    patient: Patient
+    fractions: int
+    constraints: tuple[Constraint, ...]
+    robust: str | None
+    background: NDArray[Any] | None
+
+    def problem(self, goals: Sequence[Goal], constraints: Sequence[Constraint]) -> Problem:
+        return Problem(
+            self.model,
+            goals,
+            self.patient,
+            self.fractions,
+            constraints,
+            robust=self.robust,
+            background=self.background,
+        )
+
+    def dose_first(self, goals: Sequence[Goal], solver: Solver, progress: Callback | None) -> Solution | Array | None:
+        """Return where a search with ratios among its goals begins; None where there are none, or nothing to go by."""
+        ratios = [term for term in (*goals, *self.constraints) if not _adds_up(term.quantity)]
+        if not ratios or not self.model.linear:
+            return None
+        doses = [goal for goal in goals if _adds_up(goal.quantity) and goal.weight > 0.0]
+        if any(goal.objective.pushes != "down" for goal in doses):
+            problem = self.problem(doses, [entry for entry in self.constraints if _adds_up(entry.quantity)])
+            return solver.solve(problem, callback=progress)
+        level, targets = self.patient.prescription, self.patient.target_names
+        if level is None or not targets:
+            raise InputError(
+                "the goals ask for ratios such as LET, but for no dose, and the patient has no prescription to start "
+                "from: add a goal of dose on the target, or give start="
+            )
+        quantity = prescribed_quantity((), targets, self.model)
+        uniform = [Goal(name, SquaredUnderdosing(level), quantity=quantity) for name in targets]
+        return Problem(self.model, uniform, self.patient, self.fractions).start
+
+
+def _adds_up(quantity: str | Quantity) -> bool:
+    held = quantity if isinstance(quantity, Quantity) else QUANTITIES.get(quantity)
+    return bool(held.additive)
+
+
+def evaluate(
+    model: ForwardModel, x: ArrayLike, patient: Patient, fractions: int | None = None, beams: Beams | None = None
+) -> Plan:
+    """Return the plan of given variables: the forward dose, nothing optimised.
+
+    Parameters
+    ----------
+    model : ForwardModel
+        What gives dose.
+    x : array of shape (count,)
+        Its variables.
+    patient : Patient
+        Whose structures are judged.
+    fractions : int, optional
+        Number of fractions; the patient's, or 30, when left out.
+    beams : Beams, optional
+        The beams of the model, for figures, where it does not know them itself.
+
+    Raises
+    ------
+    InputError
+        The number of variables is wrong, or one is NaN, infinite or out of bounds.
+    """
+    return Plan(
+        x=np.asarray(to_numpy(x), dtype=np.float64),
+        model=model,
+        patient=patient,
+        fractions=_fractions(fractions, patient),
+        given_beams=beams,
+    )
+
+
+def _fractions(given: int | None, patient: Patient) -> int:
+    return given if given is not None else (patient.fractions or DEFAULT_FRACTIONS)

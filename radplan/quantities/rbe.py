@@ -1,0 +1,66 @@
+r"""The relative biological effectiveness of a plan: what its dose is worth in photons.
+
+Symbols: :math:`d` physical dose per fraction [Gy], :math:`D_{RBE}` RBE-weighted dose per fraction [Gy(RBE)]. All values
+have the shape ``(scenarios, voxels)``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from radplan.arrays import Array, namespace
+from radplan.errors import InputError
+from radplan.quantities.base import QUANTITIES, Quantity
+
+
+@QUANTITIES.register
+@dataclass(frozen=True)
+class RBE(Quantity):
+    r"""RBE-weighted over physical dose, :math:`D_{RBE} / \max(d, d_0)`.
+
+    The floor :math:`d_0` keeps the ratio and its derivative finite where there is no dose; metrics of RBE leave out the
+    voxels below it. Fractions do not add up. Source: ICRU Report 93 (2016); the floor is ours.
+
+    Parameters
+    ----------
+    floor : float
+        Smallest dose per fraction that the ratio divides by [Gy], > 0. The default is 1 % of 2 Gy.
+
+    Raises
+    ------
+    InputError
+        When the floor is not > 0.
+
+    >>> import numpy as np
+    >>> RBE(floor=0.02).forward(np.asarray([2.0, 0.0]), np.asarray([2.2, 0.0])).tolist()
+    [1.1, 0.0]
+    """
+
+    floor: float = 0.02
+
+    name = "rbe"
+    unit = "1"
+    needs = ("physical_dose", "rbe_x_dose")
+    additive = False
+
+    def __post_init__(self) -> None:
+        if not self.floor > 0.0:
+            raise InputError(f"the floor of rbe must be a dose per fraction > 0 Gy, got {self.floor}")
+
+    def forward(self, physical_dose: Array, rbe_x_dose: Array) -> Array:
+        return rbe_x_dose / self._divisor(physical_dose)
+
+    def vjp(self, cotangent: Array, physical_dose: Array, rbe_x_dose: Array) -> tuple[Array, ...]:
+        xp = namespace(physical_dose, rbe_x_dose)
+        divisor = self._divisor(physical_dose)
+        share = cotangent / divisor
+        slope = -share * rbe_x_dose / divisor
+        return xp.where(physical_dose > self.floor, slope, xp.zeros_like(slope)), share
+
+    def _divisor(self, physical_dose: Array) -> Array:
+        xp = namespace(physical_dose)
+        return xp.where(physical_dose > self.floor, physical_dose, xp.full_like(physical_dose, self.floor))
+
+    @classmethod
+    def examples(cls) -> list[RBE]:
+        return [cls(), cls(floor=1.0)]
