@@ -99,13 +99,16 @@ class StructureSpec(_Section):
 class DensitySpec(_Section):
     """A density that replaces the CT's: relative electron density [1], or a Hounsfield unit [HU].
 
-    >>> DensitySpec(structure="Bolus", density=1.0).hu is None
+    `structure` is a name or a structure expression; ``dosed: true`` asks for dose in it, as in bolus.
+
+    >>> DensitySpec(structure="Bolus", density=1.0, dosed=True).hu is None
     True
     """
 
     structure: str
     density: NotNegative | None = None
     hu: Number | None = None
+    dosed: bool = False
 
     @model_validator(mode="after")
     def _one_value(self) -> DensitySpec:

@@ -101,7 +101,7 @@ def prepare_patient(spec: PlanSpec, patient: Patient) -> Patient:
         priority = 2 if helper.role == "ignored" and helper.priority is None else helper.priority
         patient = patient.with_structure(name, helper.shape, helper.role, priority)
     for wish in spec.densities:
-        patient = patient.with_density(wish.structure, wish.density, wish.hu)
+        patient = patient.with_density(wish.structure, wish.density, wish.hu, wish.dosed)
     return patient
 
 

@@ -47,6 +47,8 @@ class DensityOverride:
         Where it applies, in part in partial voxels; it may lie outside the body.
     density : float
         Electron density relative to water [1], >= 0.
+    dosed : bool
+        Whether dose is calculated in it as in the body: for bolus, not for a couch.
 
     Raises
     ------
@@ -60,6 +62,7 @@ class DensityOverride:
 
     structure: Structure
     density: float
+    dosed: bool = False
 
     def __post_init__(self) -> None:
         if not (np.isfinite(self.density) and self.density >= 0):
@@ -250,13 +253,16 @@ class Patient:
         return replace(self, structures=Structures([*self.structures.values(), made]))
 
     def with_density(
-        self, structure: str | Structure, density: float | None = None, hu: float | None = None
+        self,
+        structure: str | Structure,
+        density: float | None = None,
+        hu: float | None = None,
+        dosed: bool = False,
     ) -> Patient:
         """Return the patient with a given density in a structure, whatever the CT shows there.
 
         Inside a structure outside the external contour (couch, bolus) the density counts too: rays are attenuated from
-        there on, and the source-to-surface distance ends there. Dose is still calculated in the body only. Of several
-        overrides of a voxel the last counts.
+        there on, and the source-to-surface distance ends there. Of several overrides of a voxel the last counts.
 
         Parameters
         ----------
@@ -266,6 +272,9 @@ class Patient:
             Electron density relative to water [1], >= 0.
         hu : float, optional
             Hounsfield unit [HU] that the patient's HU table turns into the density. One of the two is given.
+        dosed : bool
+            Whether dose is calculated in the structure, as is wanted of bolus. Otherwise a structure outside the
+            external contour attenuates and gets no dose, as is wanted of a couch.
 
         Raises
         ------
@@ -281,7 +290,7 @@ class Patient:
             raise InputError(f"give either a density or a Hounsfield unit, got density={density} and hu={hu}")
         value = density if density is not None else float(self.hu_table.relative_density(hu or 0.0))
         where = self._on_ct(structure) if isinstance(structure, Structure) else self.structure(structure)
-        return replace(self, overrides=(*self.overrides, DensityOverride(where, float(value))))
+        return replace(self, overrides=(*self.overrides, DensityOverride(where, float(value), dosed)))
 
     def _on_ct(self, structure: Structure) -> Structure:
         if structure.grid == self.ct.grid:
@@ -291,20 +300,20 @@ class Patient:
         return replace(structure, grid=self.ct.grid, voxels=voxels, fraction=fraction)
 
     def body_voxels(self, grid: Grid) -> Voxels:
-        """Return the body on a dose grid: the external contour grown by one voxel of the CT.
+        """Return the body on a dose grid: the external contour grown by one voxel of the CT, and bolus.
 
         These are the voxels of `grid` that hold some of the patient, or whose centres lie in a CT voxel of the contour
-        or one that shares a face with it, as sorted flat indices (n,) into `grid`.
+        or one that shares a face with it, and those that hold some of a structure whose density is given and that
+        shall get dose (`with_density`); as sorted flat indices (n,) into `grid`.
         """
         from scipy import ndimage
 
         outline = self.external
         grown = ndimage.binary_dilation(outline.mask()).reshape(-1)
-        near = resample_weights(outline.grid, np.flatnonzero(grown), None, grid, "nearest")[0]
-        held = resample_weights(outline.grid, outline.voxels, outline.fraction, grid, "volume")[0]
         body = np.zeros(grid.size, dtype=bool)
-        body[near] = True
-        body[held] = True
+        body[resample_weights(outline.grid, np.flatnonzero(grown), None, grid, "nearest")[0]] = True
+        for part in (outline, *(override.structure for override in self.overrides if override.dosed)):
+            body[resample_weights(part.grid, part.voxels, part.fraction, grid, "volume")[0]] = True
         if not body.any():
             raise InputError(
                 f"the dose grid {grid} does not meet patient {self.name}: place it over the external contour"

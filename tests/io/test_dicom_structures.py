@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from pydicom.dataset import Dataset
 
 from radplan.errors import FileError
 from radplan.geometry.grid import Grid
 from radplan.io.dicom import read_structures
-from radplan.io.dicom.rtstruct import role_of
+from radplan.io.dicom.rtstruct import read_structure_set, role_of
 from tests.io.dicom_files import FRAME, save, square, structure_set
 
 GRID = Grid((5, 20, 20), (1.0, 1.0, 2.0), (-9.5, -9.5, 0.0))
@@ -154,3 +155,34 @@ def test_a_bad_structure_set_is_refused_by_cause(tmp_path, name):
     with pytest.raises(FileError, match=cause) as error:
         read(tmp_path, [("Heart", "ORGAN", [square(0.0, 2.0, 2.0)])], edit=edit)
     assert str(error.value).startswith(str(tmp_path / "s.dcm"))
+
+
+def stated(tmp_path, regions, values):
+    dataset = structure_set(regions)
+    for item, (kind, value) in zip(dataset.RTROIObservationsSequence, values, strict=True):
+        entry = Dataset()
+        entry.ROIPhysicalProperty, entry.ROIPhysicalPropertyValue = kind, value
+        item.ROIPhysicalPropertiesSequence = [entry] if kind else []
+    return read_structure_set(save(dataset, tmp_path / "s.dcm"), GRID)
+
+
+def test_stated_densities_become_overrides_and_bolus_gets_dose(tmp_path, caplog):
+    squares = [square(-3.0, 3.0, z) for z in (2.0, 4.0)]
+    regions = [("Bolus_5mm", "BOLUS", squares), ("Couch", "SUPPORT", squares), ("Hip", "ORGAN", squares)]
+    regions += [("Wedge", "BOLUS", squares), ("PTV", "PTV", squares)]
+    values = [("REL_ELEC_DENSITY", 1.02), ("REL_ELEC_DENSITY", 0.2), ("REL_ELEC_DENSITY", 3.8)]
+    structures, given = stated(tmp_path, regions, [*values, ("REL_MASS_DENSITY", 1.1), ("", 0)])
+    assert [(o.structure.name, o.density, o.dosed) for o in given] == [
+        ("Bolus_5mm", 1.02, True),
+        ("Couch", 0.2, False),
+        ("Hip", 3.8, False),
+    ]
+    assert list(structures) == ["Bolus_5mm", "Couch", "Hip", "Wedge", "PTV"]
+    assert "structure Hip: its stated density 3.8 replaces the CT's" in caplog.text
+    assert "Wedge is of type BOLUS and states no density" in caplog.text
+
+
+def test_an_impossible_stated_density_names_the_file(tmp_path):
+    regions = [("Couch", "SUPPORT", [square(-3.0, 3.0, 2.0)])]
+    with pytest.raises(FileError, match=r"s\.dcm: the density of 'Couch' must be a number >= 0"):
+        stated(tmp_path, regions, [("REL_ELEC_DENSITY", -1.0)])

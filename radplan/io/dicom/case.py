@@ -10,9 +10,9 @@ from pathlib import Path
 from radplan.errors import FileError
 from radplan.io.dicom.ct import CTSeries, read_ct
 from radplan.io.dicom.folder import FileEntry, Folder, list_folder
-from radplan.io.dicom.rtstruct import read_structures
+from radplan.io.dicom.rtstruct import read_structure_set
 from radplan.patient.ct import HUTable, hu_table
-from radplan.patient.patient import Patient
+from radplan.patient.patient import DensityOverride, Patient
 from radplan.patient.structures import Structures
 
 logger = logging.getLogger(__name__)
@@ -94,13 +94,14 @@ def read_case(
     position = images.orientation.patient_position
     if position not in ("", "HFS"):
         logger.warning("the patient lay %s: beam angles are those of a patient head first, supine", position)
-    structures = Structures()
+    structures, densities = Structures(), tuple[DensityOverride, ...]()
     if contours is None:
         logger.warning("%s holds no RTSTRUCT: the patient has no structures", folder)
     else:
-        structures = read_structures(contours.path, images.ct.grid, images.frame_of_reference, allow_other_frame)
+        frame = images.frame_of_reference
+        structures, densities = read_structure_set(contours.path, images.ct.grid, frame, allow_other_frame)
     name = folder.name or folder.resolve().name
-    patient = Patient(name, images.ct, structures, hu_table=chosen_table)
+    patient = Patient(name, images.ct, structures, hu_table=chosen_table, overrides=densities)
     return DicomCase(patient, images, contours.instance if contours else "")
 
 

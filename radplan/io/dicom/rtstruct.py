@@ -17,6 +17,7 @@ from radplan.io.dicom.contours import fill_contours, plane_spacing
 from radplan.io.dicom.reading import (
     Dataset,
     items_of,
+    number_of,
     numbers_of,
     open_dataset,
     positions_of,
@@ -24,6 +25,7 @@ from radplan.io.dicom.reading import (
     text_of,
     whole_of,
 )
+from radplan.patient.patient import DensityOverride
 from radplan.patient.structures import Role, Structure, Structures
 
 logger = logging.getLogger(__name__)
@@ -70,6 +72,8 @@ class Region:
         Red, green and blue in [0, 1].
     contours : tuple of arrays of shape (n, 3)
         Closed planar contours in patient coordinates [mm].
+    density : float, optional
+        Electron density relative to water that the file states (ROI Physical Property REL_ELEC_DENSITY) [1].
     """
 
     number: int
@@ -78,6 +82,7 @@ class Region:
     frame_of_reference: str
     color: tuple[float, float, float] | None
     contours: tuple[Floats, ...]
+    density: float | None = None
 
 
 def role_of(kind: str, name: str) -> Role:
@@ -117,6 +122,17 @@ def read_structures(
     FileError
         When the file is damaged, no RTSTRUCT, or in another frame of reference; names the region and the cause.
     """
+    return read_structure_set(path, grid, frame_of_reference, allow_other_frame)[0]
+
+
+def read_structure_set(
+    path: str | Path, grid: Grid, frame_of_reference: str | None = None, allow_other_frame: bool = False
+) -> tuple[Structures, tuple[DensityOverride, ...]]:
+    """Read a structure set and the densities that it states, as `read_structures` reads the structures.
+
+    A region with a relative electron density among its physical properties gives an override: couch, bolus, metal.
+    One of the type BOLUS gets dose. A BOLUS or SUPPORT without a density is announced: it counts as air.
+    """
     path = Path(path)
     regions = [region for region in read_regions(path) if region.contours]
     if frame_of_reference is not None:
@@ -126,6 +142,7 @@ def read_structures(
         thickness = _slice_distance(regions, grid)
         names = _distinct_names(regions)
         drawn: list[Structure] = []
+        given: list[DensityOverride] = []
         for region, name in zip(regions, names, strict=True):
             voxels, fraction = fill_contours(region.contours, grid, thickness)
             if voxels.size == 0:
@@ -134,7 +151,10 @@ def read_structures(
             _announce_loss(region, name, grid)
             parts = None if (fraction == 1.0).all() else fraction
             drawn.append(Structure(name, grid, voxels, parts, role_of(region.kind, name), color=region.color))
-        return Structures(_one_external(drawn))
+            _announce_density(region, name)
+            if region.density is not None:
+                given.append(DensityOverride(drawn[-1], region.density, dosed=region.kind == "BOLUS"))
+        return Structures(_one_external(drawn)), tuple(given)
     except InputError as error:
         raise FileError(path, str(error)) from None
 
@@ -155,8 +175,11 @@ def read_regions(path: str | Path) -> tuple[Region, ...]:
         listed = items_of(dataset, "StructureSetROISequence")
         if not listed:
             raise FileError(path, "holds no StructureSetROISequence: no structure is listed")
-        kinds = {
-            whole_of(path, item, "ReferencedROINumber"): text_of(path, item, "RTROIInterpretedType", "").upper()
+        observed = {
+            whole_of(path, item, "ReferencedROINumber"): (
+                text_of(path, item, "RTROIInterpretedType", "").upper(),
+                _stated_density(path, item),
+            )
             for item in items_of(dataset, "RTROIObservationsSequence")
         }
         drawn: dict[int, list[Dataset]] = {}
@@ -171,7 +194,7 @@ def read_regions(path: str | Path) -> tuple[Region, ...]:
             raise FileError(path, f"holds contours of ROI number {unknown[0]}, which it does not list")
         frame = _common_frame(path, dataset)
         return tuple(
-            _read_region(path, item, number, kinds.get(number, ""), drawn.get(number, []), frame)
+            _read_region(path, item, number, observed.get(number, ("", None)), drawn.get(number, []), frame)
             for item, number in zip(listed, numbers, strict=True)
         )
 
@@ -185,7 +208,18 @@ def _common_frame(path: Path, dataset: Dataset) -> str:
     return stated or (listed[0] if len(listed) == 1 else "")
 
 
-def _read_region(path: Path, item: Dataset, number: int, kind: str, drawn: list[Dataset], frame: str) -> Region:
+def _stated_density(path: Path, observation: Dataset) -> float | None:
+    """Return the relative electron density among the physical properties of a region, None where there is none."""
+    for entry in items_of(observation, "ROIPhysicalPropertiesSequence"):
+        if text_of(path, entry, "ROIPhysicalProperty", "").upper() == "REL_ELEC_DENSITY":
+            return number_of(path, entry, "ROIPhysicalPropertyValue")
+    return None
+
+
+def _read_region(
+    path: Path, item: Dataset, number: int, observed: tuple[str, float | None], drawn: list[Dataset], frame: str
+) -> Region:
+    """Return one region; `observed` are its interpreted type and its stated density."""
     name = text_of(path, item, "ROIName", "") or f"ROI {number}"
     contours: list[Floats] = []
     skipped: Counter[str] = Counter()
@@ -206,7 +240,8 @@ def _read_region(path: Path, item: Dataset, number: int, kind: str, drawn: list[
         said = ", ".join(f"{count} {shape}" for shape, count in skipped.items())
         logger.info("structure %s: %s contour(s) enclose nothing and are left out", name, said)
     own = text_of(path, item, "ReferencedFrameOfReferenceUID", "")
-    return Region(number, name, kind, own or frame, color, tuple(c for c in contours if len(c) >= 3))
+    kind, density = observed
+    return Region(number, name, kind, own or frame, color, tuple(c for c in contours if len(c) >= 3), density)
 
 
 def _read_contour(path: Path, contour: Dataset, name: str) -> Floats:
@@ -257,6 +292,15 @@ def _announce_loss(region: Region, name: str, grid: Grid) -> None:
     reach = np.concatenate(region.contours)
     if (reach.min(axis=0) < low - 0.01).any() or (reach.max(axis=0) > high + 0.01).any():
         logger.warning("structure %s reaches beyond the images: only the part inside counts", name)
+
+
+def _announce_density(region: Region, name: str) -> None:
+    if region.density is not None:
+        logger.warning("structure %s: its stated density %g replaces the CT's", name, region.density)
+    elif region.kind in ("BOLUS", "SUPPORT"):
+        logger.warning(
+            "structure %s is of type %s and states no density: outside the body it is air", name, region.kind
+        )
 
 
 def _one_external(structures: list[Structure]) -> list[Structure]:
