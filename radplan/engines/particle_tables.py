@@ -3,83 +3,25 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from radplan.arrays import Array
 from radplan.biology.rbe import RadiationQuality, RBEModel
+from radplan.engines.particle_cutoff import WIDTHS, Cutoff, Lateral
 from radplan.errors import InputError
 from radplan.machines.particle import EnergyLayer, ParticleMachine
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
-Lateral = Literal["single", "double", "elliptic"]
-
-WIDTHS: Mapping[str, tuple[str, ...]] = {
-    "single": ("sigma",),
-    "double": ("sigma1", "sigma2", "weight"),
-    "elliptic": ("sigma_x", "sigma_y"),
-}
-"""Tables of an energy layer that each lateral model reads."""
-
 GRAY = 1.6021766208e-2
 """Gy mm^2 per 10^6 particles of 1 MeV cm^2/g each."""
 
 PER_MM = 2.0
 """Bins per mm from which a place in a table is looked for."""
-
-_DIRECTIONS = 32
-"""Directions over which the cut-off of an elliptic spot is averaged."""
-
-
-def share_outside(squared: Floats, lateral: Lateral, widths: Sequence[Floats], variance: float) -> Floats:
-    r"""Return the share of a spot's dose farther from its axis than a radius.
-
-    Parameters
-    ----------
-    squared : array of shape (n,)
-        Squares of the radii [mm^2].
-    lateral : "single", "double" or "elliptic"
-        The lateral model, and its tables `widths` [mm] (and share of the halo), each of shape (n,).
-    variance : float
-        Variance of the spot in front of the patient [mm^2].
-
-    >>> share = share_outside(np.asarray([2 * 25.0]), "single", [np.asarray([3.0])], 16.0)  # S = 9 + 16
-    >>> share.round(6).tolist()  # exp(-1)
-    [0.367879]
-    """
-    first = widths[0] ** 2 + variance
-    if lateral == "single":
-        return np.asarray(np.exp(-0.5 * squared / first))
-    second = widths[1] ** 2 + variance
-    if lateral == "double":
-        core, halo = np.exp(-0.5 * squared / first), np.exp(-0.5 * squared / second)
-        return np.asarray((1.0 - widths[2]) * core + widths[2] * halo)
-    turn = (np.arange(_DIRECTIONS) + 0.5)[:, None] * (math.pi / 2 / _DIRECTIONS)
-    steep = np.cos(turn) ** 2 / first + np.sin(turn) ** 2 / second
-    return np.asarray(np.mean(np.exp(-0.5 * squared * steep) / steep, axis=0) / np.sqrt(first * second))
-
-
-def squared_cutoff(outside: float, lateral: Lateral, widths: Sequence[Floats], variance: float) -> Floats:
-    """Return the squares [mm^2] of the radii beyond which a share of a spot's dose lies, shape (n,).
-
-    >>> squared_cutoff(np.exp(-1.0), "single", [np.asarray([3.0])], 16.0).round(6).tolist()
-    [50.0]
-    """
-    low = np.zeros_like(widths[0])
-    high = -2.0 * math.log(outside) * (np.max(np.stack([w**2 for w in widths[:2]]), axis=0) + variance)
-    if lateral == "single":
-        return np.asarray(high)
-    for _ in range(40):
-        middle = 0.5 * (low + high)
-        beyond = share_outside(middle, lateral, widths, variance) > outside
-        low, high = np.where(beyond, middle, low), np.where(beyond, high, middle)
-    return np.asarray(high)
 
 
 @dataclass(frozen=True, eq=False)
@@ -190,7 +132,7 @@ class DepthTables:
         machine: ParticleMachine,
         energies: Ints,
         variances: Floats,
-        cutoff: float,
+        cutoff: Cutoff,
         images: Images,
         tissues: Tissues,
     ) -> DepthTables:
@@ -198,8 +140,8 @@ class DepthTables:
 
         Parameters
         ----------
-        cutoff : float
-            Share of the dose that is kept and made up to the whole.
+        cutoff : Cutoff
+            Where spots end; the share of the dose that is kept is made up to the whole.
         """
         rows = tissue_rows(machine, tissues) if images.model is not None and images.model.needs == "tables" else None
         layers = [machine.entry(int(index)) for index in energies]
@@ -216,6 +158,10 @@ class DepthTables:
             np.concatenate(bins).astype(np.int32),
             np.concatenate([[0], np.cumsum([part.size for part in bins])])[:-1].astype(np.int64),
         )
+
+    def largest_reach(self) -> Floats:
+        """Return the square of the largest cut-off of each energy, shape (e,) [mm^2]."""
+        return np.maximum.reduceat(self.table[:, 0], self.starts[:-1]).astype(np.float64)
 
     def envelope(self, shifts: Floats) -> Floats:
         """Return the largest cut-off [mm] of all energies between whole millimetres of radiological depth.
@@ -265,13 +211,13 @@ def tissue_rows(machine: ParticleMachine, tissues: Tissues) -> list[int | None]:
 def _columns(
     layer: EnergyLayer,
     variance: float,
-    cutoff: float,
+    cutoff: Cutoff,
     images: Images,
     tissues: Tissues,
     rows: list[int | None] | None,
 ) -> list[Floats]:
     widths = [layer.__dict__[name] for name in WIDTHS[images.lateral]]
-    columns = [squared_cutoff(1.0 - cutoff, images.lateral, widths, variance), GRAY / cutoff * layer.dose, *widths]
+    columns = [cutoff.squared(layer, images.lateral, variance), GRAY / cutoff.share * layer.dose, *widths]
     if images.with_let:
         columns.append(layer.let)
     if images.model is None:

@@ -27,7 +27,8 @@ def particle_machine(path: Path, meta: Mapping[str, Any], data: Any) -> Particle
     Tables are kept at their own depths. Every file's Gaussian models are kept side by side: matRad's engine takes the
     single Gaussian where there is one ("fast") or the double one ("auto"). A file without a virtual air gap has 0, one
     without a nozzle distance 1000 mm, as in matRad's engine; without MU there are 10^6 particles per MU and no limits.
-    The depth of the maximum is the file's; that of the distal 80 % is read off its curve.
+    The lateral cut-off is found as matRad finds it. The depth of the maximum is the file's; that of the distal 80 % is
+    read off its curve.
 
     Parameters
     ----------
@@ -71,6 +72,7 @@ def particle_machine(path: Path, meta: Mapping[str, Any], data: Any) -> Particle
             "description": str(meta.get("description", "")),
             "created": f"{meta.get('created_on', '')} by {meta.get('created_by', '')}",
         },
+        cutoff_rule="matrad",
     )
 
 

@@ -1,4 +1,4 @@
-"""Compiled build of particle pencil-beam matrices: one beam at a time, row by row, all images and both storage orders.
+"""Compiled particle pencil beams, one beam at a time, voxel by voxel: matrices of all images, or products on the fly.
 
 A voxel looks at the rays near enough to it, sorted by their x, and at the spots of each ray: one table look-up gives
 dose, width and the factors of all images there. The tables keep the depths they came with; a list of equal bins says
@@ -8,7 +8,7 @@ where in a table to begin.
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import njit, prange
@@ -22,6 +22,81 @@ _PER_TURN = 0.5 / math.pi
 
 REACH, DOSE, WIDTH = 0, 1, 2
 """Columns of a table: squared cut-off [mm^2], dose [Gy mm^2 / 10^6 particles], and from there the widths [mm]."""
+
+
+class SpotField(NamedTuple):
+    """What the kernels read of one beam: voxels, rays, spots and tables.
+
+    Parameters
+    ----------
+    points : (m, 3) float64 [mm]
+        Voxels seen from the source: x and y of the beam, and the distance along its axis.
+    depths : (m,) float64 [mm]
+        Their radiological depths.
+    tissues : (m,) int32
+        Their tissues.
+    edges : (blocks + 1,) int64
+        Cuts the voxels into blocks.
+    sad : float [mm]
+        Distance from the source to the isocentre.
+    envelope : (d,) float64 [mm]
+        Largest cut-off of any spot between whole millimetres of radiological depth.
+    ray_x, ray_y : (r,) float64 [mm]
+        Rays in the isocentre plane, sorted by x; `rays` (r, 3) are their directions in the coordinates of `points`.
+    caps : (r,) float64 [mm^2]
+        Square of the largest distance from each ray, measured in the isocentre plane.
+    tracks : (r, n) float64 [mm]
+        Radiological depth along each ray, every `track_step` mm from `track_start` [mm] from the source on, which then
+        counts in place of the voxels'; n = 0: the voxels' own counts.
+    ray_spots : (r + 1,) int64
+        Where the spots of each ray begin in the next five.
+    columns, energies : (s,) int32
+        Column of each spot, its table.
+    shifts, variances, shares : (s,) float64
+        What is added to radiological depth before the table is read [mm], variance in front of the patient [mm^2], and
+        the share of the column's particles that the spot has.
+    knots : (k,) float64 [mm]
+        Depths of all tables, one after another; `table` (k, t) float32 their values, `starts` (tables + 1,) their first
+        rows.
+    bins : (b,) int32
+        For depths in steps of 1 / `per_mm` from a table's first, a table row at or before them; `bin_starts` (tables,)
+        says where each table's begin.
+    model : int
+        `SINGLE`, `DOUBLE` or `ELLIPTIC`.
+    factors : (tissues, K - 1) int64
+        Table column that the dose is multiplied by for each image after the first, which is dose.
+    thresholds : (K - 1,) float64
+        Above 0: the factor is 1 where the column exceeds it, and 0 elsewhere.
+    """
+
+    points: Array
+    depths: Array
+    tissues: Array
+    edges: Array
+    sad: float
+    envelope: Array
+    ray_x: Array
+    ray_y: Array
+    rays: Array
+    caps: Array
+    tracks: Array
+    track_start: float
+    track_step: float
+    ray_spots: Array
+    columns: Array
+    energies: Array
+    shifts: Array
+    variances: Array
+    shares: Array
+    knots: Array
+    table: Array
+    starts: Array
+    bins: Array
+    bin_starts: Array
+    per_mm: float
+    model: int
+    factors: Array
+    thresholds: Array
 
 
 @njit(cache=True, inline="always")
@@ -45,14 +120,14 @@ def _part(t: float, row: int, knots: Array) -> float:
 
 
 @njit(cache=True, inline="always")
-def _between(table: Array, row: int, part: float, column: int) -> float:
+def between(table: Array, row: int, part: float, column: int) -> float:
     """Return a table's value between two rows."""
     low = table[row, column]
     return low + part * (table[row + 1, column] - low)
 
 
 @njit(cache=True, inline="always")
-def _first_ray(x: Array, low: float) -> int:
+def first_ray(x: Array, low: float) -> int:
     """Return the first of the rays, sorted by x, that does not lie below a position."""
     begin, end = 0, x.size
     while begin < end:
@@ -65,15 +140,7 @@ def _first_ray(x: Array, low: float) -> int:
 
 
 @njit(cache=True, inline="always")
-def _offsets(point: Array, ray: Array) -> tuple[float, float, float]:
-    """Return how far a point lies from a ray through the origin along x and y of the beam, and the squared distance."""
-    along = point[0] * ray[0] + point[1] * ray[1] + point[2] * ray[2]
-    x, y, z = point[0] - along * ray[0], point[1] - along * ray[1], point[2] - along * ray[2]
-    return x, y, x * x + y * y + z * z
-
-
-@njit(cache=True, inline="always")
-def _window(point: Array, depth: float, envelope: Array, sad: float) -> tuple[float, float, float, float]:
+def window(point: Array, depth: float, envelope: Array, sad: float) -> tuple[float, float, float, float]:
     """Return where a voxel's ray crosses the isocentre plane, the reach of rays there, and its square at the voxel."""
     place = min(int(depth), envelope.size - 1)
     scale = sad / point[2]
@@ -82,106 +149,112 @@ def _window(point: Array, depth: float, envelope: Array, sad: float) -> tuple[fl
     return point[0] * scale, point[1] * scale, reach * scale * math.sqrt(1.0 + slope * slope), reach * reach
 
 
-@njit(cache=True, parallel=True, error_model="numpy")
-def count_entries(
-    points: Array, depths: Array, edges: Array, sad: float, envelope: Array, ray_x: Array, ray_y: Array, rays: Array,
-    ray_spots: Array, columns: Array, energies: Array, shifts: Array, knots: Array, table: Array, starts: Array,
-    bins: Array, bin_starts: Array, per_mm: float,
-) -> tuple[Array, Array]:  # fmt: skip
-    """Count a beam's entries in every row, and in every column of every block of rows.
+@njit(cache=True, inline="always")
+def meet(field: SpotField, v: int, ray: int, widest: float) -> tuple[float, float, float, float]:
+    """Return how far a voxel lies from a ray along x and y, the squared distance or -1 where too far, and the depth."""
+    point, towards = field.points[v], field.rays[ray]
+    along = point[0] * towards[0] + point[1] * towards[1] + point[2] * towards[2]
+    x, y, z = point[0] - along * towards[0], point[1] - along * towards[1], point[2] - along * towards[2]
+    r2 = x * x + y * y + z * z
+    scale = field.sad / point[2]
+    if r2 > widest or r2 * scale * scale > field.caps[ray]:
+        return x, y, -1.0, 0.0
+    if field.tracks.shape[1] == 0:
+        return x, y, r2, field.depths[v]
+    place = (along - field.track_start) / field.track_step
+    step = min(max(int(place), 0), field.tracks.shape[1] - 2)
+    low = field.tracks[ray, step]
+    return x, y, r2, low + min(max(place - step, 0.0), 1.0) * (field.tracks[ray, step + 1] - low)
 
-    Parameters
-    ----------
-    points : (m, 3) float64 [mm]
-        Voxels seen from the source: x and y of the beam, and the distance along its axis.
-    depths : (m,) float64 [mm]
-        Their radiological depths.
-    edges : (blocks + 1,) int64
-        Cuts the voxels into blocks.
-    sad : float [mm]
-        Distance from the source to the isocentre.
-    envelope : (d,) float64 [mm]
-        Largest cut-off of any spot between whole millimetres of radiological depth.
-    ray_x, ray_y : (r,) float64 [mm]
-        Rays in the isocentre plane, sorted by x; `rays` (r, 3) are their directions in the coordinates of `points`.
-    ray_spots : (r + 1,) int64
-        Where the spots of each ray begin in the next three.
-    columns, energies, shifts : (s,) int32, int32, float64
-        Column of each spot, its table, and what is added to radiological depth before the table is read [mm].
-    knots : (k,) float64 [mm]
-        Depths of all tables, one after another; `table` (k, t) float32 their values, `starts` (tables + 1,) their first
-        rows.
-    bins : (b,) int32
-        For depths in steps of 1 / `per_mm` from a table's first, a table row at or before them; `bin_starts` (tables,)
-        says where each table's begin.
+
+@njit(cache=True, inline="always")
+def look_up(field: SpotField, spot: int, depth: float, r2: float) -> tuple[int, float]:
+    """Return the table row of a spot at a depth and how far behind it that lies; row -1 where it gives no dose."""
+    e, t = field.energies[spot], depth + field.shifts[spot]
+    first, last = field.starts[e], field.starts[e + 1] - 1
+    row = _knot(t, first, last, field.knots, field.bins, field.bin_starts[e], field.per_mm)
+    if row < 0:
+        return -1, 0.0
+    part = _part(t, row, field.knots)
+    if r2 > between(field.table, row, part, REACH):
+        return -1, 0.0
+    return row, part
+
+
+@njit(cache=True, inline="always")
+def dose_at(field: SpotField, spot: int, row: int, part: float, dx: float, dy: float, r2: float) -> float:
+    """Return the dose of a spot [Gy / 10^6 particles]."""
+    table, initial = field.table, field.variances[spot]
+    dose = field.shares[spot] * between(table, row, part, DOSE) * _PER_TURN
+    first = between(table, row, part, WIDTH)
+    p1 = 1.0 / (first * first + initial)
+    if field.model == SINGLE:
+        return dose * math.exp(-0.5 * r2 * p1) * p1
+    second = between(table, row, part, WIDTH + 1)
+    p2 = 1.0 / (second * second + initial)
+    if field.model == ELLIPTIC:
+        return dose * math.exp(-0.5 * (dx * dx * p1 + dy * dy * p2)) * math.sqrt(p1 * p2)
+    share = between(table, row, part, WIDTH + 2)
+    core = (1.0 - share) * math.exp(-0.5 * r2 * p1) * p1
+    return dose * (core + share * math.exp(-0.5 * r2 * p2) * p2)
+
+
+@njit(cache=True, inline="always")
+def factor_at(field: SpotField, image: int, wanted: Array, row: int, part: float) -> float:
+    """Return what the dose is multiplied by in an image."""
+    if image == 0:
+        return 1.0
+    factor = between(field.table, row, part, wanted[image - 1])
+    threshold = field.thresholds[image - 1]
+    if threshold > 0.0:
+        return 1.0 if factor > threshold else 0.0
+    return factor
+
+
+@njit(cache=True, parallel=True, error_model="numpy")
+def count_entries(field: SpotField) -> tuple[Array, Array]:
+    """Count a beam's entries in every row, and in every column of every block of rows.
 
     Returns
     -------
     per_row : (m,) int32
     per_column : (blocks, s) int64
     """
-    per_row = np.zeros(points.shape[0], dtype=np.int32)
-    per_column = np.zeros((edges.size - 1, columns.size), dtype=np.int64)
-    for block in prange(edges.size - 1):
-        for v in range(edges[block], edges[block + 1]):
-            x, y, room, widest = _window(points[v], depths[v], envelope, sad)
+    blocks = field.edges.size - 1
+    per_row = np.zeros(field.points.shape[0], dtype=np.int32)
+    per_column = np.zeros((blocks, field.columns.size), dtype=np.int64)
+    for block in prange(blocks):
+        for v in range(field.edges[block], field.edges[block + 1]):
+            x, y, room, widest = window(field.points[v], field.depths[v], field.envelope, field.sad)
             total = 0
-            for ray in range(_first_ray(ray_x, x - room), ray_x.size):
-                if ray_x[ray] > x + room:
+            for ray in range(first_ray(field.ray_x, x - room), field.ray_x.size):
+                if field.ray_x[ray] > x + room:
                     break
-                if abs(ray_y[ray] - y) > room:
+                if abs(field.ray_y[ray] - y) > room:
                     continue
-                _, _, r2 = _offsets(points[v], rays[ray])
-                if r2 > widest:
+                _, _, r2, depth = meet(field, v, ray, widest)
+                if r2 < 0.0:
                     continue
-                for spot in range(ray_spots[ray], ray_spots[ray + 1]):
-                    e, t = energies[spot], depths[v] + shifts[spot]
-                    row = _knot(t, starts[e], starts[e + 1] - 1, knots, bins, bin_starts[e], per_mm)
-                    if row >= 0 and r2 <= _between(table, row, _part(t, row, knots), REACH):
-                        per_column[block, columns[spot]] += 1
+                for spot in range(field.ray_spots[ray], field.ray_spots[ray + 1]):
+                    row, _ = look_up(field, spot, depth, r2)
+                    if row >= 0:
+                        per_column[block, field.columns[spot]] += 1
                         total += 1
             per_row[v] = total
     return per_row, per_column
 
 
-@njit(cache=True, inline="always")
-def _lateral(model: int, table: Array, row: int, part: float, initial: float, dx: float, dy: float, r2: float) -> float:
-    """Return the lateral profile [1/mm^2] for an initial variance [mm^2]."""
-    first = _between(table, row, part, WIDTH)
-    p1 = 1.0 / (first * first + initial)
-    if model == SINGLE:
-        return math.exp(-0.5 * r2 * p1) * p1 * _PER_TURN
-    second = _between(table, row, part, WIDTH + 1)
-    p2 = 1.0 / (second * second + initial)
-    if model == ELLIPTIC:
-        return math.exp(-0.5 * (dx * dx * p1 + dy * dy * p2)) * math.sqrt(p1 * p2) * _PER_TURN
-    share = _between(table, row, part, WIDTH + 2)
-    core = (1.0 - share) * math.exp(-0.5 * r2 * p1) * p1
-    return (core + share * math.exp(-0.5 * r2 * p2) * p2) * _PER_TURN
-
-
 @njit(cache=True, parallel=True, error_model="numpy")
 def fill_entries(
-    points: Array, depths: Array, edges: Array, sad: float, envelope: Array, ray_x: Array, ray_y: Array, rays: Array,
-    ray_spots: Array, columns: Array, energies: Array, shifts: Array, knots: Array, table: Array, starts: Array,
-    bins: Array, bin_starts: Array, per_mm: float, model: int, variances: Array, tissues: Array, factors: Array,
-    thresholds: Array, rows: Array, first_column: int, begins: Array, indices: Array, data: Array, per_column: Array,
+    field: SpotField, rows: Array, first_column: int, begins: Array, indices: Array, data: Array, per_column: Array,
     column_begins: Array, t_indices: Array, t_data: Array,
 ) -> None:  # fmt: skip
     """Write a beam's entries into the matrices of all images (CSR) and into their transposes (CSR).
 
     Parameters
     ----------
-    model : int
-        `SINGLE`, `DOUBLE` or `ELLIPTIC`.
-    variances : (s,) float64 [mm^2]
-        Initial variance of each spot in front of the patient.
-    tissues : (m,) int32
-        Tissue of each voxel.
-    factors : (tissues, K - 1) int64
-        Table column that the dose is multiplied by for each image after the first, which is dose.
-    thresholds : (K - 1,) float64
-        Above 0: the factor is 1 where the column exceeds it, and 0 elsewhere.
+    field : SpotField
+        Every spot with a column of its own.
     rows : (m,) int32
         Matrix row of each voxel, ascending.
     first_column : int
@@ -189,53 +262,45 @@ def fill_entries(
     begins : (m,) int64
         Where each voxel's entries begin in `indices` (nnz,) and `data` (K, nnz); `column_begins` (blocks, s) likewise
         for each column of the transpose.
-    points ... per_mm
-        As in `count_entries`, and `per_column` as it returns.
+    per_column : (blocks, s) int64
+        As `count_entries` returns it.
     """
     images = data.shape[0]
-    for block in prange(edges.size - 1):
+    for block in prange(field.edges.size - 1):
         # Why: the columns of a block are gathered near the processor first; scattered to memory they would wait for it.
         ends = np.cumsum(per_column[block])
         heads = ends - per_column[block]
         block_rows, block_data = np.empty(ends[-1], dtype=np.int32), np.empty((images, ends[-1]), dtype=np.float32)
-        for v in range(edges[block], edges[block + 1]):
-            x, y, room, widest = _window(points[v], depths[v], envelope, sad)
-            at, wanted = begins[v], factors[tissues[v]]
-            for ray in range(_first_ray(ray_x, x - room), ray_x.size):
-                if ray_x[ray] > x + room:
+        for v in range(field.edges[block], field.edges[block + 1]):
+            x, y, room, widest = window(field.points[v], field.depths[v], field.envelope, field.sad)
+            at, wanted = begins[v], field.factors[field.tissues[v]]
+            for ray in range(first_ray(field.ray_x, x - room), field.ray_x.size):
+                if field.ray_x[ray] > x + room:
                     break
-                if abs(ray_y[ray] - y) > room:
+                if abs(field.ray_y[ray] - y) > room:
                     continue
-                dx, dy, r2 = _offsets(points[v], rays[ray])
-                if r2 > widest:
+                dx, dy, r2, depth = meet(field, v, ray, widest)
+                if r2 < 0.0:
                     continue
-                for spot in range(ray_spots[ray], ray_spots[ray + 1]):
-                    e, t = energies[spot], depths[v] + shifts[spot]
-                    row = _knot(t, starts[e], starts[e + 1] - 1, knots, bins, bin_starts[e], per_mm)
+                for spot in range(field.ray_spots[ray], field.ray_spots[ray + 1]):
+                    row, part = look_up(field, spot, depth, r2)
                     if row < 0:
                         continue
-                    part = _part(t, row, knots)
-                    if r2 > _between(table, row, part, REACH):
-                        continue
-                    dose = _between(table, row, part, DOSE)
-                    dose *= _lateral(model, table, row, part, variances[spot], dx, dy, r2)
-                    column = columns[spot]
+                    dose = dose_at(field, spot, row, part, dx, dy, r2)
+                    column = field.columns[spot]
                     head = heads[column]
                     heads[column] = head + 1
                     indices[at] = first_column + column
                     block_rows[head] = rows[v]
                     data[0, at] = block_data[0, head] = dose
                     for k in range(1, images):
-                        factor = _between(table, row, part, wanted[k - 1])
-                        if thresholds[k - 1] > 0.0:
-                            factor = 1.0 if factor > thresholds[k - 1] else 0.0
-                        data[k, at] = block_data[k, head] = dose * factor
+                        data[k, at] = block_data[k, head] = dose * factor_at(field, k, wanted, row, part)
                     at += 1
-        _copy_columns(per_column[block], block_rows, block_data, column_begins[block], t_indices, t_data)
+        copy_columns(per_column[block], block_rows, block_data, column_begins[block], t_indices, t_data)
 
 
 @njit(cache=True)
-def _copy_columns(
+def copy_columns(
     counts: Array, from_indices: Array, from_data: Array, begins: Array, indices: Array, data: Array
 ) -> None:
     """Copy columns that follow one another without gaps to where each begins in the transpose."""

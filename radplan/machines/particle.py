@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from math import inf
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -240,6 +240,8 @@ class ParticleMachine:
         Photon LQ parameters of the tissues that alpha and beta are tabulated for [1/Gy, 1/Gy^2].
     provenance : mapping
         Where the numbers come from, what was tuned and what error to expect; plain data.
+    cutoff_rule : "exact" or "matrad"
+        How an engine finds the lateral cut-off when it is not told: see `radplan.engines.particle_cutoff.Cutoff`.
 
     Raises
     ------
@@ -265,8 +267,11 @@ class ParticleMachine:
     tissue_alpha_x: Array = field(default_factory=lambda: np.zeros(0))
     tissue_beta_x: Array = field(default_factory=lambda: np.zeros(0))
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    cutoff_rule: Literal["exact", "matrad"] = "exact"
 
     def __post_init__(self) -> None:
+        if self.cutoff_rule not in ("exact", "matrad"):
+            raise InputError(f"machine {self.name!r}: cutoff_rule {self.cutoff_rule!r} is none of exact, matrad")
         if self.radiation not in RADIATIONS:
             raise InputError(f"machine {self.name!r}: radiation {self.radiation!r} is none of {', '.join(RADIATIONS)}")
         if not (self.sad > 0 and self.nozzle_distance >= 0 and np.isfinite(self.fit_air_offset)):

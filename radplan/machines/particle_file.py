@@ -43,6 +43,7 @@ def write_particle_machine(machine: ParticleMachine, path: str | Path) -> None:
     """
     header = {name: machine.__dict__[name] for name in _MACHINE_SCALARS}
     header["provenance"] = dict(machine.provenance)
+    header["cutoff_rule"] = machine.cutoff_rule
     header["format"] = PARTICLE_FORMAT
     arrays = {name: machine.__dict__[name] for name in _MACHINE_ARRAYS}
     layers = machine.layers
@@ -86,7 +87,7 @@ def particle_machine_from(path: Path, header: Mapping[str, Any], content: Mappin
         )
         entries: dict[str, Any] = {name: header[name] for name in _MACHINE_SCALARS}
         entries |= {name: np.asarray(content[name], dtype=np.float64) for name in _MACHINE_ARRAYS}
-        return ParticleMachine(layers=layers, **entries)
+        return ParticleMachine(layers=layers, cutoff_rule=header.get("cutoff_rule", "exact"), **entries)
     except (InputError, TypeError, ValueError, IndexError) as error:
         raise FileError(path, f"holds no valid particle machine: {error}") from error
 

@@ -9,7 +9,7 @@ from radplan.beams import Beams, place_beams
 from radplan.beams.range_shifter import RangeShifter
 from radplan.biology.rbe import ConstantRBE, Wedenberg
 from radplan.engines import ENGINES, ParticlePencilBeam, PhotonPencilBeam, dose_influence
-from radplan.engines.particle_tables import squared_cutoff
+from radplan.engines.particle_cutoff import squared_cutoff
 from radplan.errors import InputError
 from radplan.geometry.frames import world_to_beam
 from radplan.machines import library_machine
