@@ -116,7 +116,7 @@ def test_raster_sums_to_the_integral_over_its_square(machine):
     # 0.5 and 1.3 mm pixels cut the square at 20.25 and 20.15 mm; the middle pixel alone is a square too.
     for pitch, m in ((0.5, 40), (1.3, 15)):
         raster = machine.kernel.raster(pitch, m * pitch)
-        assert raster.shape == (6, 2 * m + 1, 2 * m + 1)
+        assert raster.shape == (7, 2 * m + 1, 2 * m + 1)
         for n in (0, 1, 2, 5, m):
             part = raster[:, m - n : m + n + 1, m - n : m + n + 1].sum(axis=(1, 2))
             expected = square_integral(machine.kernel, (n + 0.5) * pitch)
