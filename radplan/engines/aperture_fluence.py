@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from radplan.arrays import Array, erf, namespace
+from radplan.engines.aperture_head import MonitorBackScatter
 
 _SHORT = 0.05
 """Way of an edge, in standard deviations of the source, below which its average is taken by quadrature."""
@@ -122,10 +123,11 @@ class ApertureFluence:
 
     With the opening L of the leaves, J of the jaws, and their transmissions,
 
-    .. math:: \Phi = \sum_s MU_s [T_L + (1 - T_L) L] [T_J + (1 - T_J) J],
+    .. math:: \Phi = \sum_s S_s MU_s [T_L + (1 - T_L) L] [T_J + (1 - T_J) J],
 
     where the product L J is the opening that both leave: leaf ends and leaf boundaries are cut at the jaws by a smooth
-    step, so that a leaf under a jaw keeps a gradient. Edges are blurred once.
+    step, so that a leaf under a jaw keeps a gradient. Edges are blurred once. S is the output that monitor back-scatter
+    leaves, the mean of begin and end.
 
     Parameters
     ----------
@@ -141,6 +143,8 @@ class ApertureFluence:
         Of leaves and of jaws, in [0, 1).
     softness : float
         Length over which a jaw takes over from a leaf, > 0 [mm]; edges in one place move by half of it.
+    back_scatter : MonitorBackScatter, optional
+        How the output depends on the jaws; not at all when left out.
     """
 
     along: Array
@@ -151,12 +155,13 @@ class ApertureFluence:
     transmission: float
     jaw_transmission: float
     softness: float
+    back_scatter: MonitorBackScatter | None = None
 
     def fluence(self, motion: Motion) -> Array:
         """Return the fluence ``(p, q)`` [MU]."""
         xp = namespace(self.along)
         leaves, rows, cut, cut_rows, jaw_along, jaw_across = self._openings(motion)
-        mu, (both, jaws_only, leaves_only, opened) = motion.mu, self._shares()
+        mu, (both, jaws_only, leaves_only, opened) = motion.mu * self._output(motion), self._shares()
         weighted = xp.reshape(cut * (opened * mu)[:, None, None], (-1, cut.shape[-1]))
         out = xp.matmul(xp.permute_dims(weighted, (1, 0)), xp.reshape(cut_rows, (-1, cut_rows.shape[-1])))
         behind_jaws = xp.sum(leaves * (leaves_only * mu)[:, None, None], axis=0)
@@ -168,7 +173,8 @@ class ApertureFluence:
         """Return the cotangents of a motion for one ``(p, q)`` of the fluence."""
         xp = namespace(self.along)
         leaves, rows, cut, cut_rows, jaw_along, jaw_across = self._openings(motion)
-        mu, (both, jaws_only, leaves_only, opened) = motion.mu, self._shares()
+        output = self._output(motion)
+        mu, (both, jaws_only, leaves_only, opened) = motion.mu * output, self._shares()
         turned = xp.permute_dims(cotangent, (1, 0))
         d_cut = opened * xp.matmul(cut_rows, turned)
         d_cut_rows = opened * xp.matmul(cut, cotangent)
@@ -194,7 +200,19 @@ class ApertureFluence:
             edges = self.boundaries[None, :, None] + 0.0 * motion.across[t][:, :1, None]
             _, to_blocks = self._clip_pullback(from_bounds[t][..., None], edges, motion.across[t])
             d_across.append(blocks[t] + to_blocks)
+            if self.back_scatter is not None:
+                by_output = 0.5 * motion.mu * d_mu
+                to_along, to_across = self.back_scatter.pullback(by_output, motion.along[t], motion.across[t])
+                d_along[t], d_across[t] = d_along[t] + to_along, d_across[t] + to_across
+        d_mu = output * d_mu
         return Motion((d_ends[0], d_ends[1]), (d_along[0], d_along[1]), (d_across[0], d_across[1]), d_mu)
+
+    def _output(self, motion: Motion) -> Array:
+        """Return the output of every segment (s,)."""
+        if self.back_scatter is None:
+            return 0.0 * motion.mu + 1.0
+        begin, end = (self.back_scatter.output(motion.along[t], motion.across[t]) for t in (0, 1))
+        return 0.5 * (begin + end)
 
     def _shares(self) -> tuple[float, float, float, float]:
         """Return what passes where both block, only leaves, only jaws, and what more where none does."""

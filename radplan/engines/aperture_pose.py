@@ -11,6 +11,7 @@ import scipy.fft
 from radplan import arrays
 from radplan.arrays import Array, namespace
 from radplan.engines.aperture_fluence import ApertureFluence, Motion
+from radplan.engines.aperture_head import HeadScatter
 from radplan.engines.aperture_variables import FieldLayout
 from radplan.engines.map_gather import MapGather
 
@@ -40,6 +41,8 @@ class PosePart:
         From maps to voxels.
     border : int
         Pixels of the maps before the fluence.
+    scatter : HeadScatter, optional
+        Adds head scatter to the fluence; there is none when left out.
     """
 
     layout: FieldLayout
@@ -51,17 +54,19 @@ class PosePart:
     transfer: Array
     read: MapGather
     border: int
+    scatter: HeadScatter | None = None
 
     def dose(self, x: Array) -> Array:
         """Return the dose of every voxel ``(n,)`` at all variables."""
-        maps = self.total_fluence(x) * self.profile
+        fluence = self.total_fluence(x)
+        maps = (fluence if self.scatter is None else self.scatter.apply(fluence)) * self.profile
         padded = self._padded(arrays.like(maps, self.profile, self.read.weights.dtype))
         fft = _fourier(padded)
         spectrum = fft.rfftn(padded, axes=(-2, -1))
         return self.read.gather(fft.irfftn(self.transfer * spectrum, s=self.read.shape, axes=(-2, -1)))
 
     def total_fluence(self, x: Array) -> Array:
-        """Return the fluence ``(nx, ny)`` [MU], before the off-axis profile."""
+        """Return the fluence ``(nx, ny)`` [MU], before head scatter and off-axis profile."""
         parts = [self._turned(self.fluence.fluence(self._motion(x, batch))) for batch in self._batches()]
         return sum(parts[1:], parts[0])
 
@@ -73,7 +78,8 @@ class PosePart:
         image = fft.irfftn(spectrum[None, ...], s=self.read.shape, axes=(-2, -1))[0, ...]
         nx, ny = self.profile.shape
         inner = image[self.border : self.border + nx, self.border : self.border + ny]
-        back = self._turned(xp.astype(inner, total.dtype) * self.profile)
+        seen = xp.astype(inner, total.dtype) * self.profile
+        back = self._turned(seen if self.scatter is None else self.scatter.adjoint(seen))
         for batch in self._batches():
             total = total + self._to_variables(self.fluence.pullback(self._motion(x, batch), back), batch)
         return total

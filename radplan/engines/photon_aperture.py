@@ -20,6 +20,7 @@ from radplan.arrays import Array, Target, fast_length
 from radplan.beams.beam import Beam
 from radplan.beams.control_points import DeliveryPlan, TreatmentField
 from radplan.engines.aperture_fluence import ApertureFluence
+from radplan.engines.aperture_head import HeadScatter, MonitorBackScatter
 from radplan.engines.aperture_pose import PosePart
 from radplan.engines.aperture_variables import WIDE, ApertureVariables, FieldLayout, aperture_variables
 from radplan.engines.map_gather import MARGIN, MapGather, spline_response
@@ -57,6 +58,8 @@ class ApertureOptions:
         Length over which a jaw takes over from a leaf [mm], > 0.
     gantry_steps : int
         Gantry positions that a segment with a turning gantry is calculated at, >= 1.
+    head_scatter, back_scatter : bool
+        Whether the machine's head scatter and monitor back-scatter are counted.
 
     Raises
     ------
@@ -73,6 +76,8 @@ class ApertureOptions:
     jaw_transmission: float = 0.004
     softness: float = 0.2
     gantry_steps: int = 1
+    head_scatter: bool = True
+    back_scatter: bool = True
 
     def __post_init__(self) -> None:
         for name in ("pixel", "margin", "softness", "gantry_steps"):
@@ -145,7 +150,7 @@ class ApertureModel:
         return xp.concat(totals)
 
     def field_fluence(self, x: Array, number: int) -> list[Array]:
-        """Return the fluence ``(nx, ny)`` [MU] of each pose of a field, counted from 0, off-axis profile left out."""
+        """Return the fluence ``(nx, ny)`` [MU] of each pose of a field from 0, without head scatter and profile."""
         wide = self._wide(x)
         return [part.total_fluence(wide) for found, part in self.parts if found == number]
 
@@ -347,7 +352,22 @@ class _Builder:
             transfer=self._transfer(rays.basis, shape),
             read=MapGather.of(at[0], at[1], rays.weights, rays.rows, rays.x.size, shape, "cubic", place, self.dtype),
             border=self.border,
+            scatter=self._scatter((size[0], size[1])),
         )
+
+    def _scatter(self, shape: tuple[int, int]) -> HeadScatter | None:
+        head = self.scene.machine.head
+        counted = self.options.head_scatter and head.scatter > 0
+        return HeadScatter.of(head, shape, self.pitch, self.place) if counted else None
+
+    def _back_scatter(self, field: TreatmentField) -> MonitorBackScatter | None:
+        if not self.options.back_scatter:
+            return None
+        head, point = self.scene.machine.head, field.points[0]
+        there = point.jaws_x is not None, point.jaws_y is not None
+        upper, lower, along_x = head.back_scatter_upper, head.back_scatter_lower, field.leaf_axis == "x"
+        along, across = there if along_x else there[::-1]
+        return MonitorBackScatter(upper, lower, upper_along=not along_x, along=along, across=across)
 
     def _fluence(self, layout: FieldLayout, mlc: MLC | None, x: Floats, y: Floats) -> ApertureFluence:
         along, across = (x, y) if layout.field.leaf_axis == "x" else (y, x)
@@ -360,6 +380,7 @@ class _Builder:
             transmission=0.0 if mlc is None else mlc.transmission,
             jaw_transmission=self.options.jaw_transmission,
             softness=self.options.softness,
+            back_scatter=self._back_scatter(layout.field),
         )
 
     def _shares(self, layout: FieldLayout, pieces: list[tuple[int, Floats]]) -> dict[str, Array]:

@@ -14,6 +14,7 @@ from radplan.arrays import Array
 from radplan.errors import FileError, InputError, UnknownNameError
 from radplan.machines.archive import read_archive, require, write_archive
 from radplan.machines.base import Reference
+from radplan.machines.head import Head
 from radplan.machines.low_rank import LowRankKernel
 from radplan.machines.particle import ParticleMachine
 from radplan.machines.particle_file import PARTICLE_FORMAT, particle_machine_from
@@ -21,7 +22,7 @@ from radplan.machines.photon import PhotonMachine
 
 FORMAT = "radplan photon machine 1"
 _ARRAYS = ("profile_radius", "profile", "radius", "cumulated", "depth", "stretch", "table")
-_SCALARS = ("name", "energy", "sad", "source_fwhm", "distance", "provenance", "reference")
+_SCALARS = ("name", "energy", "sad", "source_fwhm", "distance", "provenance", "reference", "head")
 
 MACHINES: Mapping[str, Path] = MappingProxyType(
     {path.stem: path for path in sorted((Path(__file__).parent / "library").glob("*.npz"))}
@@ -84,6 +85,7 @@ def write_photon_machine(machine: PhotonMachine, path: str | Path) -> None:
         "distance": machine.distance,
         "reference": None if machine.reference is None else asdict(machine.reference),
         "provenance": dict(machine.provenance),
+        "head": asdict(machine.head),
     }
     kernel = machine.kernel
     arrays = {
@@ -125,6 +127,7 @@ def _photon_machine(path: Path, header: Mapping[str, Any], content: Mapping[str,
             distance=header["distance"],
             reference=None if reference is None else Reference(**{**reference, "field": tuple(reference["field"])}),
             provenance=header["provenance"],
+            head=Head(**header["head"]),
         )
     except (InputError, TypeError) as error:
         raise FileError(path, str(error)) from error

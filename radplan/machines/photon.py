@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -11,6 +11,7 @@ import numpy as np
 from radplan.arrays import Array, interp1, like
 from radplan.errors import InputError
 from radplan.machines.base import PencilKernel, Reference
+from radplan.machines.head import Head
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,6 +47,8 @@ class PhotonMachine:
         pixel axes move every bixel by half a pixel, -0.25 mm in both.
     lateral_cutoff : float
         Distance from a bixel up to which engines that store its dose keep it unless told otherwise [mm], > 0.
+    head : Head
+        Head scatter and monitor back-scatter, for apertures; the weight of a bixel is fluence and has them inside.
 
     Raises
     ------
@@ -70,6 +73,7 @@ class PhotonMachine:
     provenance: Mapping[str, Any]
     bixel_shift: tuple[float, float] = (0.0, 0.0)
     lateral_cutoff: float = 75.0
+    head: Head = field(default_factory=Head)
 
     radiation: ClassVar[str] = "photons"
 

@@ -22,7 +22,7 @@ from radplan.machines.mlc import MLC, library_mlc
 from radplan.patient.phantoms import phantom
 
 SIGMA = 1.06
-CLEAN = ApertureOptions(jaw_transmission=0.0)
+CLEAN = ApertureOptions(jaw_transmission=0.0, head_scatter=False, back_scatter=False)
 
 
 @pytest.fixture(scope="module")
