@@ -18,6 +18,7 @@ from radplan.errors import InputError
 from radplan.geometry.grid import Grid
 from radplan.influence import Dij, Scenarios, Variables
 from radplan.machines.particle import ParticleMachine
+from radplan.operators import FamilyMember, LinearOperator
 from radplan.patient.patient import Patient
 
 logger = logging.getLogger(__name__)
@@ -40,6 +41,9 @@ class ParticlePencilBeam(Engine):
     radius that holds the share c of a spot's dose at that depth are left out, and the others made up for them. Every
     other image is dose times a factor read from the tables at z': LET, alpha, root beta, or 1 where LET exceeds a
     threshold.
+
+    With ``stored=False`` entries are calculated in every product and not kept: memory does not grow with the number of
+    spots that a voxel sees; a product takes several times as long as with a matrix.
 
     Parameters
     ----------
@@ -148,10 +152,11 @@ class ParticlePencilBeam(Engine):
     ) -> Dij:
         # Why: compiled kernels take a while to load, and only calculations need them.
         from radplan.engines.particle_matrix import spot_matrices
+        from radplan.engines.particle_on_the_fly import spot_dose
         from radplan.engines.particle_spots import BeamField, Scene
 
         particles = _particle_machine(machine, self.name)
-        self._check(beams, scenarios, stored)
+        self._check(beams, scenarios)
         images, model = self._images(particles), self.rbe_model(particles)
         parameters = patient.voxel_parameters(grid, voxels)
         tissues = Tissues.of(parameters["alpha_x"][0], parameters["beta_x"][0])
@@ -171,7 +176,12 @@ class ParticlePencilBeam(Engine):
             for number, beam in enumerate(beams):
                 fields.append(BeamField.of(beam, scene))
                 logger.info("beam %d of %d: %d spots", number + 1, len(beams), beam.count)
-            operators = spot_matrices(fields, voxels.size, len(images.names), device, dtype)
+            operators: tuple[LinearOperator, ...]
+            if stored:
+                operators = spot_matrices(fields, voxels.size, len(images.names), device, dtype)
+            else:
+                family = spot_dose(fields, voxels.size, device, dtype)
+                operators = tuple(FamilyMember(family, place) for place in range(len(images.names)))
         if isinstance(model, ConstantRBE):
             parameters["rbe"] = np.full((1, voxels.size), model.value)
         place = operators[0].target
@@ -219,9 +229,7 @@ class ParticlePencilBeam(Engine):
             f"machine {machine.name!r} has no {self.lateral} lateral model; it offers {', '.join(machine.gaussians)}"
         )
 
-    def _check(self, beams: Beams, scenarios: Scenarios, stored: bool) -> None:
-        if not stored:
-            raise InputError(f"the engine {self.name!r} stores its matrices: leave stored=True")
+    def _check(self, beams: Beams, scenarios: Scenarios) -> None:
         if len(scenarios) != 1:
             raise InputError(
                 f"the engine {self.name!r} calculates the nominal case only, got scenarios {', '.join(scenarios.names)}"

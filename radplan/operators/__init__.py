@@ -7,6 +7,7 @@ the transpose on NumPy, the same pair as CSR tensors on torch and CuPy, a generi
 from __future__ import annotations
 
 from radplan.operators.base import ComposedOperator, DenseOperator, LinearOperator, SelectedRows, StackedOperator
+from radplan.operators.family import FamilyMember, OperatorFamily
 from radplan.operators.sparse import SparseOperator
 from radplan.operators.storage import CompressedRows
 from radplan.operators.together import adjoint_sum, apply_all, restrict_all
@@ -15,7 +16,9 @@ __all__ = [
     "ComposedOperator",
     "CompressedRows",
     "DenseOperator",
+    "FamilyMember",
     "LinearOperator",
+    "OperatorFamily",
     "SelectedRows",
     "SparseOperator",
     "StackedOperator",

@@ -1,6 +1,7 @@
 """Products with several operators at once: matrices whose entries stand in the same places are read in one pass.
 
-Matrices belong together when they hold the very same array of column numbers, as an engine makes them for its images.
+Matrices belong together when they hold the very same array of column numbers, as an engine makes them for its images;
+so do members of one family.
 Everything here gives what the operators give one by one, works for any of them, and takes one vector at a time.
 """
 
@@ -12,6 +13,7 @@ import numpy as np
 
 from radplan.arrays import Array
 from radplan.operators.base import LinearOperator, SelectedRows
+from radplan.operators.family import FamilyMember
 from radplan.operators.sparse import SparseOperator
 
 
@@ -42,6 +44,9 @@ def apply_all(operators: Sequence[LinearOperator], x: Array) -> list[Array]:
             products = [first.apply(x)]
         elif isinstance(first, SelectedRows):
             products = [first.take(y) for y in apply_all(_inner(operators, places), x)]
+        elif isinstance(first, FamilyMember):
+            vector = first._as_matrix_dtype(x, first.shape[1], "x")
+            products = first.family.apply_members(_members(operators, places), vector)
         else:
             products = _matvecs(_matrices(operators, places), x)
         results.update(zip(places, products, strict=True))
@@ -71,6 +76,9 @@ def adjoint_sum(operators: Sequence[LinearOperator], ys: Sequence[Array]) -> Arr
             part = first.adjoint(theirs[0])
         elif isinstance(first, SelectedRows):
             part = adjoint_sum(_inner(operators, places), [first.spread(y) for y in theirs])
+        elif isinstance(first, FamilyMember):
+            vectors = [first._as_matrix_dtype(y, first.shape[0], "y") for y in theirs]
+            part = first.family.adjoint_members(_members(operators, places), vectors)
         else:
             part = _matvec_sum(_matrices(operators, places), theirs)
         total = part if total is None else total + part
@@ -87,6 +95,8 @@ def restrict_all(operators: Sequence[LinearOperator], rows: Array) -> list[Linea
             other = made[place]
             if isinstance(first, SparseOperator) and isinstance(other, SparseOperator):
                 made[place] = first.with_values(other.rows.data, other.columns.data)
+            elif isinstance(first, FamilyMember) and isinstance(other, FamilyMember):
+                made[place] = FamilyMember(first.family, other.place)
     return made
 
 
@@ -101,6 +111,8 @@ def _groups(operators: Sequence[LinearOperator]) -> list[list[int]]:
 def _key(operator: LinearOperator) -> Hashable:
     if isinstance(operator, SelectedRows):
         return ("rows", id(operator.rows), _key(operator.operator))
+    if isinstance(operator, FamilyMember):
+        return ("family", id(operator.family))
     if isinstance(operator, SparseOperator) and operator.target.backend == "numpy":
         return ("pattern", id(operator.rows.indices), operator.dtype)
     return ("alone", id(operator))
@@ -109,6 +121,10 @@ def _key(operator: LinearOperator) -> Hashable:
 def _inner(operators: Sequence[LinearOperator], places: list[int]) -> list[LinearOperator]:
     """Return the operators that choices of rows were taken from."""
     return [chosen.operator for chosen in (operators[place] for place in places) if isinstance(chosen, SelectedRows)]
+
+
+def _members(operators: Sequence[LinearOperator], places: list[int]) -> list[int]:
+    return [member.place for member in (operators[place] for place in places) if isinstance(member, FamilyMember)]
 
 
 def _matrices(operators: Sequence[LinearOperator], places: list[int]) -> list[SparseOperator]:

@@ -235,8 +235,6 @@ def test_options_and_inputs_that_cannot_be_used():
     for options in ({"lateral_cutoff": 1.0}, {"let_threshold": 0.0}, {"lateral": "triple"}):
         with pytest.raises(InputError):
             ParticlePencilBeam(**options)
-    with pytest.raises(InputError, match="stored=True"):
-        dose_influence(CASE, spot_beams(), machine(), grid=4.0, stored=False)
     bare = Beams.from_rays(
         [[[0.0, 0.0]]], gantry=0.0, isocenter=(0, 0, 0), sad=1e4, bixel_width=5.0, machine="small", radiation="protons"
     )
