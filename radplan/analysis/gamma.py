@@ -2,7 +2,8 @@ r"""The gamma index: how far a dose is from a reference in dose and in distance 
 
 .. math:: \gamma(r) = \min_s \sqrt{|s|^2 / \Delta r^2 + (D(r + s) - D_{ref}(r))^2 / \Delta D^2}
 
-The dose under test is trilinear between its voxels and searched in steps of a fraction of the distance.
+The dose under test is trilinear between its voxels, searched in steps of a fraction of the distance, and then in
+halving steps around the best of them.
 Source: Low et al., Med. Phys. 25 (1998) 656.
 """
 
@@ -35,7 +36,7 @@ class GammaCriteria:
     local : bool
         Whether the difference is relative to the dose at each point.
     steps : int
-        Search steps within `distance`; 20 are enough for a global, 50 for a local difference.
+        Search steps within `distance`, before the best of them is refined.
     largest : float
         Where the search ends: points farther off have this gamma.
 
@@ -52,7 +53,7 @@ class GammaCriteria:
     distance: float = 3.0
     threshold: float = 10.0
     local: bool = False
-    steps: int = 20
+    steps: int = 10
     largest: float = 1.5
 
     def __post_init__(self) -> None:
@@ -161,22 +162,20 @@ def gamma_index(
         )
     at = expected.reshape(-1)[voxels]
     tolerance = 0.01 * chosen.percent * (at if chosen.local else np.full(at.size, top))
-    shifts, distances = _shifts(chosen, grid)
+    searched = np.asarray([count > 1 for count in grid.shape])
+    per_step = chosen.distance / np.asarray(grid.spacing[::-1]) * searched
     values = np.full(expected.size, np.nan)
-    values[voxels] = search(tested, index, at, tolerance, shifts, distances, chosen.largest)
+    values[voxels] = search(
+        tested, index, at, tolerance, _shifts(chosen, searched), per_step, 1.0 / chosen.steps, chosen.largest
+    )
     return Gamma(chosen, values.reshape(expected.shape))
 
 
-def _shifts(criteria: GammaCriteria, grid: Grid) -> tuple[Floats, Floats]:
-    """Return the shifts to try ``(m, 3)`` [voxel], nearest first, and their squared length in distances ``(m,)``.
-
-    Axes of a single voxel are not searched.
-    """
+def _shifts(criteria: GammaCriteria, searched: NDArray[np.bool_]) -> Floats:
+    """Return the shifts to try ``(m, 3)`` [distances] along the axes that are searched, nearest first."""
     reach = math.ceil(criteria.steps * criteria.largest)
-    axes = [np.arange(-reach, reach + 1) if count > 1 else np.zeros(1) for count in grid.shape]
+    axes = [np.arange(-reach, reach + 1) if wanted else np.zeros(1) for wanted in searched]
     steps = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 3) / criteria.steps
-    distances = np.sum(steps**2, axis=1)
-    order = np.argsort(distances, kind="stable")
-    order = order[distances[order] <= criteria.largest**2]
-    shifts = steps[order] * criteria.distance / np.asarray(grid.spacing[::-1])
-    return np.ascontiguousarray(shifts), np.ascontiguousarray(distances[order])
+    lengths = np.sum(steps**2, axis=1)
+    order = np.argsort(lengths, kind="stable")
+    return np.ascontiguousarray(steps[order[lengths[order] <= criteria.largest**2]])

@@ -26,10 +26,45 @@ def _trilinear(dose: Array, z: float, y: float, x: float) -> float:
     return (1 - c) * low + c * high
 
 
+@njit(cache=True, inline="always")
+def _squared(dose: Array, at: Array, shift: Array, per_step: Array, expected: float, tolerance: float) -> float:
+    """Return the square of what one shift [distances] gives."""
+    value = _trilinear(
+        dose, at[0] + shift[0] * per_step[0], at[1] + shift[1] * per_step[1], at[2] + shift[2] * per_step[2]
+    )
+    off = (value - expected) / tolerance
+    return shift[0] * shift[0] + shift[1] * shift[1] + shift[2] * shift[2] + off * off
+
+
+@njit(cache=True)
+def _refined(
+    dose: Array, at: Array, shift: Array, per_step: Array, expected: float, tolerance: float, best: float, step: float
+) -> float:
+    """Return the least square near a shift: one axis after the other, in halving steps."""
+    for _ in range(5):
+        step *= 0.5
+        moved = True
+        while moved:
+            moved = False
+            for axis in range(3):
+                if per_step[axis] == 0.0:
+                    continue
+                for sign in (-1.0, 1.0):
+                    shift[axis] += sign * step
+                    squared = _squared(dose, at, shift, per_step, expected, tolerance)
+                    if squared < best - 1e-12:
+                        best = squared
+                        moved = True
+                    else:
+                        shift[axis] -= sign * step
+    return best
+
+
 @njit(cache=True, parallel=True)
 def search(
-    dose: Array, index: Array, expected: Array, tolerance: Array, shifts: Array, distances: Array, largest: float
-) -> Array:
+    dose: Array, index: Array, expected: Array, tolerance: Array, shifts: Array, per_step: Array, step: float,
+    largest: float,
+) -> Array:  # fmt: skip
     """Return the gamma index of every reference point.
 
     Parameters
@@ -41,25 +76,27 @@ def search(
     expected, tolerance : array of shape (n,)
         Dose of the reference and the difference that counts as one.
     shifts : array of shape (m, 3)
-        Steps to try [voxel], by their length; the first is none.
-    distances : array of shape (m,)
-        Square of their length over the distance that counts as one.
+        Steps to try [distances], by their length; the first is none.
+    per_step : array of shape (3,)
+        Voxels in a distance that counts as one; 0 for axes that are not searched.
+    step : float
+        Distance of neighbouring steps [distances].
     largest : float
         What no match within reach gives.
     """
     found = np.empty(expected.size)
     for point in prange(expected.size):
         best = largest * largest
-        for step in range(distances.size):
-            if distances[step] >= best:
+        nearest = -1
+        for trial in range(shifts.shape[0]):
+            shift = shifts[trial]
+            if shift[0] * shift[0] + shift[1] * shift[1] + shift[2] * shift[2] >= best:
                 break
-            value = _trilinear(
-                dose, index[point, 0] + shifts[step, 0], index[point, 1] + shifts[step, 1],
-                index[point, 2] + shifts[step, 2],
-            )  # fmt: skip
-            off = (value - expected[point]) / tolerance[point]
-            squared = distances[step] + off * off
+            squared = _squared(dose, index[point], shift, per_step, expected[point], tolerance[point])
             if squared < best:
-                best = squared
+                best, nearest = squared, trial
+        if nearest >= 0:
+            near = shifts[nearest].copy()
+            best = _refined(dose, index[point], near, per_step, expected[point], tolerance[point], best, step)
         found[point] = np.sqrt(best)
     return found

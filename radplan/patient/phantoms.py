@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -81,6 +82,27 @@ def box() -> Patient:
     )
     ct = CT(grid, np.where(body, _WATER, _AIR))
     return Patient("box", ct, structures, goals, fractions=30, prescription=60.0)
+
+
+def water_cylinder(radius: float = 150.0, length: float = 300.0, spacing: float = 4.0) -> Patient:
+    """Return a water cylinder around the z axis, centred in the origin, for plans made for somebody else.
+
+    Parameters
+    ----------
+    radius, length : float
+        Of the cylinder [mm].
+    spacing : float
+        Side of the voxels [mm].
+
+    >>> round(water_cylinder().structures["BODY"].volume / 1e6, 1)  # pi x 150^2 x 300 mm3 = 21.2 l
+    21.2
+    """
+    across, along = (2 * math.ceil(size / spacing) + 5 for size in (radius, 0.5 * length))
+    grid = _centred_grid(counts=(across, across, along), spacing=(spacing,) * 3, centre=(0.0, 0.0, 0.0))
+    x, y, z = _coordinates(grid)
+    inside = (np.hypot(x, y) <= radius) & (np.abs(z) <= 0.5 * length)
+    body = Structure.from_mask("BODY", grid, inside, role="external", color=(0.30, 0.45, 0.69))
+    return Patient("cylinder", CT(grid, np.where(inside, _WATER, _AIR)), Structures([body]))
 
 
 PHANTOMS: dict[str, Callable[[], Patient]] = {"tg119": tg119, "box": box}

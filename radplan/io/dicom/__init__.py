@@ -7,10 +7,12 @@ from radplan.io.dicom.contours import fill_contours
 from radplan.io.dicom.ct import CTSeries, read_ct
 from radplan.io.dicom.folder import FileEntry, Folder, describe_folder, list_folder
 from radplan.io.dicom.orientation import Orientation
+from radplan.io.dicom.plan_reference import PlanReference, read_plan_reference
 from radplan.io.dicom.rtdose import DoseImage, read_dose
 from radplan.io.dicom.rtdose_export import write_dose
 from radplan.io.dicom.rtplan import read_plan
 from radplan.io.dicom.rtstruct import read_regions, read_structures
+from radplan.io.dicom.water import read_water_case
 
 __all__ = [
     "CTSeries",
@@ -19,6 +21,7 @@ __all__ = [
     "FileEntry",
     "Folder",
     "Orientation",
+    "PlanReference",
     "describe_folder",
     "fill_contours",
     "list_folder",
@@ -27,7 +30,9 @@ __all__ = [
     "read_dose",
     "read_patient",
     "read_plan",
+    "read_plan_reference",
     "read_regions",
     "read_structures",
+    "read_water_case",
     "write_dose",
 ]

@@ -1,0 +1,18 @@
+"""Plans of other systems calculated again: any photon RTPLAN to dose, DVHs and a comparison with a reference."""
+
+from __future__ import annotations
+
+from radplan.recalc.comparison import Comparison, ReferenceDose, StructureComparison, compare, read_reference
+from radplan.recalc.recalculate import Recalculation, recalculate
+from radplan.recalc.scene import SceneOptions
+
+__all__ = [
+    "Comparison",
+    "Recalculation",
+    "ReferenceDose",
+    "SceneOptions",
+    "StructureComparison",
+    "compare",
+    "read_reference",
+    "recalculate",
+]

@@ -1,0 +1,269 @@
+"""A photon plan of any system, calculated again from its leaves, jaws and monitor units."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from radplan.analysis.dvh import DVH
+from radplan.analysis.gamma import GammaCriteria
+from radplan.beams.beam import Beam, Beams
+from radplan.beams.control_points import DeliveryPlan, TreatmentField
+from radplan.engines import ApertureModel, ApertureOptions, aperture_model
+from radplan.errors import InputError
+from radplan.geometry.grid import Grid
+from radplan.io.dicom import DicomCase, PlanReference, read_plan, read_plan_reference
+from radplan.io.load import load_machine
+from radplan.machines import MLC, PhotonMachine, Reference, library_mlc, matching_mlc
+from radplan.patient.patient import Patient
+from radplan.plan import Plan, evaluate
+from radplan.recalc.calibration import calibrated, isocentric
+from radplan.recalc.comparison import Comparison, ReferenceDose, compare, read_reference
+from radplan.recalc.scene import SceneOptions, scene_of
+
+logger = logging.getLogger(__name__)
+
+BY_ENERGY = {6: "generic_photon_6mv", 10: "generic_photon_10mv", 15: "generic_photon_15mv"}
+"""Machine of a nominal energy [MV] where none is named."""
+
+_ARROW_STEP = 30.0
+"""Distance of the directions that stand for an arc in figures [degree]."""
+
+
+@dataclass(frozen=True, eq=False)
+class Recalculation:
+    """A plan calculated again, and how it compares. Doses are course totals: of one fraction times their number.
+
+    Parameters
+    ----------
+    plan : Plan
+        Dose, DVHs, metrics on the dose grid; its variables are leaves, jaws and monitor units as the file has them.
+    delivery : DeliveryPlan
+        What was calculated, where it was calculated.
+    machine : PhotonMachine
+        The linac model.
+    mlcs : tuple of MLC or None
+        Collimator of each field.
+    options : ApertureOptions
+        How dose was calculated.
+    comparison : Comparison, optional
+        Where a reference was given.
+    notes : tuple of str
+        What a reader of the numbers has to know.
+    case : DicomCase, optional
+        The images and structure set, where they came from DICOM.
+    belongs : PlanReference
+        What the plan file refers to.
+    """
+
+    plan: Plan
+    delivery: DeliveryPlan
+    machine: PhotonMachine
+    mlcs: tuple[MLC | None, ...]
+    options: ApertureOptions
+    comparison: Comparison | None = None
+    notes: tuple[str, ...] = ()
+    case: DicomCase | None = field(default=None, repr=False)
+    belongs: PlanReference = field(default_factory=PlanReference)
+
+    @property
+    def dose(self) -> npt.NDArray[np.float64]:
+        """Dose of the course (nz, ny, nx) [Gy]; 0 where nothing is calculated."""
+        return np.maximum(np.asarray(self.plan["physical_dose"], dtype=np.float64), 0.0)
+
+    @property
+    def grid(self) -> Grid:
+        """The dose grid."""
+        return self.plan.model.grid
+
+    @property
+    def fractions(self) -> int:
+        """Number of fractions in the course."""
+        return self.plan.fractions
+
+    @property
+    def factor(self) -> float | None:
+        """What the dose would have to be multiplied with to fit the reference, where that was asked for."""
+        return None if self.comparison is None else self.comparison.factor
+
+    def dvh(self) -> dict[str, DVH]:
+        """Return the cumulative DVH of each structure, course totals."""
+        return self.plan.dvh()
+
+
+def recalculate(
+    plan: str | Path | DeliveryPlan,
+    patient: str | Path | Patient | DicomCase,
+    machine: str | Path | PhotonMachine | None = None,
+    mlc: str | MLC | None = None,
+    calibration: Literal["machine", "isocentric"] | Reference = "machine",
+    grid: float | tuple[float, float, float] | Grid = 3.0,
+    options: ApertureOptions | None = None,
+    fractions: int | None = None,
+    reference: str | Path | Sequence[str | Path] | ReferenceDose | None = None,
+    names: Mapping[str, str] | None = None,
+    fit_factor: bool | str = False,
+    gamma: GammaCriteria | None = None,
+    skin: float = 0.0,
+    scene: SceneOptions | None = None,
+    device: str = "numpy",
+    dtype: str = "float32",
+) -> Recalculation:
+    """Calculate the dose of a photon plan from its leaves, jaws and monitor units, and put it beside a reference.
+
+    Parameters
+    ----------
+    plan : path-like or DeliveryPlan
+        An RTPLAN file: static fields, step and shoot, sliding windows or arcs.
+    patient : path-like, Patient or DicomCase
+        A DICOM folder, anything else `load_patient` takes, or ``"cylinder"``; into a phantom the plan is moved.
+    machine : path-like or PhotonMachine, optional
+        Linac model; the generic one of the plan's nominal energy otherwise.
+    mlc : str or MLC, optional
+        Collimator; the known one with the plan's leaf boundaries otherwise.
+    calibration : "machine", "isocentric" or Reference
+        What a monitor unit is worth: as the machine has it (the shipped ones: 1 cGy at the depth of maximum, 10x10 at
+        the surface, SSD 100 cm), the same with that point in the isocentre, or another condition.
+    grid : float, (float, float, float) or Grid
+        Dose grid, or its spacing [mm].
+    options : ApertureOptions, optional
+        How dose is calculated.
+    fractions : int, optional
+        Number of fractions; the plan's otherwise.
+    reference : path-like, several of them, or ReferenceDose, optional
+        RTDOSE or NRRD dose, DVH table, or one of each.
+    names, fit_factor, gamma, skin
+        See `radplan.recalc.compare`.
+    scene : SceneOptions, optional
+        How the patient is taken: water, supports, other frames.
+    device, dtype : str
+        Where it runs, and ``"float32"`` or ``"float64"``.
+
+    Raises
+    ------
+    FileError
+        When a file cannot be read or holds what cannot be calculated; beam and control point are named.
+    InputError
+        When plan, patient, machine and reference do not belong together.
+    """
+    belongs = PlanReference() if isinstance(plan, DeliveryPlan) else read_plan_reference(plan)
+    delivery = plan if isinstance(plan, DeliveryPlan) else read_plan(plan)
+    linac, said = _machine(machine, delivery)
+    if calibration != "machine":
+        linac = calibrated(linac, isocentric(linac) if isinstance(calibration, str) else calibration)
+    where, chosen = SceneOptions() if scene is None else scene, ApertureOptions() if options is None else options
+    collimator = library_mlc(mlc) if isinstance(mlc, str) else mlc
+    mlcs = tuple(_mlc(field, collimator) for field in delivery)
+    held, case, delivery, notes = scene_of(patient, delivery, belongs if belongs.instance else None, where)
+    beside = _reference(reference, case, where.allow_other_frame)
+    count = fractions or delivery.fractions
+    if count is None:
+        raise InputError(f"plan {delivery.name!r} does not say how many fractions it has: give fractions=")
+    held = replace(held, fractions=count, prescription=belongs.prescription or held.prescription)
+    model = aperture_model(held, delivery, linac, collimator, grid, chosen, device, dtype)
+    evaluated = evaluate(model, model.variables.start, held, count, _arrows(delivery, linac))
+    compared = None if beside is None else compare(evaluated, beside, names, fit_factor, gamma, skin)
+    notes = (*said, *_announced(delivery, chosen), *notes)
+    for note in notes:
+        logger.info("%s", note)
+    return Recalculation(evaluated, delivery, linac, mlcs, chosen, compared, notes, case, belongs)
+
+
+def _machine(given: str | Path | PhotonMachine | None, delivery: DeliveryPlan) -> tuple[PhotonMachine, tuple[str, ...]]:
+    """Return the linac model, and what is to be said about it."""
+    energies = sorted({one.energy for one in delivery if one.energy is not None})
+    if len(energies) > 1:
+        raise InputError(
+            f"plan {delivery.name!r} has fields of {', '.join(f'{e:g}' for e in energies)} MV; expected one energy: "
+            "recalculate the fields of each with a machine of its own"
+        )
+    notes = []
+    if given is None:
+        known = BY_ENERGY.get(round(energies[0])) if energies else None
+        if known is None:
+            what = f"{energies[0]:g} MV" if energies else "no energy"
+            raise InputError(f"plan {delivery.name!r} states {what}, for which no generic machine is known: name one")
+        given = known
+        notes.append(f"machine {known}, by the plan's nominal energy; blind: not fitted to the linac of the plan")
+    machine = given if isinstance(given, PhotonMachine) else load_machine(given)
+    if not isinstance(machine, PhotonMachine):
+        raise InputError(f"machine {machine.name!r} is no photon linac")
+    if energies and abs(machine.energy - energies[0]) > 0.5:
+        notes.append(f"the plan is of {energies[0]:g} MV, machine {machine.name} of {machine.energy:g} MV")
+    notes += [
+        f"{one.label}: is flattening-filter free ({one.fluence_mode}); the machine's profile is used"
+        for one in delivery
+        if one.fluence_mode != "STANDARD"
+    ]
+    return machine, tuple(notes)
+
+
+def _mlc(one: TreatmentField, given: MLC | None) -> MLC | None:
+    if one.leaf_boundaries is None:
+        return None
+    try:
+        return matching_mlc(one.leaf_boundaries) if given is None else given
+    except InputError as error:
+        raise InputError(f"{one.label}: {error}") from None
+
+
+def _reference(
+    given: str | Path | Iterable[str | Path] | ReferenceDose | None, case: DicomCase | None, allowed: bool
+) -> ReferenceDose | None:
+    if given is None or isinstance(given, ReferenceDose):
+        return given
+    return read_reference(given, case, allowed)
+
+
+def _announced(delivery: DeliveryPlan, options: ApertureOptions) -> tuple[str, ...]:
+    """Return what the calculation leaves out of this plan."""
+    turning = [one for one in delivery if one.technique == "arc"]
+    if not turning:
+        return ()
+    steps = options.gantry_steps
+    return (f"{len(turning)} arcs: each segment at {steps} gantry position{'s' if steps > 1 else ''}",)
+
+
+def _arrows(delivery: DeliveryPlan, machine: PhotonMachine) -> Beams:
+    """Return a direction for each field, and several for an arc, to show in figures."""
+    found: list[Beam] = []
+    for one in delivery:
+        last: float | None = None
+        for segment in one.segments:
+            gantry = segment.gantry(0.5)
+            if last is None or (one.technique == "arc" and abs((gantry - last + 180) % 360 - 180) >= _ARROW_STEP):
+                pose = segment.start
+                found.append(
+                    Beam(
+                        gantry, pose.couch, pose.collimator, pose.isocenter, machine.sad, 10.0, np.asarray([[0.0, 0.0]])
+                    )
+                )
+                last = gantry
+    return Beams(tuple(found), "photons", machine.name)
+
+
+def control_points(recalculation: Recalculation) -> list[dict[str, object]]:
+    """Return per field its name, technique, monitor units and number of control points, as calculated."""
+    model = recalculation.plan.model
+    units: dict[int, float] = {}
+    if isinstance(model, ApertureModel):
+        units = {k: float(recalculation.plan.x[layout.mu_slice].sum()) for k, layout in enumerate(model.layouts)}
+    return [
+        {
+            "number": one.number,
+            "name": one.name,
+            "technique": one.technique,
+            "mu": units.get(k, one.mu),
+            "control_points": len(one.points),
+            "gantry": [one.points[0].gantry, one.points[-1].gantry],
+            "energy": one.energy,
+            "mlc": None if mlc is None else mlc.name,
+        }
+        for k, (one, mlc) in enumerate(zip(recalculation.delivery, recalculation.mlcs, strict=True))
+    ]

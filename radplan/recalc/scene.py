@@ -1,0 +1,204 @@
+"""Who a plan is calculated on: the patient it was made for, that contour filled with water, or a phantom."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from radplan.beams.control_points import DeliveryPlan
+from radplan.errors import FileError, InputError
+from radplan.io.dicom import DicomCase, PlanReference, list_folder, read_case, read_water_case
+from radplan.io.load import load_patient
+from radplan.patient.patient import Patient
+from radplan.patient.phantoms import PHANTOMS, water_cylinder
+from radplan.patient.structures import Structure
+
+logger = logging.getLogger(__name__)
+
+Floats = npt.NDArray[np.float64]
+
+VERIFICATION: Mapping[str, Callable[[], Patient]] = {"cylinder": water_cylinder, **PHANTOMS}
+"""Phantoms that a plan is moved into: the isocentre of its first field goes to the middle of their contour."""
+
+SUPPORTS_ABOVE = -950.0
+"""Hounsfield unit above which something outside the external contour is a support, not air and noise."""
+
+
+@dataclass(frozen=True)
+class SceneOptions:
+    """How the patient is taken.
+
+    Parameters
+    ----------
+    water : bool
+        Whether the external contour is filled with water, images or not.
+    supports : bool
+        Whether what the CT shows outside the external contour (couch top, mattress, mask) attenuates the beam.
+    allow_other_frame : bool
+        Whether a plan of another frame of reference, or of none and another structure set, is taken nevertheless.
+    isocenter : (float, float, float), optional
+        World position to move the first field's isocentre to, the others along with it [mm].
+
+    >>> SceneOptions().water
+    False
+    """
+
+    water: bool = False
+    supports: bool = False
+    allow_other_frame: bool = False
+    isocenter: tuple[float, float, float] | None = None
+
+
+def scene_of(
+    patient: str | Path | Patient | DicomCase,
+    delivery: DeliveryPlan,
+    belongs: PlanReference | None,
+    options: SceneOptions,
+) -> tuple[Patient, DicomCase | None, DeliveryPlan, tuple[str, ...]]:
+    """Return patient, DICOM case where there is one, the plan as placed there, and what is to be said about it.
+
+    Raises
+    ------
+    FileError
+        When the patient cannot be read, or the plan was made on another one.
+    InputError
+        When the plan says of no image what the patient has.
+    """
+    notes: list[str] = []
+    found, case, phantom = _patient(patient, options.water)
+    if case is not None and belongs is not None:
+        notes += _check_belonging(delivery, belongs, case, options.allow_other_frame)
+    target = options.isocenter
+    if target is None and phantom:
+        target = middle_of(found.external)
+    if target is not None:
+        delivery = moved_to(delivery, target)
+        said = ", ".join(f"{value:.1f}" for value in target)
+        notes.append(f"the plan's isocentre is moved to ({said}) mm")
+    if found.external not in found.structures.values():
+        volume = found.external.volume / 1000
+        notes.append(f"the external contour was found by threshold ({volume:.0f} cm3)")
+    if options.water and case is not None and case.series.files:
+        found = found.with_density(found.external, 1.0)
+    if options.water:
+        notes.append("the external contour is filled with water")
+    if options.supports:
+        found, volume = with_supports(found)
+        notes.append(f"supports outside the external contour attenuate the beam ({volume / 1000:.0f} cm3 of water)")
+    _check_position(found, case, delivery)
+    return found, case, delivery, tuple(notes)
+
+
+def _patient(given: str | Path | Patient | DicomCase, water: bool) -> tuple[Patient, DicomCase | None, bool]:
+    """Return patient, case, and whether it is a phantom."""
+    if isinstance(given, DicomCase):
+        return given.patient, given, False
+    if isinstance(given, Patient):
+        return given, None, False
+    if str(given) in VERIFICATION:
+        return VERIFICATION[str(given)](), None, True
+    path = Path(given)
+    if path.is_dir() or (water and path.is_file()):
+        if water and not (path.is_dir() and list_folder(path).series()):
+            case = read_water_case(path)
+        else:
+            case = _read_case(path)
+        return case.patient, case, False
+    return load_patient(given), None, False
+
+
+def _read_case(path: Path) -> DicomCase:
+    held = list_folder(path)
+    if not held.series() and held.of("RTSTRUCT"):
+        raise FileError(path, "holds no CT series, but a structure set: fill its external contour with water (--water)")
+    return read_case(path)
+
+
+def _check_belonging(delivery: DeliveryPlan, belongs: PlanReference, case: DicomCase, allowed: bool) -> tuple[str, ...]:
+    """Raise where nothing says that plan and patient share coordinates; tell of another structure set."""
+    frame, drawn = case.series.frame_of_reference, belongs.structure_set
+    same_set = bool(drawn) and drawn == case.structure_set
+    if belongs.frame_of_reference and frame and belongs.frame_of_reference != frame:
+        cause = f"its frame of reference is {belongs.frame_of_reference}, that of the images {frame}"
+    elif not belongs.frame_of_reference and not same_set:
+        cause = (
+            f"it states no frame of reference, and its structure set {drawn or '(not stated)'} is not the patient's "
+            f"({case.structure_set or 'none'})"
+        )
+    else:
+        note = "the plan was made on another structure set of the same frame of reference"
+        return () if same_set or not drawn else (note,)
+    if not allowed:
+        raise InputError(
+            f"plan {delivery.name!r} and patient {case.patient.name!r} may not share coordinates: {cause}; give the "
+            "patient it was made on, or allow another frame if you know that they do (--allow-other-frame)"
+        )
+    return (f"taken in spite of this: {cause}",)
+
+
+def _check_position(patient: Patient, case: DicomCase | None, delivery: DeliveryPlan) -> None:
+    lay = case.series.orientation.patient_position if case is not None else ""
+    planned = delivery.patient_position
+    if planned and lay and planned != lay:
+        raise InputError(f"plan {delivery.name!r} treats the patient {planned}, but the images show it {lay}")
+    if planned not in ("", "HFS"):
+        raise InputError(
+            f"plan {delivery.name!r} treats the patient {planned}: beam angles are calculated for head first supine "
+            "(HFS) only"
+        )
+    low, high = patient.ct.grid.bounds
+    for field in delivery:
+        for index, point in enumerate(field.points):
+            if np.any(point.isocenter < low) or np.any(point.isocenter > high):
+                raise InputError(
+                    f"{field.label}, control point {index}: its isocentre {point.isocenter.tolist()} mm lies outside "
+                    f"the images ({low.tolist()} to {high.tolist()} mm): does the plan belong to this patient?"
+                )
+
+
+def moved_to(delivery: DeliveryPlan, isocenter: npt.ArrayLike) -> DeliveryPlan:
+    """Return a plan whose first field's isocentre lies at a world position (3,) [mm]; the others move along.
+
+    >>> from radplan.beams.control_points import ControlPoint, TreatmentField
+    >>> points = tuple(ControlPoint(m, 0.0, 0.0, 0.0, [1.0, 2.0, 3.0]) for m in (0.0, 100.0))
+    >>> moved = moved_to(DeliveryPlan("boost", (TreatmentField("AP", 1, points, 1000.0),)), [0.0, 0.0, 0.0])
+    >>> moved.fields[0].points[1].isocenter.tolist()
+    [0.0, 0.0, 0.0]
+    """
+    shift = np.asarray(isocenter, dtype=np.float64) - delivery.fields[0].points[0].isocenter
+    fields = tuple(
+        replace(field, points=tuple(replace(point, isocenter=point.isocenter + shift) for point in field.points))
+        for field in delivery
+    )
+    return replace(delivery, fields=fields)
+
+
+def middle_of(structure: Structure) -> tuple[float, float, float]:
+    """Return the middle of the box around a structure, a world position [mm]."""
+    points = structure.grid.points(structure.voxels)
+    x, y, z = (0.5 * (points.min(axis=0) + points.max(axis=0))).tolist()
+    return x, y, z
+
+
+def with_supports(patient: Patient, above: float = SUPPORTS_ABOVE) -> tuple[Patient, float]:
+    """Return the patient with what the CT shows outside the external contour in the beam's way, and its water volume.
+
+    Each voxel above the threshold [HU] counts with its density, up to that of water; the volume is that of water of
+    the same electrons [mm3]. Dose is calculated in the external contour only.
+    """
+    grid, outline = patient.ct.grid, patient.external
+    outside = patient.ct.hu.reshape(-1) > above
+    outside[outline.voxels] = False
+    voxels = np.flatnonzero(outside)
+    if voxels.size == 0:
+        return patient, 0.0
+    hu = np.minimum(patient.ct.hu.reshape(-1)[voxels], 0.0)
+    share = np.clip(patient.hu_table.relative_density(hu), 1e-6, 1.0)
+    # Why: a voxel filled in part with water is a voxel of that density.
+    supports = Structure("supports", grid, voxels, np.asarray(share, dtype=np.float64), "ignored")
+    return patient.with_density(supports, 1.0), supports.volume
