@@ -19,6 +19,7 @@ from radplan.errors import FileError, InputError, RadplanError, UnknownNameError
 if TYPE_CHECKING:
     from radplan.analysis.dvh import DVH
     from radplan.beams.beam import Beams
+    from radplan.geometry.grid import Grid
     from radplan.influence import Dij
     from radplan.io.dicom.case import DicomCase
     from radplan.io.plan_file import PlanSpec
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from radplan.plan import Plan
 
 DEFAULT_MACHINE = "generic_photon_6mv"
-DEFAULT_FRACTIONS = 30
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -67,9 +67,13 @@ def parser() -> argparse.ArgumentParser:
     plan.add_argument("case", nargs="?", metavar="CASE", help="a DICOM folder, a matRad .mat patient, tg119 or box")
     plan.add_argument("--plan", metavar="FILE", help="plan file (YAML or JSON), or the plan.json of an earlier plan")
     plan.add_argument("--machine", metavar="M", help=f"built-in name or matRad .mat file (default {DEFAULT_MACHINE})")
-    plan.add_argument("--gantry", nargs="+", type=float, metavar="DEG", help="gantry angles (default 0 40 ... 320)")
+    plan.add_argument(
+        "--gantry", nargs="+", type=float, metavar="DEG", help="gantry angles (default 0 40 ... 320; particles 90 270)"
+    )
     plan.add_argument("--couch", nargs="+", type=float, metavar="DEG", help="couch angles, one or one per beam")
-    plan.add_argument("--bixel-width", type=float, metavar="MM", help="side of a bixel (default 5)")
+    plan.add_argument("--bixel-width", type=float, metavar="MM", help="side of a bixel, distance of spots (default 5)")
+    plan.add_argument("--layer-spacing", type=float, metavar="MM", help="distance of particle layers in water")
+    plan.add_argument("--biology", metavar="RBE", help="RBE model of particles (default constant 1.1; tables of ions)")
     plan.add_argument("--grid", nargs="+", type=float, metavar="MM", help="dose grid spacing, one or x y z (default 5)")
     plan.add_argument("--fractions", type=int, metavar="N", help="number of fractions (default: the patient's)")
     plan.add_argument("--device", metavar="D", help="where to calculate: numpy, torch:cpu, torch:cuda:0, ...")
@@ -98,23 +102,24 @@ class _Version(argparse.Action):
 
 def _plan(parsed: argparse.Namespace) -> int:
     """Everything from the case to the files, one line of progress per stage; 130 when the search was interrupted."""
-    from radplan.io.plan_setup import background_dose, task
+    from radplan.io.plan_setup import background_dose, dose_grid, task
 
     spec, clock = _spec(parsed), _Clock()
     _check_folder(parsed.out)
     logging.basicConfig(format="radplan: %(levelname)s: %(message)s", level=logging.WARNING)
     patient, machine, case, spec = _load(spec, clock)
-    wish = task(spec, patient)
+    wish = task(spec, patient, machine)
     beside = _beside(spec)
-    earlier = background_dose(spec, patient.ct.grid.with_spacing(spec.engine.grid), case)
+    grid = dose_grid(spec, patient)
+    earlier = background_dose(spec, grid, case)
     beams = _beams(spec, patient, machine, clock)
-    dij = _influence(spec, patient, beams, machine, wish.engine, clock)
+    dij = _influence(spec, patient, beams, machine, grid, wish.engine, clock)
     plan = _optimized(spec, dij, wish, patient, beams, earlier, clock)
     plan = _normalized(spec, plan)
-    _tell_metrics(plan, spec.metrics)
+    _tell_metrics(plan, spec)
     clock.done("metrics", plan.normalization or "as optimised")
     figures = spec.outputs.figures and not parsed.no_figures
-    paths = _written(plan, spec, parsed.out, figures, clock.seconds, case, beside)
+    paths = _written(plan, spec, parsed.out, figures, clock.seconds, case, beside, machine)
     clock.done("files", ", ".join(path.name for path in paths))
     print(f"\nThe plan lies in {Path(parsed.out).resolve()}  [{clock.total()}]")
     stopped = plan.solution is not None and plan.solution.status.name == "INTERRUPTED"
@@ -170,51 +175,54 @@ def _check_folder(out: str) -> None:
 def _load(spec: PlanSpec, clock: _Clock) -> tuple[Patient, Any, DicomCase | None, PlanSpec]:
     """Patient, machine and DICOM case, and the specification with what they bring filled in."""
     from radplan.io.load import load_machine
-    from radplan.io.plan_file import plan_spec
-    from radplan.io.plan_setup import named_patient, prepare_patient, wanted_goals
+    from radplan.io.plan_particles import check_radiation, machine_name
+    from radplan.io.plan_setup import filled, named_patient, prepare_patient, wanted_goals
 
+    name = machine_name(spec)
     patient, case = named_patient(spec)
     goals = wanted_goals(spec, patient)
     patient = prepare_patient(spec, patient)
     nz, ny, nx = patient.ct.grid.shape
-    clock.done("patient", f"{patient.name}: CT {nx} x {ny} x {nz}, structures {', '.join(patient.structures)}")
-    machine = load_machine(spec.machine or DEFAULT_MACHINE)
-    clock.done("machine", machine.name)
-    filled = spec.model_dump(exclude_unset=True) | {
-        "machine": spec.machine or DEFAULT_MACHINE,
-        "fractions": spec.fractions or patient.fractions or DEFAULT_FRACTIONS,
-        "prescription": patient.prescription,
-        "goals": goals,
-    }
-    return patient, machine, case, plan_spec(filled)
+    clock.done("patient", f"{patient.name}: CT {nz} x {ny} x {nx}, structures {', '.join(patient.structures)}")
+    machine = load_machine(name)
+    check_radiation(spec, machine)
+    spec = filled(spec.model_copy(update={"machine": name}), patient, machine, goals)
+    clock.done("machine", f"{machine.name}, {machine.radiation}, prescribed in {spec.quantity}")
+    return patient, machine, case, spec
 
 
 def _beams(spec: PlanSpec, patient: Patient, machine: Any, clock: _Clock) -> Beams:
     from radplan.beams.place import place_beams
+    from radplan.io.plan_particles import beam_settings
 
-    beams = place_beams(patient, machine, **spec.beams.model_dump())
+    beams = place_beams(patient, machine, **beam_settings(spec.beams, machine))
     center = ", ".join(f"{value:.1f}" for value in beams[0].isocenter)
-    clock.done("beams", f"{len(beams)} beams, {beams.count} bixels, isocentre ({center}) mm")
+    energies = [energy for beam in beams if beam.energies is not None for energy in beam.energies]
+    kind = f"spots of {min(energies):.0f}..{max(energies):.0f} MeV/u" if energies else "bixels"
+    clock.done("beams", f"{len(beams)} beams, {beams.count} {kind}, isocentre ({center}) mm")
     return beams
 
 
-def _influence(spec: PlanSpec, patient: Patient, beams: Beams, machine: Any, engine: Any, clock: _Clock) -> Dij:
+def _influence(
+    spec: PlanSpec, patient: Patient, beams: Beams, machine: Any, grid: Grid, engine: Any, clock: _Clock
+) -> Dij:
     from radplan.engines.base import dose_influence
 
-    print(f"{'dose':<10} calculating the influence of {beams.count} bixels ...", flush=True)
+    kind = "bixels" if machine.radiation == "photons" else "spots"
+    print(f"{'dose':<10} calculating the influence of {beams.count} {kind} ...", flush=True)
     setting = spec.engine
     dij = dose_influence(
         patient,
         beams,
         machine,
-        grid=setting.grid,
+        grid=grid,
         engine=engine,
         stored=setting.stored,
         device=setting.device,
         dtype=setting.dtype,
     )
-    kind = "stored" if setting.stored else "on the fly"
-    clock.done("dose", f"{len(dij.voxels)} voxels, {kind}, on {dij.target.name}")
+    how = "stored" if setting.stored else "on the fly"
+    clock.done("dose", f"{len(dij.voxels)} voxels, {', '.join(dij.images)}, {how}, on {dij.target.name}")
     return dij
 
 
@@ -235,7 +243,7 @@ def _optimized(
         dij,
         wish.goals,
         patient,
-        fractions=int(spec.fractions or DEFAULT_FRACTIONS),
+        fractions=spec.fractions,
         solver=wish.solver,
         constraints=wish.constraints,
         robust=spec.robust,
@@ -257,7 +265,7 @@ def _normalized(spec: PlanSpec, plan: Plan) -> Plan:
     if wish is False:
         return plan
     if wish is not None:
-        return plan.scaled(wish.structure, wish.quantity, **{wish.metric: wish.level})
+        return plan.scaled(wish.structure, wish.quantity or plan.prescribed, **{wish.metric: wish.level})
     level, targets = plan.patient.prescription, plan.patient.target_names
     if level is None or not targets:
         return plan
@@ -265,17 +273,15 @@ def _normalized(spec: PlanSpec, plan: Plan) -> Plan:
     for goal in plan.goals:
         if goal.structure in levels and isinstance(goal.objective.level, int | float):
             levels[goal.structure] = max(levels[goal.structure], float(goal.objective.level))
-    return plan.scaled(max(levels, key=lambda name: levels[name]), D95=level)
+    return plan.scaled(max(levels, key=lambda name: levels[name]), plan.prescribed, D95=level)
 
 
-def _tell_metrics(plan: Plan, more: Sequence[str]) -> None:
-    """One table for targets and one for the rest, of dose and of every other quantity the goals use."""
-    from radplan.io.save import judged
-    from radplan.quantities.dose import PhysicalDose
+def _tell_metrics(plan: Plan, spec: PlanSpec) -> None:
+    """One table for targets and one for the rest, of every quantity that the plan tells of."""
+    from radplan.io.describe import judged
 
-    used = {plan.quantity(goal.quantity).quantity for goal in plan.goals}
-    names = [PhysicalDose(), *(q for q in used if q.name != "physical_dose")]
-    for quantity in names:
+    more = spec.metrics
+    for quantity in plan.told(spec.outputs.quantities):
         table = judged(plan, more, quantity)
         unit = plan.unit(quantity)
         print(f"\n{plan.title(quantity)}, {plan.fractions} fractions, {plan.normalization or 'as optimised'}")
@@ -297,8 +303,11 @@ def _beside(spec: PlanSpec) -> dict[str, DVH]:
     wish = spec.outputs.beside
     if wish is None:
         return {}
-    case = Path(str(spec.case))
-    table = read_dvh_table((case if case.is_dir() else case.parent) / wish.table)
+    if wish.plan is not None:
+        table = read_dvh_table(Path(wish.plan) / "dvh.csv")
+    else:
+        case = Path(str(spec.case))
+        table = read_dvh_table((case if case.is_dir() else case.parent) / str(wish.table))
     for name in wish.names.values():
         if name not in table:
             raise UnknownNameError("structure in the DVH table", name, table)
@@ -313,6 +322,7 @@ def _written(
     seconds: Mapping[str, float],
     case: DicomCase | None,
     beside: Mapping[str, DVH],
+    machine: Any,
 ) -> list[Path]:
     """Files and figures, all or none."""
     from radplan.io.save import save_plan, staged
@@ -321,7 +331,8 @@ def _written(
     label = spec.outputs.beside.label if spec.outputs.beside else ""
     with staged(out) as partial:
         provenance = {"case": spec.case, "seconds": dict(seconds)}
-        paths = list(save_plan(plan, partial, spec, provenance, case))
+        particles = None if machine.radiation == "photons" else machine
+        paths = list(save_plan(plan, partial, spec, provenance, case, particles))
         if figures and figures_available():
             paths += save_figures(plan, partial, beside=beside, label=label)
         elif figures:
@@ -341,6 +352,8 @@ def _spec(parsed: argparse.Namespace) -> PlanSpec:
         ("beams", "gantry"): parsed.gantry,
         ("beams", "couch"): parsed.couch,
         ("beams", "bixel_width"): parsed.bixel_width,
+        ("beams", "layer_spacing"): parsed.layer_spacing,
+        ("biology",): parsed.biology,
         ("engine", "grid"): parsed.grid,
         ("engine", "device"): parsed.device,
     }
@@ -352,6 +365,8 @@ def _spec(parsed: argparse.Namespace) -> PlanSpec:
             section = section.setdefault(key, {})
         alone = keys[-1] in ("couch", "grid") and len(value) == 1
         section[keys[-1]] = value[0] if alone else value
+    if parsed.bixel_width is not None:
+        data["beams"].pop("spot_spacing", None)
     spec = plan_spec(data)
     if spec.case is None:
         raise InputError(

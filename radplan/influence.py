@@ -30,7 +30,7 @@ class Variables:
     start : float or array of shape (count,)
         A feasible point to begin at when nothing better is known.
     scale : float or array of shape (count,)
-        Typical size of a variable, > 0.
+        Typical size of a change, > 0; variables that hold each other share one.
     labels : tuple of str
         What kinds of variables these are, such as ``("bixel weight [MU]",)``.
 
@@ -48,6 +48,11 @@ class Variables:
     def __post_init__(self) -> None:
         if self.count < 1:
             raise InputError(f"a forward model needs at least one variable, got {self.count}: were any bixels placed?")
+
+    @property
+    def separable(self) -> bool:
+        """Whether bounds are all that holds a variable, whatever the others do: true unless `project` does more."""
+        return type(self).project is Variables.project
 
     def project(self, x: Array) -> Array:
         """Return the nearest allowed point ``(count,)``: here, `x` clipped to the bounds."""
@@ -166,6 +171,8 @@ class Dij:
         Name of the machine it was calculated for.
     beams : Beams, optional
         The beams the weights belong to, where an engine knows them.
+    settings : mapping
+        How it was calculated, as the engine section of a plan file says it: name, options, stored.
 
     >>> dij = Dij.from_matrices({"physical_dose": np.asarray([[1.0, 2.0]])}, Grid((1, 1, 1), (1, 1, 1), (0, 0, 0)))
     >>> dij.forward(np.asarray([1.0, 1.0]))["physical_dose"].tolist()
@@ -182,6 +189,7 @@ class Dij:
     beam_index: Any = None
     machine: str | None = None
     beams: Beams | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "operators", MappingProxyType(dict(self.operators)))

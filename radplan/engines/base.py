@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import ClassVar, Literal, Protocol, Self
+from dataclasses import asdict, fields, replace
+from typing import Any, ClassVar, Literal, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from radplan import arrays
 from radplan.beams.beam import Beams
+from radplan.biology.rbe import RBEModel
 from radplan.errors import InputError
 from radplan.geometry.grid import Grid
 from radplan.influence import Dij, Scenarios
@@ -168,9 +170,27 @@ def dose_influence(
     dose_grid = grid if isinstance(grid, Grid) else patient.ct.grid.with_spacing(grid)
     rows = patient.body_voxels(dose_grid) if isinstance(voxels, str) and voxels == "body" else _rows(voxels, dose_grid)
     cases = Scenarios.nominal() if scenarios is None else scenarios
-    return chosen.influence(
+    dij = chosen.influence(
         patient, beams, machine, dose_grid, cases, stored=stored, device=device, dtype=dtype, voxels=rows
     )
+    return replace(dij, settings={**engine_to_spec(chosen), "stored": stored})
+
+
+def engine_to_spec(engine: Engine) -> dict[str, Any]:
+    """Return an engine's name and those of its options that are not the default ones, as plain data.
+
+    >>> from radplan.engines import ENGINES
+    >>> engine_to_spec(ENGINES.get("particle_pencil_beam")(biology="wedenberg"))
+    {'name': 'particle_pencil_beam', 'options': {'biology': 'wedenberg'}}
+    """
+    options = {}
+    for entry in fields(engine):  # type: ignore[arg-type]
+        value = engine.__dict__[entry.name]
+        if entry.init and value != entry.default:
+            options[entry.name] = (
+                {"name": value.name, "parameters": asdict(value)} if isinstance(value, RBEModel) else value  # type: ignore[call-overload]
+            )
+    return {"name": engine.name, "options": options}
 
 
 def find_engine(engine: str | Engine | None, radiation: str) -> Engine:

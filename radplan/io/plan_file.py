@@ -21,6 +21,21 @@ Everything has a default but the goals; unknown keys are refused with the neares
     normalize: {structure: PTV, D95: 50.0}
     metrics: [V20Gy]              # beside the usual ones
     outputs: {figures: true, dicom: true}
+
+Of particles, a plan file says besides:
+
+.. code-block:: yaml
+
+    machine: generic_proton       # or radiation: protons, for the built-in machine
+    biology: wedenberg            # or {name: mcnamara, parameters: {p0: 0.999064}}, or false
+    quantity: rbe_x_dose          # what the prescription and goals without a quantity mean (the default of ions)
+    tissues:
+      - {structure: "LUNG_*", alpha_x: 0.15, beta_x: 0.05}
+    beams: {gantry: [90, 270], spot_spacing: 6, layer_spacing: 5, margin: 5}
+    engine: {grid: 4, options: {let_threshold: 2.5}}      # for dirty_dose
+    goals:
+      - {structure: Cord, objective: squared_overdosing, parameters: {reference: 3.0}, quantity: let}
+    outputs: {quantities: [let, rbe, effect]}
 """
 
 from __future__ import annotations
@@ -31,14 +46,11 @@ from collections.abc import Hashable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError
 
 from radplan.errors import FileError, InputError
-
-Number = Annotated[float, Field(allow_inf_nan=False)]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Point = tuple[Number, Number, Number]
+from radplan.io import plan_sections as sections
+from radplan.io.plan_sections import Positive, Section
 
 EXAMPLE = (
     "{goals: [{structure: PTV, objective: squared_deviation, parameters: {reference: 50.0}, weight: 1000}, "
@@ -48,224 +60,13 @@ EXAMPLE = (
 """The least a useful plan file says, in one line of YAML, for messages."""
 
 
-class _Section(BaseModel):
-    """One part of a plan file: immutable, unknown keys refused."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class DicomSpec(_Section):
-    """Which files of a DICOM folder make the patient, where there is a choice, by UID.
-
-    >>> DicomSpec().allow_other_frame
-    False
-    """
-
-    series: str | None = None
-    structure_set: str | None = None
-    allow_other_frame: bool = False
-
-
-class ExternalSpec(_Section):
-    """The external contour found by threshold [HU]: the largest connected region above it, its holes filled.
-
-    >>> ExternalSpec().name
-    'BODY'
-    """
-
-    threshold: Number = -400.0
-    name: str = "BODY"
-
-
-class StructureSpec(_Section):
-    """A helper structure, written as a structure expression; a text alone is its shape.
-
-    Helpers serve goals like organs at risk (priority 2) and are neither judged nor drawn, unless a role is given.
-
-    >>> StructureSpec.model_validate("PTV - (LUNGS + 5 mm)").role
-    'ignored'
-    """
-
-    shape: str
-    role: Literal["target", "oar", "external", "ignored"] = "ignored"
-    priority: Annotated[int, Field(ge=1)] | None = None
-
-    @model_validator(mode="before")
-    @classmethod
-    def _shape_alone(cls, data: Any) -> Any:
-        return {"shape": data} if isinstance(data, str) else data
-
-
-class DensitySpec(_Section):
-    """A density that replaces the CT's: relative electron density [1], or a Hounsfield unit [HU].
-
-    `structure` is a name or a structure expression; ``dosed: true`` asks for dose in it, as in bolus.
-
-    >>> DensitySpec(structure="Bolus", density=1.0, dosed=True).hu is None
-    True
-    """
-
-    structure: str
-    density: NotNegative | None = None
-    hu: Number | None = None
-    dosed: bool = False
-
-    @model_validator(mode="after")
-    def _one_value(self) -> DensitySpec:
-        if (self.density is None) == (self.hu is None):
-            msg = "give either density or hu"
-            raise ValueError(msg)
-        return self
-
-
-class BeamsSpec(_Section):
-    """Where beams come from [degree, IEC 61217] and how finely they are divided [mm].
-
-    >>> BeamsSpec(gantry=[0, 90]).gantry
-    (0.0, 90.0)
-    """
-
-    gantry: Annotated[tuple[Number, ...], Field(min_length=1)] = tuple(float(a) for a in range(0, 360, 40))
-    couch: Number | tuple[Number, ...] = 0.0
-    collimator: Number | tuple[Number, ...] = 0.0
-    bixel_width: Positive = 5.0
-    isocenter: Point | None = None
-    margin: NotNegative | None = None
-    targets: tuple[str, ...] | None = None
-
-
-class EngineSpec(_Section):
-    """The dose engine, its options by name, the dose grid's spacing [mm], and whether its matrix is stored.
-
-    >>> EngineSpec().grid
-    5.0
-    """
-
-    name: str | None = None
-    options: dict[str, Any] = Field(default_factory=dict)
-    grid: Positive | tuple[Positive, Positive, Positive] = 5.0
-    stored: bool = True
-    device: str = "numpy"
-    dtype: Literal["float32", "float64"] = "float32"
-
-
-class QuantitySpec(_Section):
-    """A quantity whose options are not the default ones.
-
-    >>> QuantitySpec(name="let_x_dose", parameters={"c": 0.05}).name
-    'let_x_dose'
-    """
-
-    name: str
-    parameters: dict[str, Any] = Field(default_factory=dict)
-
-
-class GoalSpec(_Section):
-    """One wish: an objective on a quantity in a structure, course totals in the quantity's unit.
-
-    `structure` is a name, or a pattern such as ``LUNG_*`` that means each structure it fits.
-
-    >>> GoalSpec(structure="PTV", objective="squared_deviation", parameters={"reference": 50}).quantity
-    'physical_dose'
-    """
-
-    structure: str
-    objective: str
-    parameters: dict[str, Any] = Field(default_factory=dict)
-    weight: NotNegative = 1.0
-    quantity: str | QuantitySpec = "physical_dose"
-    robust: str = "nominal"
-    tail: Annotated[float, Field(gt=0, le=1)] | None = None
-
-
-class ConstraintSpec(_Section):
-    """One bound that must hold: lower <= objective <= upper; `structure` as in a goal.
-
-    >>> ConstraintSpec(structure="Cord", objective="mean", upper=20).lower is None
-    True
-    """
-
-    structure: str
-    objective: str
-    parameters: dict[str, Any] = Field(default_factory=dict)
-    lower: Number | None = None
-    upper: Number | None = None
-    quantity: str | QuantitySpec = "physical_dose"
-
-    @model_validator(mode="after")
-    def _bounded(self) -> ConstraintSpec:
-        if self.lower is None and self.upper is None:
-            msg = "a constraint needs lower or upper"
-            raise ValueError(msg)
-        return self
-
-
-class SolverSpec(_Section):
-    """The solver and its options by name.
-
-    >>> SolverSpec(name="lbfgs", options={"max_iterations": 200}).options
-    {'max_iterations': 200}
-    """
-
-    name: str | None = None
-    options: dict[str, Any] = Field(default_factory=dict)
-
-
-class NormalizeSpec(_Section):
-    """What the finished plan is scaled to, written ``{structure: PTV, D95: 50.0}``.
-
-    >>> NormalizeSpec.model_validate({"structure": "PTV", "D95": 50}).metric
-    'D95'
-    """
-
-    structure: str
-    metric: str
-    level: Positive
-    quantity: str = "physical_dose"
-
-    @model_validator(mode="before")
-    @classmethod
-    def _one_metric(cls, data: Any) -> Any:
-        if not isinstance(data, Mapping) or "metric" in data:
-            return data
-        free = [key for key in data if key not in cls.model_fields]
-        if len(free) != 1:
-            msg = f"expected one metric with its level, as in {{structure: PTV, D95: 50.0}}, got {sorted(data)}"
-            raise ValueError(msg)
-        rest = {key: value for key, value in data.items() if key != free[0]}
-        return {**rest, "metric": free[0], "level": data[free[0]]}
-
-
-class BesideSpec(_Section):
-    """A DVH table to draw beside the plan's, and what it calls the plan's structures.
-
-    >>> BesideSpec(table="clinic.csv", names={"LUNGS": "common lung"}).label
-    'table'
-    """
-
-    table: str
-    names: dict[str, str] = Field(default_factory=dict)
-    label: str = "table"
-
-
-class OutputsSpec(_Section):
-    """What is written beside the plan: figures, an RTDOSE file (by default for patients that came from DICOM).
-
-    >>> OutputsSpec().figures
-    True
-    """
-
-    figures: bool = True
-    dicom: bool | None = None
-    beside: BesideSpec | None = None
-
-
-class PlanSpec(_Section):
+class PlanSpec(Section):
     """A whole plan file.
 
     `normalize` left out means: when there is a prescription, D95 of the target with the highest level is brought to
     it; ``false`` leaves the optimised weights as they are. `background` is the ``dose.npz`` or RTDOSE file of an
-    earlier plan of the same patient, whose dose the goals see added.
+    earlier plan of the same patient, whose dose the goals see added. `radiation` names a built-in machine where none is
+    given, else what the machine must deliver.
 
     >>> PlanSpec(fractions=25).beams.gantry[1]
     40.0
@@ -273,23 +74,27 @@ class PlanSpec(_Section):
 
     case: str | None = None
     machine: str | None = None
+    radiation: str | None = None
+    biology: sections.BiologySpec | Literal[False] | None = None
     fractions: Annotated[int, Field(gt=0)] | None = None
     prescription: Positive | None = None
+    quantity: str | None = None
     hu_table: str | None = None
-    dicom: DicomSpec | None = None
-    external: ExternalSpec | None = None
-    structures: dict[str, StructureSpec] = Field(default_factory=dict)
-    densities: tuple[DensitySpec, ...] = ()
-    beams: BeamsSpec = BeamsSpec()
-    engine: EngineSpec = EngineSpec()
-    goals: tuple[GoalSpec, ...] = ()
-    constraints: tuple[ConstraintSpec, ...] = ()
+    dicom: sections.DicomSpec | None = None
+    external: sections.ExternalSpec | None = None
+    structures: dict[str, sections.StructureSpec] = Field(default_factory=dict)
+    densities: tuple[sections.DensitySpec, ...] = ()
+    tissues: tuple[sections.TissueSpec, ...] = ()
+    beams: sections.BeamsSpec = sections.BeamsSpec()
+    engine: sections.EngineSpec = sections.EngineSpec()
+    goals: tuple[sections.GoalSpec, ...] = ()
+    constraints: tuple[sections.ConstraintSpec, ...] = ()
     robust: Literal["composite"] | None = None
-    solver: SolverSpec = SolverSpec()
-    normalize: NormalizeSpec | Literal[False] | None = None
+    solver: sections.SolverSpec = sections.SolverSpec()
+    normalize: sections.NormalizeSpec | Literal[False] | None = None
     background: str | None = None
     metrics: tuple[str, ...] = ()
-    outputs: OutputsSpec = OutputsSpec()
+    outputs: sections.OutputsSpec = sections.OutputsSpec()
 
 
 def read_plan_file(path: str | Path) -> PlanSpec:
@@ -330,7 +135,7 @@ def read_plan_file(path: str | Path) -> PlanSpec:
     try:
         return PlanSpec.model_validate(data)
     except ValidationError as error:
-        raise FileError(path, "; ".join(_explain(fault) for fault in error.errors())) from None
+        raise FileError(path, _explained(error, data)) from None
 
 
 def plan_spec(data: Mapping[str, Any]) -> PlanSpec:
@@ -342,7 +147,7 @@ def plan_spec(data: Mapping[str, Any]) -> PlanSpec:
     try:
         return PlanSpec.model_validate(dict(data))
     except ValidationError as error:
-        raise InputError("; ".join(_explain(fault) for fault in error.errors())) from None
+        raise InputError(_explained(error, data)) from None
 
 
 def _parse_json(path: Path, text: str) -> Any:
@@ -381,11 +186,44 @@ def _parse_yaml(path: Path, text: str) -> Any:
         raise FileError(path, f"is not YAML: {' '.join(str(error).split())}") from None
 
 
-def _explain(fault: Any) -> str:
-    """One validation fault as ``goals[0].wieght: unknown key; did you mean 'weight'?``."""
+_EITHER = {
+    "grid": "a spacing > 0 mm, three of them (x, y, z), or a grid of shape, spacing and origin",
+    "couch": "a finite angle in degrees, or one per beam",
+    "collimator": "a finite angle in degrees, or one per beam",
+    "biology": "the name of an RBE model, name and parameters, or false for none",
+    "normalize": "one metric with its level, as in {structure: PTV, D95: 50.0}, or false",
+    "quantity": "the name of a quantity, or name and parameters",
+}
+"""What is expected at the keys that take one of several things."""
+
+
+def _explained(error: ValidationError, data: Any) -> str:
+    """All faults of a plan file in one line, one fault for each place."""
+    faults = error.errors()
+    told = dict.fromkeys(text for fault in faults if (text := _explain(fault, data)) is not None)
+    # Why: a row with a wrong entry is reported as too short besides, where it lost it.
+    short = [text for text in told if ": tuple should have at least" in text]
+    lost = [text for text in short if any(other.startswith(f"{text.split(':')[0]}[") for other in told)]
+    return "; ".join(text for text in told if text not in lost)
+
+
+def _explain(fault: Any, data: Any) -> str | None:
+    """One validation fault as ``goals[0].wieght: unknown key; did you mean 'weight'?``; None where another tells it."""
     # Unions name the branch they tried ("float", "NormalizeSpec"); a reader of the file knows only its keys.
     steps = [step for step in fault["loc"] if isinstance(step, int) or not _is_branch(step)]
     place = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in steps).lstrip(".")
+    # Why: below these two, keys are names that the file's author chose.
+    named = steps[:1] in (["structures"], ["outputs"])
+    key = None if named else next((k for k, step in enumerate(steps) if step in _EITHER), None)
+    if key is not None:
+        value = data
+        for step in steps[: key + 1]:
+            value = value[step]
+        if not isinstance(value, Mapping):
+            top = "".join(f"[{s}]" if isinstance(s, int) else f".{s}" for s in steps[: key + 1]).lstrip(".")
+            return f"{top}: expected {_EITHER[str(steps[key])]} (got {value!r})"
+        if len(steps) == key + 1 and fault["type"] != "value_error":
+            return None
     if fault["type"] == "extra_forbidden":
         known = _keys_at(steps[:-1])
         near = difflib.get_close_matches(str(steps[-1]).lower(), known, n=1, cutoff=0.5)
@@ -401,25 +239,32 @@ def _explain(fault: Any) -> str:
 
 def _is_branch(step: object) -> bool:
     text = str(step)
-    return text in {"float", "str", "NormalizeSpec", "QuantitySpec"} or "[" in text
+    return (
+        text in {"float", "str", "constrained-float", *(cls.__name__ for cls in Section.__subclasses__())}
+        or "[" in text
+    )
 
 
 def _keys_at(steps: list[Any]) -> list[str]:
     """Keys a plan file knows at a place, following the sections by name."""
-    sections: dict[Any, type[_Section]] = {
-        "dicom": DicomSpec,
-        "external": ExternalSpec,
-        "structures": StructureSpec,
-        "densities": DensitySpec,
-        "beams": BeamsSpec,
-        "engine": EngineSpec,
-        "goals": GoalSpec,
-        "constraints": ConstraintSpec,
-        "quantity": QuantitySpec,
-        "solver": SolverSpec,
-        "normalize": NormalizeSpec,
-        "outputs": OutputsSpec,
-        "beside": BesideSpec,
+    known: dict[Any, type[Section]] = {
+        "dicom": sections.DicomSpec,
+        "external": sections.ExternalSpec,
+        "structures": sections.StructureSpec,
+        "densities": sections.DensitySpec,
+        "tissues": sections.TissueSpec,
+        "biology": sections.BiologySpec,
+        "beams": sections.BeamsSpec,
+        "range_shifter": sections.RangeShifterSpec,
+        "engine": sections.EngineSpec,
+        "grid": sections.GridSpec,
+        "goals": sections.GoalSpec,
+        "constraints": sections.ConstraintSpec,
+        "quantity": sections.QuantitySpec,
+        "solver": sections.SolverSpec,
+        "normalize": sections.NormalizeSpec,
+        "outputs": sections.OutputsSpec,
+        "beside": sections.BesideSpec,
     }
-    inner = next((sections[step] for step in reversed(steps) if step in sections), PlanSpec)
+    inner = next((known[step] for step in reversed(steps) if step in known), PlanSpec)
     return list(inner.model_fields)

@@ -6,7 +6,7 @@ Everything here is quick and comes before the long work, so that a misspelt name
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,21 +16,28 @@ import numpy as np
 from numpy.typing import NDArray
 
 from radplan.analysis.metrics import is_level, metric
-from radplan.engines import ENGINES, Engine
+from radplan.engines import Engine
+from radplan.engines.base import Machine
 from radplan.errors import FileError, InputError, UnknownNameError
 from radplan.geometry.grid import Grid
 from radplan.geometry.resample import resample_linear
-from radplan.io.plan_file import EXAMPLE, ConstraintSpec, DicomSpec, GoalSpec, PlanSpec, QuantitySpec
+from radplan.io.plan_file import EXAMPLE, PlanSpec, plan_spec
+from radplan.io.plan_particles import OPPOSED, check_reach, made, prescribed_in, wanted_engine
+from radplan.io.plan_sections import ConstraintSpec, DicomSpec, GoalSpec, GridSpec, QuantitySpec
 from radplan.optim.constraints import Constraint
 from radplan.optim.goals import Goal, objective_from_spec, quantity_from_spec
 from radplan.optim.solvers import SOLVERS, Solver
 from radplan.patient.ct import hu_table
 from radplan.patient.patient import Patient, find_external
 from radplan.patient.phantoms import PHANTOMS
+from radplan.patient.structures import Structures
 from radplan.quantities import QUANTITIES
 
 if TYPE_CHECKING:
     from radplan.io.dicom.case import DicomCase
+
+DEFAULT_FRACTIONS = 30
+"""What a course has when neither the plan file nor the patient says."""
 
 _WILD = "*?["
 
@@ -75,7 +82,7 @@ def named_patient(spec: PlanSpec) -> tuple[Patient, DicomCase | None]:
 
 
 def prepare_patient(spec: PlanSpec, patient: Patient) -> Patient:
-    """Return the patient with HU table, prescription, external contour, helper structures and densities as asked.
+    """Return the patient with HU table, prescription, external contour, helpers, densities and tissues as asked.
 
     Helpers are made in the order they are written and may be built of earlier ones.
 
@@ -102,6 +109,13 @@ def prepare_patient(spec: PlanSpec, patient: Patient) -> Patient:
         patient = patient.with_structure(name, helper.shape, helper.role, priority)
     for wish in spec.densities:
         patient = patient.with_density(wish.structure, wish.density, wish.hu, wish.dosed)
+    for tissue in spec.tissues:
+        chosen = matching(tissue.structure, patient.structures)
+        held = [
+            replace(s, alpha_x=tissue.alpha_x, beta_x=tissue.beta_x) if s.name in chosen else s
+            for s in patient.structures.values()
+        ]
+        patient = replace(patient, structures=Structures(held))
     return patient
 
 
@@ -122,15 +136,58 @@ def wanted_goals(spec: PlanSpec, patient: Patient) -> list[dict[str, Any]]:
     return goals
 
 
-def task(spec: PlanSpec, patient: Patient) -> Task:
+def filled(spec: PlanSpec, patient: Patient, machine: Machine, goals: Sequence[Mapping[str, Any]]) -> PlanSpec:
+    """Return the specification with everything said that it leaves to patient and machine.
+
+    Goals, constraints and the normalisation without a quantity take that of the prescription; so do goals on physical
+    dose that travel with the patient, who does not know what will be delivered.
+
+    Parameters
+    ----------
+    spec : PlanSpec
+        As written.
+    patient : Patient
+        As `prepare_patient` made it.
+    machine : Machine
+        What delivers.
+    goals : sequence of mapping
+        As `wanted_goals` gives them.
+    """
+    engine = wanted_engine(spec, machine)
+    quantity = prescribed_in(spec, machine, engine)
+    data = spec.model_dump(exclude_unset=True)
+
+    def with_quantity(term: Mapping[str, Any], travels: bool = False) -> dict[str, Any]:
+        own = term.get("quantity")
+        return {**term, "quantity": quantity if own is None or (travels and own == "physical_dose") else own}
+
+    beams = dict(data.get("beams", {}))
+    if machine.radiation != "photons":
+        beams = {"gantry": OPPOSED, "bixel_width": beams.pop("spot_spacing", 5.0), **beams}
+    filling = {
+        "machine": spec.machine or machine.name,
+        "fractions": spec.fractions or patient.fractions or DEFAULT_FRACTIONS,
+        "prescription": patient.prescription,
+        "quantity": quantity,
+        "beams": beams,
+        "engine": {**data.get("engine", {}), "name": engine.name},
+        "goals": [with_quantity(goal, travels=not spec.goals) for goal in goals],
+        "constraints": [with_quantity(entry) for entry in data.get("constraints", ())],
+    }
+    if spec.normalize:
+        filling["normalize"] = with_quantity(data["normalize"])
+    return plan_spec(data | filling)
+
+
+def task(spec: PlanSpec, patient: Patient, machine: Machine | None = None) -> Task:
     """Return what the plan file asks to be done for a patient that `prepare_patient` has made ready.
 
     Raises
     ------
     UnknownNameError
-        When a structure, objective, quantity, solver, engine or option has no such name; gives the nearest.
+        When a structure, objective, quantity, solver, engine, option or RBE model has no such name; gives the nearest.
     InputError
-        When a value does not fit.
+        When a value does not fit, or a quantity needs what engine and machine will not give.
     """
     names = list(patient.structures)
     if spec.normalize:
@@ -142,20 +199,47 @@ def task(spec: PlanSpec, patient: Patient) -> Task:
     if spec.beams.targets is not None:
         for name in spec.beams.targets:
             patient.structures[name]
-    for kind, part in (("solver", spec.solver), ("engine", spec.engine)):
-        if part.options and part.name is None:
-            raise InputError(f"the {kind} has options ({', '.join(part.options)}) but no name: add `name:` beside them")
-    goals = [goal for entry in spec.goals for goal in _goals(entry, matching(entry.structure, names))]
-    constraints = [made for entry in spec.constraints for made in _constraints(entry, names)]
-    for quantity in (*(goal.quantity for goal in goals), *(entry.quantity for entry in constraints)):
-        if isinstance(quantity, str):
-            QUANTITIES.get(quantity)
-    return Task(
-        tuple(goals),
-        tuple(constraints),
-        None if spec.solver.name is None else _made(SOLVERS.get(spec.solver.name), "solver", spec.solver.options),
-        None if spec.engine.name is None else _made(ENGINES.get(spec.engine.name), "engine", spec.engine.options),
-    )
+    if spec.solver.options and spec.solver.name is None:
+        raise InputError(f"the solver has options ({', '.join(spec.solver.options)}) but no name: add `name:` beside")
+    goals = tuple(goal for entry in spec.goals for goal in _goals(entry, matching(entry.structure, names)))
+    constraints = tuple(item for entry in spec.constraints for item in _constraints(entry, names))
+    wanted = _quantities(spec, (*goals, *constraints))
+    engine = None
+    if machine is not None:
+        engine = wanted_engine(spec, machine)
+        check_reach(wanted, machine, engine)
+    solver = None if spec.solver.name is None else made(SOLVERS.get(spec.solver.name), "solver", spec.solver.options)
+    return Task(goals, constraints, solver, engine)
+
+
+def _quantities(spec: PlanSpec, terms: Sequence[Goal | Constraint]) -> list[str]:
+    """Return the names of all quantities asked for, each one known; refuse two that would be saved under one name."""
+    asked = [term.quantity for term in terms]
+    if spec.normalize and spec.normalize.quantity is not None:
+        asked.append(spec.normalize.quantity)
+    asked += spec.outputs.quantities or ()
+    named = {entry: entry if isinstance(entry, str) else entry.name for entry in asked}
+    for name in named.values():
+        QUANTITIES.get(name)
+    saved = [named[term.quantity] for term in terms if not isinstance(term.quantity, str)]
+    kinds = {term.quantity for term in terms if not isinstance(term.quantity, str)}
+    for name in saved:
+        if len([kind for kind in kinds if named[kind] == name]) > 1:
+            raise InputError(f"the goals hold {name!r} with different options; a plan can be judged by one: {kinds}")
+    return list(named.values())
+
+
+def dose_grid(spec: PlanSpec, patient: Patient) -> Grid:
+    """Return the dose grid: the one that the specification states, or one of its spacing on the CT's first voxel.
+
+    >>> from radplan.patient.phantoms import phantom
+    >>> dose_grid(plan_spec({"engine": {"grid": 6}}), phantom("box")).spacing
+    (6.0, 6.0, 6.0)
+    """
+    wish = spec.engine.grid
+    if isinstance(wish, GridSpec):
+        return Grid(wish.shape, wish.spacing, wish.origin)
+    return patient.ct.grid.with_spacing(wish)
 
 
 def background_dose(spec: PlanSpec, grid: Grid, case: DicomCase | None) -> NDArray[np.float64] | None:
@@ -214,15 +298,6 @@ def _constraints(entry: ConstraintSpec, names: Sequence[str]) -> list[Constraint
     objective = objective_from_spec(entry.objective, entry.parameters)
     quantity = entry.quantity.model_dump() if isinstance(entry.quantity, QuantitySpec) else entry.quantity
     return [
-        Constraint(name, objective, entry.lower, entry.upper, quantity_from_spec(quantity))
+        Constraint(name, objective, entry.lower, entry.upper, quantity_from_spec(quantity or "physical_dose"))
         for name in matching(entry.structure, names)
     ]
-
-
-def _made(cls: Any, kind: str, options: Mapping[str, Any]) -> Any:
-    """Return an instance of a registered class with its options, refusing those it does not have."""
-    known = [entry.name for entry in fields(cls) if entry.init]
-    for key in options:
-        if key not in known:
-            raise UnknownNameError(f"option of the {kind} {cls.name!r}", key, known)
-    return cls(**options)

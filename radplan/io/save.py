@@ -4,29 +4,29 @@ from __future__ import annotations
 
 import csv
 import json
-import platform
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from radplan.errors import FileError
+from radplan.errors import FileError, InputError
 from radplan.influence import Dij
+from radplan.io.describe import describe
 from radplan.io.plan_file import PlanSpec
-from radplan.optim.constraints import Constraint
-from radplan.optim.goals import quantity_to_spec
+from radplan.machines import MACHINES, ParticleMachine, library_machine
 from radplan.plan import Plan
 from radplan.quantities.base import Quantity
 
 if TYPE_CHECKING:
     from radplan.io.dicom.case import DicomCase
     from radplan.io.dicom.rtdose_export import DoseType
+
+_HELD = ("dose", "shape", "spacing", "origin")
+"""What ``dose.npz`` holds besides quantities under their own names."""
 
 
 def save_plan(
@@ -35,15 +35,19 @@ def save_plan(
     spec: PlanSpec | None = None,
     provenance: Mapping[str, Any] | None = None,
     case: DicomCase | None = None,
+    machine: ParticleMachine | None = None,
 ) -> tuple[Path, ...]:
     """Write a plan into a folder, made if need be: four files or more, each complete before its name appears.
 
     ``plan.json`` holds the specification, the metrics of every structure and the provenance; its ``spec`` is itself a
-    plan file. ``dose.npz`` holds ``dose (nz, ny, nx)`` [Gy, course total] and its grid, and every other quantity the
-    goals use under its own name; ``weights.npz`` the weights (count,) and the beam of each; ``dvh.csv`` one column of
-    volume [%] per structure over the level [Gy]. For a patient that came from DICOM, or where the specification asks
-    for it, ``rtdose.dcm`` holds the dose for other systems, and ``rtdose_rbe_x_dose.dcm`` the RBE-weighted dose where
-    the goals use it.
+    plan file. ``dose.npz`` holds the physical ``dose (nz, ny, nx)`` [Gy, course total] and its grid, and every other
+    quantity that the plan tells of (`Plan.told`) under its own name; ``weights.npz`` the weights (count,) and the beam
+    of each; ``dvh.csv`` one column of volume [%] per structure over the level of the prescribed quantity. For a patient
+    that came from DICOM, or where the specification asks for it, ``rtdose.dcm`` holds the dose for other systems, and
+    ``rtdose_rbe_x_dose.dcm`` the RBE-weighted dose where the plan tells of it.
+
+    Plans of particles also get ``spots.csv``, a row for each spot that is used, and a ``dvh_QUANTITY.csv`` for each
+    other quantity.
 
     Parameters
     ----------
@@ -57,6 +61,8 @@ def save_plan(
         More to write down about where it came from, such as the case and timings.
     case : DicomCase, optional
         The DICOM case that the patient came from.
+    machine : ParticleMachine, optional
+        Gives the monitor units of the spots; a built-in machine is found by its name.
 
     Returns
     -------
@@ -67,16 +73,28 @@ def save_plan(
     ------
     FileError
         The folder cannot be written.
+    InputError
+        Two quantities would be written under one name.
     """
     folder = Path(folder)
+    told = plan.told(None if spec is None else spec.outputs.quantities)
+    for quantity in told:
+        if quantity.name in _HELD:
+            raise InputError(
+                f"a quantity named {quantity.name!r} cannot be saved, dose.npz holds something else under that name: "
+                "register it under another one"
+            )
     with staged(folder) as partial:
-        _write_dose(partial / "dose.npz", plan)
+        _write_dose(partial / "dose.npz", plan, told)
         _write_weights(partial / "weights.npz", plan)
-        _write_dvh(partial / "dvh.csv", plan)
+        names = _write_dvhs(partial, plan, told)
+        if plan.beams is not None and plan.beams[0].energies is not None:
+            _write_spots(partial / "spots.csv", plan, machine or _built_in(plan))
+            names.append("spots.csv")
         _write_json(partial / "plan.json", describe(plan, spec, provenance))
         asked = None if spec is None else spec.outputs.dicom
-        doses = _write_rtdose(partial, plan, case) if asked or (asked is None and case is not None) else []
-    return tuple(folder / name for name in ("plan.json", "dose.npz", "weights.npz", "dvh.csv", *doses))
+        names += _write_rtdose(partial, plan, told, case) if asked or (asked is None and case is not None) else []
+    return tuple(folder / name for name in ("plan.json", "dose.npz", "weights.npz", *names))
 
 
 @contextmanager
@@ -114,114 +132,13 @@ def staged(folder: str | Path) -> Iterator[Path]:
             shutil.rmtree(partial, ignore_errors=True)
 
 
-def describe(plan: Plan, spec: PlanSpec | None = None, provenance: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """Return what ``plan.json`` says, as plain data."""
-    chosen = described_spec(plan) if spec is None else spec
-    solution = plan.solution
-    return {
-        "spec": chosen.model_dump(mode="json", exclude_none=True),
-        "normalization": plan.normalization,
-        "metrics": {name: _rounded(values) for name, values in judged(plan, chosen.metrics).items()},
-        "units": {"D*, gEUD": "Gy (course total)", "V*": "%", "HI, CI": "1"},
-        "solution": None
-        if solution is None
-        else {
-            "status": solution.status.name.lower(),
-            "value": float(solution.value),
-            "iterations": solution.iterations,
-        },
-        "beams": None
-        if plan.beams is None
-        else [
-            {
-                "gantry": float(beam.gantry),
-                "couch": float(beam.couch),
-                "collimator": float(beam.collimator),
-                "isocenter": [float(v) for v in beam.isocenter],
-                "bixels": len(beam.bixels),
-            }
-            for beam in plan.beams
-        ],
-        "provenance": {
-            "radplan": _version("radplan"),
-            "numpy": np.__version__,
-            "python": platform.python_version(),
-            "created": datetime.now(UTC).isoformat(timespec="seconds"),
-            "patient": plan.patient.name,
-            "machine": plan.model.machine if isinstance(plan.model, Dij) else None,
-            "device": plan.model.target.name,
-            "dose_grid": {
-                "shape_zyx": list(plan.model.grid.shape),
-                "spacing_xyz_mm": list(plan.model.grid.spacing),
-                "origin_xyz_mm": list(plan.model.grid.origin),
-            },
-            "voxels": int(np.size(plan.model.voxels)),
-            "variables": int(plan.model.variables.count),
-            **(provenance or {}),
-        },
-    }
-
-
-def judged(
-    plan: Plan, more: Sequence[str] = (), quantity: str | Quantity = "physical_dose"
-) -> dict[str, dict[str, float]]:
-    """Return the usual metrics of each structure and those asked for beside them."""
-    table = plan.metrics(quantity)
-    return {name: row | plan.metrics(quantity, [name], more)[name] for name, row in table.items()} if more else table
-
-
-def described_spec(plan: Plan) -> PlanSpec:
-    """Return the specification that a plan made by script amounts to, as far as it knows."""
-    data: dict[str, Any] = {
-        "fractions": plan.fractions,
-        "prescription": plan.patient.prescription,
-        "machine": plan.model.machine if isinstance(plan.model, Dij) else None,
-        "goals": [goal.to_spec() for goal in plan.goals],
-        "constraints": [_described_constraint(constraint) for constraint in plan.constraints],
-        "normalize": False,
-    }
-    if plan.beams is not None:
-        data["beams"] = {
-            "gantry": [beam.gantry for beam in plan.beams],
-            "couch": [beam.couch for beam in plan.beams],
-            "collimator": [beam.collimator for beam in plan.beams],
-            "bixel_width": plan.beams[0].bixel_width,
-            "isocenter": [float(v) for v in plan.isocenter],
-        }
-    return PlanSpec.model_validate(data)
-
-
-def _described_constraint(constraint: Constraint) -> dict[str, Any]:
-    return {
-        "structure": constraint.structure,
-        "objective": constraint.objective.name,
-        "parameters": constraint.objective.parameters(),
-        "lower": constraint.lower,
-        "upper": constraint.upper,
-        "quantity": quantity_to_spec(constraint.quantity),
-    }
-
-
-def _rounded(values: Mapping[str, float]) -> dict[str, float | None]:
-    """Metrics to a tenth of a milligray; null where not a number, as JSON has none."""
-    return {name: round(float(v), 4) if np.isfinite(v) else None for name, v in values.items()}
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "unknown"
-
-
 def _write_json(path: Path, data: Mapping[str, Any]) -> None:
     path.write_text(json.dumps(data, indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
 
-def _write_dose(path: Path, plan: Plan) -> None:
+def _write_dose(path: Path, plan: Plan, told: Sequence[Quantity]) -> None:
     grid = plan.model.grid
-    used = {plan.quantity(goal.quantity).quantity for goal in plan.goals}
-    cubes = {quantity.name: plan[quantity].astype(np.float32) for quantity in used if quantity.name != "physical_dose"}
+    cubes = {quantity.name: plan[quantity].astype(np.float32) for quantity in told if quantity.name != "physical_dose"}
     np.savez_compressed(
         path,
         dose=plan["physical_dose"].astype(np.float32),
@@ -232,12 +149,11 @@ def _write_dose(path: Path, plan: Plan) -> None:
     )
 
 
-def _write_rtdose(folder: Path, plan: Plan, case: DicomCase | None) -> list[str]:
+def _write_rtdose(folder: Path, plan: Plan, told: Sequence[Quantity], case: DicomCase | None) -> list[str]:
     from radplan.io.dicom import write_dose
 
-    used = {plan.quantity(goal.quantity).name for goal in plan.goals}
     kinds: dict[str, DoseType] = {"physical_dose": "PHYSICAL"}
-    if "rbe_x_dose" in used:
+    if "rbe_x_dose" in [quantity.name for quantity in told]:
         kinds["rbe_x_dose"] = "EFFECTIVE"
     names = []
     for quantity, kind in kinds.items():
@@ -261,11 +177,58 @@ def _write_weights(path: Path, plan: Plan) -> None:
     np.savez_compressed(path, x=plan.x, fractions=np.asarray(plan.fractions), **known)  # type: ignore[arg-type]
 
 
-def _write_dvh(path: Path, plan: Plan) -> None:
-    curves = plan.dvh()
+def _write_dvhs(folder: Path, plan: Plan, told: Sequence[Quantity]) -> list[str]:
+    """One table for the prescribed quantity, and of particles one for each other."""
+    tables: dict[str, str | Quantity] = {"dvh.csv": plan.prescribed}
+    if plan.model.radiation != "photons":
+        tables |= {f"dvh_{quantity.name}.csv": quantity for quantity in told if quantity.name != plan.prescribed}
+    for name, quantity in tables.items():
+        _write_dvh(folder / name, plan, quantity)
+    return list(tables)
+
+
+def _write_dvh(path: Path, plan: Plan, quantity: str | Quantity) -> None:
+    curves = plan.dvh(quantity)
     first = next(iter(curves.values()))
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow([f"{first.quantity} [{first.unit}]", *(f"{name} [%]" for name in curves)])
         for k, level in enumerate(first.levels):
             writer.writerow([f"{level:.4f}", *(f"{curve.percent[k]:.4f}" for curve in curves.values())])
+
+
+def _write_spots(path: Path, plan: Plan, machine: ParticleMachine | None) -> None:
+    """Write a row for each spot with a weight: beam by beam, deep layers first."""
+    assert plan.beams is not None
+    heads = [
+        "beam",
+        "gantry [deg]",
+        "couch [deg]",
+        "energy [MeV/u]",
+        "x [mm]",
+        "y [mm]",
+        "particles per fraction [1e6]",
+    ]
+    first = 0
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(heads if machine is None else [*heads, "particles per MU [1e6]", "MU"])
+        for number, beam in enumerate(plan.beams):
+            weights, first = plan.x[first : first + beam.count], first + beam.count
+            assert beam.energies is not None
+            for spot in np.lexsort((beam.bixels[:, 1], beam.bixels[:, 0], -beam.energies)):
+                if not weights[spot] > 0.0:
+                    continue
+                energy = float(beam.energies[spot])
+                row = [number + 1, f"{beam.gantry:g}", f"{beam.couch:g}", f"{energy:.4f}"]
+                row += [f"{beam.bixels[spot, 0]:.3f}", f"{beam.bixels[spot, 1]:.3f}", f"{weights[spot]:.6g}"]
+                if machine is not None:
+                    per_mu = machine.entry(machine.energy_index(energy)).particles_per_mu / 1e6
+                    row += [f"{per_mu:.6g}", f"{weights[spot] / per_mu:.6g}"]
+                writer.writerow(row)
+
+
+def _built_in(plan: Plan) -> ParticleMachine | None:
+    name = plan.model.machine if isinstance(plan.model, Dij) else None
+    machine = library_machine(name) if name in MACHINES else None
+    return machine if isinstance(machine, ParticleMachine) else None

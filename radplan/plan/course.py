@@ -24,7 +24,7 @@ from radplan.optim.goals import Goal
 from radplan.optim.solvers import Solution, Solver
 from radplan.optim.variables import checked_variables, on_device, variable_bounds
 from radplan.patient.patient import Patient
-from radplan.plan.prescribed import dose_floor, floored, prescribed_quantity
+from radplan.plan.prescribed import dose_floor, floored, has_biology, prescribed_quantity
 from radplan.quantities.base import Quantity
 from radplan.quantities.let import LET
 from radplan.quantities.rbe import RBE
@@ -33,6 +33,9 @@ from radplan.quantities.resolver import BoundQuantity, QuantityResolver
 Floats = NDArray[np.float64]
 
 _log = logging.getLogger(__name__)
+
+RATIO_METRICS = ("mean", "D98", "D50", "D2", "max")
+"""What is told of a quantity in which fractions do not add up, unless something else is asked for."""
 
 _ACRONYMS = {"let": "LET", "rbe": "RBE", "bed": "BED", "eqd2": "EQD2"}
 
@@ -76,7 +79,7 @@ class Plan:
         The number of variables is wrong, or one is NaN, infinite or out of bounds (a negative weight).
 
     >>> import numpy as np
-    >>> from radplan import Dij, load_patient
+    >>> from radplan import Dij, evaluate, load_patient
     >>> patient = load_patient("box")
     >>> dij = Dij.from_matrices({"physical_dose": np.full((patient.ct.grid.size, 1), 0.5)}, patient.ct.grid)
     >>> plan = evaluate(dij, [2.0], patient, fractions=30)
@@ -170,6 +173,37 @@ class Plan:
         name = self.quantity(quantity).name
         return name == self.prescribed or (self.model.radiation == "photons" and name == "physical_dose")
 
+    def told(self, more: Sequence[str] | None = None) -> tuple[Quantity, ...]:
+        """Return the quantities that tables and files tell of: the prescribed one first, each once.
+
+        They are physical dose, those of the goals, and those asked for; where nothing is asked for, a plan of ions also
+        has RBE-weighted dose, LET, and RBE where that differs between voxels.
+
+        Parameters
+        ----------
+        more : sequence of str, optional
+            Names asked for.
+
+        Raises
+        ------
+        InputError
+            Two quantities of one name with different options.
+        """
+        own: list[str] = []
+        if self.model.radiation != "photons":
+            own += ["rbe_x_dose"] * has_biology(self.model) + ["let"] * ("let_dose" in self.model.images)
+            own += ["rbe"] * ("alpha_dose" in self.model.images)
+        wished = [self.prescribed, "physical_dose", *(goal.quantity for goal in self.goals)]
+        found = dict.fromkeys(self.quantity(entry).quantity for entry in (*wished, *(own if more is None else more)))
+        names = [quantity.name for quantity in found]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise InputError(
+                f"{' and '.join(map(repr, twice))} is asked for with different options, which tables and files cannot "
+                "tell apart: use one instance, or register the other under a name of its own"
+            )
+        return tuple(found)
+
     def is_additive(self, quantity: str | Quantity) -> bool:
         """Whether fractions add up in it."""
         return self.quantity(quantity).additive
@@ -234,6 +268,7 @@ class Plan:
                 continue
             structure = self.patient.structures[name]
             usual = TARGET_METRICS if structure.role == "target" else ORGAN_METRICS
+            usual = usual if self.is_additive(quantity) else RATIO_METRICS
             volume = structure.volume / 1000.0
             table[name] = {m: metric(m, values, weights, volume) for m in (usual if names is None else names)}
             level = self.patient.prescription

@@ -12,7 +12,8 @@ import pytest
 from radplan.errors import FileError
 from radplan.io import save as saving
 from radplan.io.plan_file import read_plan_file
-from radplan.io.save import described_spec, save_plan, staged
+from radplan.io.describe import described_spec
+from radplan.io.save import save_plan, staged
 from radplan.optim.goals import Goal
 from radplan.optim.objectives import SquaredDeviation, SquaredOverdosing
 from radplan.plan import Plan

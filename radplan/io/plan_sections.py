@@ -1,0 +1,310 @@
+"""The parts of a plan file: each a frozen section that refuses keys it does not know."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+Number = Annotated[float, Field(allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Count = Annotated[int, Field(gt=0)]
+Point = tuple[Number, Number, Number]
+
+
+class Section(BaseModel):
+    """One part of a plan file: immutable, unknown keys refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class DicomSpec(Section):
+    """Which files of a DICOM folder make the patient, where there is a choice, by UID.
+
+    >>> DicomSpec().allow_other_frame
+    False
+    """
+
+    series: str | None = None
+    structure_set: str | None = None
+    allow_other_frame: bool = False
+
+
+class ExternalSpec(Section):
+    """The external contour found by threshold [HU]: the largest connected region above it, its holes filled.
+
+    >>> ExternalSpec().name
+    'BODY'
+    """
+
+    threshold: Number = -400.0
+    name: str = "BODY"
+
+
+class StructureSpec(Section):
+    """A helper structure, written as a structure expression; a text alone is its shape.
+
+    Helpers serve goals like organs at risk (priority 2) and are neither judged nor drawn, unless a role is given.
+
+    >>> StructureSpec.model_validate("PTV - (LUNGS + 5 mm)").role
+    'ignored'
+    """
+
+    shape: str
+    role: Literal["target", "oar", "external", "ignored"] = "ignored"
+    priority: Annotated[int, Field(ge=1)] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _shape_alone(cls, data: Any) -> Any:
+        return {"shape": data} if isinstance(data, str) else data
+
+
+class DensitySpec(Section):
+    """A density that replaces the CT's: relative electron density [1], or a Hounsfield unit [HU].
+
+    `structure` is a name or a structure expression; ``dosed: true`` asks for dose in it, as in bolus.
+
+    >>> DensitySpec(structure="Bolus", density=1.0, dosed=True).hu is None
+    True
+    """
+
+    structure: str
+    density: NotNegative | None = None
+    hu: Number | None = None
+    dosed: bool = False
+
+    @model_validator(mode="after")
+    def _one_value(self) -> DensitySpec:
+        if (self.density is None) == (self.hu is None):
+            msg = "give either density or hu"
+            raise ValueError(msg)
+        return self
+
+
+class TissueSpec(Section):
+    """Radiosensitivity of structures to photons [1/Gy, 1/Gy^2]; `structure` is a name or a pattern.
+
+    >>> TissueSpec(structure="LUNG_*", alpha_x=0.15, beta_x=0.05).beta_x
+    0.05
+    """
+
+    structure: str
+    alpha_x: NotNegative
+    beta_x: NotNegative
+
+
+class BiologySpec(Section):
+    """An RBE model by name with coefficients of its own; a text alone is its name.
+
+    >>> BiologySpec.model_validate("wedenberg").name
+    'wedenberg'
+    """
+
+    name: str
+    parameters: dict[str, Number] = Field(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_alone(cls, data: Any) -> Any:
+        return {"name": data} if isinstance(data, str) else data
+
+
+class RangeShifterSpec(Section):
+    """A slab of PMMA in all beams: its water equivalent, and its distance from the isocentre [mm].
+
+    >>> RangeShifterSpec(thickness=40, isocenter_distance=200).thickness
+    40.0
+    """
+
+    thickness: Positive
+    isocenter_distance: Number
+
+
+class BeamsSpec(Section):
+    """Where beams come from [degree, IEC 61217] and how finely they are divided [mm].
+
+    `spot_spacing` is what particles call `bixel_width`; `layer_spacing` (in water) and `range_shifter` are theirs
+    alone. Without `gantry`, photons come from nine directions, particles from both sides.
+
+    >>> BeamsSpec(gantry=[0, 90]).gantry
+    (0.0, 90.0)
+    """
+
+    gantry: Annotated[tuple[Number, ...], Field(min_length=1)] = tuple(float(a) for a in range(0, 360, 40))
+    couch: Number | tuple[Number, ...] = 0.0
+    collimator: Number | tuple[Number, ...] = 0.0
+    bixel_width: Positive = 5.0
+    spot_spacing: Positive | None = None
+    layer_spacing: Positive | None = None
+    range_shifter: RangeShifterSpec | None = None
+    isocenter: Point | None = None
+    margin: NotNegative | None = None
+    targets: tuple[str, ...] | None = None
+
+    @field_validator("gantry", mode="before")
+    @classmethod
+    def _one_angle(cls, given: Any) -> Any:
+        return (given,) if isinstance(given, int | float) and not isinstance(given, bool) else given
+
+    @model_validator(mode="after")
+    def _one_width(self) -> BeamsSpec:
+        if self.spot_spacing is not None and "bixel_width" in self.model_fields_set:
+            msg = "spot_spacing and bixel_width are the same length: give one"
+            raise ValueError(msg)
+        return self
+
+
+class GridSpec(Section):
+    """A dose grid of its own: voxels along (z, y, x), their size and the centre of the first along (x, y, z) [mm].
+
+    >>> GridSpec(shape=(2, 3, 4), spacing=(5, 5, 5), origin=(0, 0, 0)).shape
+    (2, 3, 4)
+    """
+
+    shape: tuple[Count, Count, Count]
+    spacing: tuple[Positive, Positive, Positive]
+    origin: Point
+
+
+class EngineSpec(Section):
+    """The dose engine, its options by name, the dose grid's spacing [mm], and whether its matrix is stored.
+
+    >>> EngineSpec().grid
+    5.0
+    """
+
+    name: str | None = None
+    options: dict[str, Any] = Field(default_factory=dict)
+    grid: Positive | tuple[Positive, Positive, Positive] | GridSpec = 5.0
+    stored: bool = True
+    device: str = "numpy"
+    dtype: Literal["float32", "float64"] = "float32"
+
+
+class QuantitySpec(Section):
+    """A quantity whose options are not the default ones.
+
+    >>> QuantitySpec(name="let_x_dose", parameters={"c": 0.05}).name
+    'let_x_dose'
+    """
+
+    name: str
+    parameters: dict[str, Any] = Field(default_factory=dict)
+
+
+class GoalSpec(Section):
+    """One wish: an objective on a quantity in a structure, course totals in the quantity's unit.
+
+    `structure` is a name, or a pattern such as ``LUNG_*`` that means each structure it fits. Without a `quantity` it is
+    the one that the plan is prescribed in.
+
+    >>> GoalSpec(structure="PTV", objective="squared_deviation", parameters={"reference": 50}).weight
+    1.0
+    """
+
+    structure: str
+    objective: str
+    parameters: dict[str, Any] = Field(default_factory=dict)
+    weight: NotNegative = 1.0
+    quantity: str | QuantitySpec | None = None
+    robust: str = "nominal"
+    tail: Annotated[float, Field(gt=0, le=1)] | None = None
+
+
+class ConstraintSpec(Section):
+    """One bound that must hold: lower <= objective <= upper; `structure` as in a goal.
+
+    >>> ConstraintSpec(structure="Cord", objective="mean", upper=20).lower is None
+    True
+    """
+
+    structure: str
+    objective: str
+    parameters: dict[str, Any] = Field(default_factory=dict)
+    lower: Number | None = None
+    upper: Number | None = None
+    quantity: str | QuantitySpec | None = None
+
+    @model_validator(mode="after")
+    def _bounded(self) -> ConstraintSpec:
+        if self.lower is None and self.upper is None:
+            msg = "a constraint needs lower or upper"
+            raise ValueError(msg)
+        return self
+
+
+class SolverSpec(Section):
+    """The solver and its options by name.
+
+    >>> SolverSpec(name="lbfgs", options={"max_iterations": 200}).options
+    {'max_iterations': 200}
+    """
+
+    name: str | None = None
+    options: dict[str, Any] = Field(default_factory=dict)
+
+
+class NormalizeSpec(Section):
+    """What the finished plan is scaled to, written ``{structure: PTV, D95: 50.0}``.
+
+    >>> NormalizeSpec.model_validate({"structure": "PTV", "D95": 50}).metric
+    'D95'
+    """
+
+    structure: str
+    metric: str
+    level: Positive
+    quantity: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_metric(cls, data: Any) -> Any:
+        if not isinstance(data, Mapping) or "metric" in data:
+            return data
+        free = [key for key in data if key not in cls.model_fields]
+        if len(free) != 1:
+            msg = f"expected one metric with its level, as in {{structure: PTV, D95: 50.0}}, got {sorted(data)}"
+            raise ValueError(msg)
+        rest = {key: value for key, value in data.items() if key != free[0]}
+        return {**rest, "metric": free[0], "level": data[free[0]]}
+
+
+class BesideSpec(Section):
+    """A DVH table to draw beside the plan's: a file beside the case, or the one in the folder of an earlier plan.
+
+    `names` says what the table calls the plan's structures; without it they are called the same.
+
+    >>> BesideSpec(table="clinic.csv", names={"LUNGS": "common lung"}).label
+    'table'
+    """
+
+    table: str | None = None
+    plan: str | None = None
+    names: dict[str, str] = Field(default_factory=dict)
+    label: str = "table"
+
+    @model_validator(mode="after")
+    def _one_source(self) -> BesideSpec:
+        if (self.table is None) == (self.plan is None):
+            msg = "give either table or plan"
+            raise ValueError(msg)
+        return self
+
+
+class OutputsSpec(Section):
+    """What is written beside the plan: figures, an RTDOSE file (by default for patients that came from DICOM).
+
+    `quantities` are saved beside dose, and those of the goals anyway. Left out, particle plans save RBE-weighted dose,
+    LET and RBE where they have them.
+
+    >>> OutputsSpec().figures
+    True
+    """
+
+    figures: bool = True
+    dicom: bool | None = None
+    quantities: tuple[str, ...] | None = None
+    beside: BesideSpec | None = None
