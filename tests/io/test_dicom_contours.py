@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from radplan.errors import InputError
+from radplan.errors import InputError, UnknownNameError
 from radplan.geometry.grid import Grid
 from radplan.io.dicom import fill_contours
 from radplan.io.dicom.contours import normal_axis, plane_spacing
@@ -143,3 +143,22 @@ def test_what_lies_outside_the_grid_is_lost():
     assert fill_contours([], GRID)[0].size == 0
     everything = np.asarray([[-500.0, -500.0, 0.0], [500.0, -500.0, 0.0], [500.0, 500.0, 0.0], [-500.0, 500.0, 0.0]])
     assert fill_contours([everything], GRID)[1].tolist() == [1.0] * 2000
+
+
+def test_tapered_ends_hold_a_third_of_flat_ones():
+    square = np.asarray([[-0.5, -0.5, 0.0], [1.5, -0.5, 0.0], [1.5, 1.5, 0.0], [-0.5, 1.5, 0.0]])
+    contours = [square + [0.0, 0.0, z] for z in (4.0, 8.0, 24.0)]  # two slabs of 4 mm, a gap, and a lone one
+    fine = Grid((60, 2, 2), (1.0, 1.0, 0.5), (0.0, 0.0, -1.75))
+    found = np.zeros(fine.size)
+    voxels, fraction = fill_contours(contours, fine, 4.0, ends="tapered")
+    found[voxels] = fraction
+    per_slice = found.reshape(fine.shape)[:, 0, 0]
+    z = fine.axes[2]
+    # 2 mm beyond each end, (1 - t)^2 of the area: the integral over the slice is the difference of cubes.
+    t = np.clip((4.0 - np.asarray([z + 0.25, z - 0.25])) / 2.0, 0.0, 1.0)
+    below = z < 4.0
+    expected = 2.0 / 3.0 * ((1 - t[0]) ** 3 - (1 - t[1]) ** 3) / 0.5
+    np.testing.assert_allclose(per_slice[below], expected[below], atol=1e-6)
+    assert per_slice.sum() * 0.5 == pytest.approx(4.0 + 2 * 2.0 / 3.0 + 2 * 2.0 / 3.0)
+    with pytest.raises(UnknownNameError, match="did you mean 'tapered'"):
+        fill_contours(contours, fine, ends="taperd")

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from radplan.errors import FileError
+from radplan.io.dicom.contours import Ends
 from radplan.io.dicom.ct import CTSeries, read_ct
 from radplan.io.dicom.folder import FileEntry, Folder, list_folder
 from radplan.io.dicom.rtstruct import read_structure_set
@@ -45,9 +46,10 @@ def read_patient(
     structure_set: str | Path | None = None,
     allow_other_frame: bool = False,
     table: HUTable | str | Path = "schneider",
+    ends: Ends = "flat",
 ) -> Patient:
     """Read the patient of a folder: `read_case` without the way back to the files."""
-    return read_case(folder, series, structure_set, allow_other_frame, table).patient
+    return read_case(folder, series, structure_set, allow_other_frame, table, ends).patient
 
 
 def read_case(
@@ -56,6 +58,7 @@ def read_case(
     structure_set: str | Path | None = None,
     allow_other_frame: bool = False,
     table: HUTable | str | Path = "schneider",
+    ends: Ends = "flat",
 ) -> DicomCase:
     """Read a CT series and the structure set that belongs to it.
 
@@ -74,6 +77,8 @@ def read_case(
         Whether contours of another frame of reference than the images' are taken as they are.
     table : HUTable, str or path-like
         From Hounsfield units to electron density.
+    ends : "flat" or "tapered"
+        How structures end beyond their last contours; see `fill_contours`.
 
     Raises
     ------
@@ -99,7 +104,7 @@ def read_case(
         logger.warning("%s holds no RTSTRUCT: the patient has no structures", folder)
     else:
         frame = images.frame_of_reference
-        structures, densities = read_structure_set(contours.path, images.ct.grid, frame, allow_other_frame)
+        structures, densities = read_structure_set(contours.path, images.ct.grid, frame, allow_other_frame, ends)
     name = folder.name or folder.resolve().name
     patient = Patient(name, images.ct, structures, hu_table=chosen_table, overrides=densities)
     return DicomCase(patient, images, contours.instance if contours else "")

@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
 
-from radplan.errors import InputError
+from radplan.errors import InputError, UnknownNameError
 from radplan.geometry.grid import Grid
 from radplan.kernels.polygon import even_odd_coverage
 
@@ -17,6 +18,8 @@ logger = logging.getLogger(__name__)
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
+Ends = Literal["flat", "tapered"]
+"""How a structure ends half a spacing beyond its last contour: with a flat face, or tapered to a point like a cone."""
 
 _FLAT = 0.1
 """Largest height of a planar contour [mm]."""
@@ -89,7 +92,36 @@ def normal_axis(contours: Sequence[Floats]) -> int:
     return 2 if flat[2] else int(np.argmax(flat))
 
 
-def fill_contours(contours: Sequence[Floats], grid: Grid, thickness: float | None = None) -> tuple[Ints, Floats]:
+@dataclass(frozen=True)
+class Slab:
+    """From where to where a plane reaches along the normal, and whether it tapers off toward either side [voxel].
+
+    >>> Slab(3.0, 2.5, 3.5, taper_low=True).part(2.0, 3.0)
+    0.16666666666666666
+    """
+
+    position: float
+    low: float
+    high: float
+    taper_low: bool = False
+    taper_high: bool = False
+
+    def part(self, low: float, high: float) -> float:
+        """Return the length of the plane between two places, tapered ends counted by their share of its area."""
+        below = self._side(self.position - high, self.position - low, self.position - self.low, self.taper_low)
+        return below + self._side(low - self.position, high - self.position, self.high - self.position, self.taper_high)
+
+    @staticmethod
+    def _side(start: float, end: float, reach: float, tapered: bool) -> float:
+        a, b = min(max(start, 0.0), reach), min(max(end, 0.0), reach)
+        if not tapered or reach == 0.0:
+            return b - a
+        return reach / 3.0 * ((1.0 - a / reach) ** 3 - (1.0 - b / reach) ** 3)
+
+
+def fill_contours(
+    contours: Sequence[Floats], grid: Grid, thickness: float | None = None, ends: Ends = "flat"
+) -> tuple[Ints, Floats]:
     """Return the voxels that closed planar contours fill, and what part of each.
 
     Within a plane a point belongs to the structure when an odd number of contours surrounds it, so that inner contours
@@ -105,6 +137,9 @@ def fill_contours(contours: Sequence[Floats], grid: Grid, thickness: float | Non
     thickness : float, optional
         Usual distance between the contour planes of this data set [mm]; the grid's slice spacing by default. It is a
         lone plane's thickness; neighbours may be up to 3.5 times as far apart.
+    ends : "flat" or "tapered"
+        How the half spacing beyond an end counts: as a whole, or as a cone, :math:`(1 - t)^2` of the last contour's
+        area a part t of the way to its point, a third of the volume.
 
     Returns
     -------
@@ -117,11 +152,15 @@ def fill_contours(contours: Sequence[Floats], grid: Grid, thickness: float | Non
     ------
     InputError
         When the contours share no patient axis as normal.
+    UnknownNameError
+        When `ends` is neither.
 
     >>> square = np.asarray([[0.5, -0.5, 0.0], [2.5, -0.5, 0.0], [2.5, 0.5, 0.0], [0.5, 0.5, 0.0]])
     >>> [a.tolist() for a in fill_contours([square], Grid((1, 1, 4), (1.0, 1.0, 1.0), (0.0, 0.0, 0.0)))]
     [[1, 2], [1.0, 1.0]]
     """
+    if ends not in get_args(Ends):
+        raise UnknownNameError("way to end a structure", str(ends), get_args(Ends))
     drawn = _distinct([contour for contour in contours if len(contour) >= 3])
     if not drawn:
         return np.zeros(0, dtype=np.int64), np.zeros(0)
@@ -133,7 +172,7 @@ def fill_contours(contours: Sequence[Floats], grid: Grid, thickness: float | Non
     found: list[tuple[Ints, Floats]] = []
     corner, size = _box(planes, (grid.shape[rows], grid.shape[columns]))
     if min(size) > 0:
-        slabs = _slabs(planes, (thickness or spacing) / spacing)
+        slabs = _slabs(planes, (thickness or spacing) / spacing, ends == "tapered")
         for number, covered in _slices(planes, slabs, grid.shape[normal], corner, size):
             j, i = np.nonzero(covered > _SLIVER)
             start = number * strides[normal] + corner[0] * strides[rows] + corner[1] * strides[columns]
@@ -172,8 +211,8 @@ def _planes(contours: list[Floats], grid: Grid, normal: int, spacing: float) -> 
     return planes
 
 
-def _slabs(planes: list[Plane], thickness: float) -> list[tuple[float, float]]:
-    """Return from where to where each plane reaches along the normal [voxel]."""
+def _slabs(planes: list[Plane], thickness: float, tapered: bool) -> list[Slab]:
+    """Return the slab of each plane along the normal [voxel]."""
     positions = np.asarray([plane.position for plane in planes])
     steps = np.diff(positions)
     near = steps[steps <= 3.5 * thickness]
@@ -181,7 +220,11 @@ def _slabs(planes: list[Plane], thickness: float) -> list[tuple[float, float]]:
     joined = steps <= _GAP * usual
     half = np.where(joined, 0.5 * steps, 0.5 * usual)
     below, above = np.concatenate([[0.5 * usual], half]), np.concatenate([half, [0.5 * usual]])
-    return [(float(a), float(b)) for a, b in zip(positions - below, positions + above, strict=True)]
+    taper = [tapered, *(tapered & ~joined).tolist(), tapered]
+    return [
+        Slab(float(z), float(z - below[k]), float(z + above[k]), taper[k], taper[k + 1])
+        for k, z in enumerate(positions)
+    ]
 
 
 def _box(planes: list[Plane], shape: tuple[int, int]) -> tuple[tuple[int, int], tuple[int, int]]:
@@ -194,19 +237,20 @@ def _box(planes: list[Plane], shape: tuple[int, int]) -> tuple[tuple[int, int], 
 
 
 def _slices(
-    planes: list[Plane], slabs: list[tuple[float, float]], count: int, corner: tuple[int, int], size: tuple[int, int]
+    planes: list[Plane], slabs: list[Slab], count: int, corner: tuple[int, int], size: tuple[int, int]
 ) -> Iterator[tuple[int, Floats]]:
     """Yield number and coverage (rows, columns) [1] of each slice of the grid that the planes' slabs meet."""
     open_slices: dict[int, Floats] = {}
-    for plane, (low, high) in zip(planes, slabs, strict=True):
-        first, last = max(int(np.floor(low + 0.5 + _SLIVER)), 0), min(int(np.ceil(high + 0.5 - _SLIVER)), count)
+    for plane, slab in zip(planes, slabs, strict=True):
+        first, last = int(np.floor(slab.low + 0.5 + _SLIVER)), int(np.ceil(slab.high + 0.5 - _SLIVER))
+        first, last = max(first, 0), min(last, count)
         for number in [n for n in open_slices if n < first]:
             yield number, open_slices.pop(number)
         if last <= first:
             continue
         covered = _coverage(plane, corner, size)
         for number in range(first, last):
-            share = min(high, number + 0.5) - max(low, number - 0.5)
+            share = slab.part(number - 0.5, number + 0.5)
             held = open_slices.get(number)
             open_slices[number] = share * covered if held is None else held + share * covered
     yield from open_slices.items()

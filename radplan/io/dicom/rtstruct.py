@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from radplan.errors import FileError, InputError
 from radplan.geometry.grid import Grid
-from radplan.io.dicom.contours import fill_contours, plane_spacing
+from radplan.io.dicom.contours import Ends, fill_contours, plane_spacing
 from radplan.io.dicom.reading import (
     Dataset,
     items_of,
@@ -99,7 +99,11 @@ def role_of(kind: str, name: str) -> Role:
 
 
 def read_structures(
-    path: str | Path, grid: Grid, frame_of_reference: str | None = None, allow_other_frame: bool = False
+    path: str | Path,
+    grid: Grid,
+    frame_of_reference: str | None = None,
+    allow_other_frame: bool = False,
+    ends: Ends = "flat",
 ) -> Structures:
     """Read a structure set onto a grid, partial voxels in part.
 
@@ -116,17 +120,24 @@ def read_structures(
         FrameOfReferenceUID of `grid`; the contours must lie in it. None: not checked.
     allow_other_frame : bool
         Whether contours of another, or of no stated, frame of reference are taken as they are.
+    ends : "flat" or "tapered"
+        How a structure ends half a contour spacing beyond its last contour; see `fill_contours`. Flat is what most
+        systems do; tapered comes nearer to Eclipse's volumes and coldest doses.
 
     Raises
     ------
     FileError
         When the file is damaged, no RTSTRUCT, or in another frame of reference; names the region and the cause.
     """
-    return read_structure_set(path, grid, frame_of_reference, allow_other_frame)[0]
+    return read_structure_set(path, grid, frame_of_reference, allow_other_frame, ends)[0]
 
 
 def read_structure_set(
-    path: str | Path, grid: Grid, frame_of_reference: str | None = None, allow_other_frame: bool = False
+    path: str | Path,
+    grid: Grid,
+    frame_of_reference: str | None = None,
+    allow_other_frame: bool = False,
+    ends: Ends = "flat",
 ) -> tuple[Structures, tuple[DensityOverride, ...]]:
     """Read a structure set and the densities that it states, as `read_structures` reads the structures.
 
@@ -144,7 +155,7 @@ def read_structure_set(
         drawn: list[Structure] = []
         given: list[DensityOverride] = []
         for region, name in zip(regions, names, strict=True):
-            voxels, fraction = fill_contours(region.contours, grid, thickness)
+            voxels, fraction = fill_contours(region.contours, grid, thickness, ends)
             if voxels.size == 0:
                 logger.warning("structure %s lies outside the images and is left out", name)
                 continue
