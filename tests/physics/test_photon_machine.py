@@ -15,6 +15,7 @@ import pytest
 from radplan.io.matrad_machine import read_machine
 from radplan.machines import library_machine
 from radplan.machines.generate.nyholm import NyholmKernel
+from tests.water_tank import scans
 
 NODES, WEIGHTS = np.polynomial.legendre.leggauss(64)
 DEPTHS = np.arange(0.5, 400.0, 0.5)
@@ -148,8 +149,8 @@ def test_spec_sheet_depth_dose_of_higher_energies(name, peak, ten):
 def test_output_factors(machine):
     """Artiste, depth 5 cm, SSD 95 (same source as above), 3-40 cm.
 
-    The machine has no head scatter yet, so the quotient of measured and calculated is the linac's: it must be smooth
-    and have the usual size, 7 % from 3 to 10 cm and 2.4 % from there to 40 cm.
+    Fluence without head scatter: the quotient of measured and calculated is the linac's. It must be smooth and have the
+    usual size, 7 % from 3 to 10 cm and 2.4 % from there to 40 cm.
     """
     side = np.asarray([30.0, 40, 50, 60, 80, 100, 150, 200, 300, 400])
     measured = np.asarray([0.874, 0.903, 0.925, 0.945, 0.976, 1.0, 1.038, 1.066, 1.095, 1.107])
@@ -165,20 +166,6 @@ def test_measured_small_field(machine, shared):
     assert rows[0][1:] == ["05x05", "10x10"]
     five, ten = (float(open_field(machine, [100.0], half, 900.0)[0]) for half in (25.0, 50.0))
     assert float(rows[1][1]) / (five / ten) == pytest.approx(0.97, abs=0.01)
-
-
-def scans(path):
-    """The scans of a PTW .mcc file: (curve type, depth [mm] or None, positions [mm], values), by position."""
-    for block in path.read_text().split("BEGIN_SCAN ")[1:]:
-        if "BEGIN_DATA" not in block:
-            continue
-        head, data = block.split("BEGIN_DATA")[:2]
-        entries = dict(line.strip().split("=", 1) for line in head.splitlines() if "=" in line)
-        assert (entries["SSD"], entries["FIELD_INPLANE"], entries["FIELD_CROSSPLANE"]) == ("900.00", "100.00", "100.00")
-        table = np.asarray(data.split("END_DATA")[0].split(), dtype=float).reshape(-1, 2)
-        table = table[np.argsort(table[:, 0])]
-        depth = float(entries["SCAN_DEPTH"]) if "SCAN_DEPTH" in entries else None
-        yield entries["SCAN_CURVETYPE"], depth, table[:, 0], table[:, 1]
 
 
 @pytest.fixture(scope="module")
@@ -226,55 +213,6 @@ def test_measured_inverse_square(machine, shared):
     assert hundred / peak == pytest.approx(at_hundred, abs=0.01)
     assert ninety / hundred == pytest.approx(gain, rel=0.01)
     assert ninety / peak == pytest.approx(at_ninety, abs=0.01)
-
-
-def test_measured_profiles(machine, tank):
-    """In-plane profiles at 15, 50, 100, 200 mm.
-
-    Inside 80 % of the field within 1 % of the axis dose, field edge within 0.3 mm, penumbra (20-80 %) within 1.2 mm:
-    the measured one grows more with depth than the kernel's. Outside the field the model lacks head scatter and
-    transmission: below the measurement by at most 4 % of the axis dose.
-    """
-    lines, axis = field_lines(machine)
-    for kind, depth, position, measured in tank:
-        if kind != "INPLANE_PROFILE":
-            continue
-        stretch = (900.0 + depth) / machine.sad
-        weights = machine.kernel.weights(np.asarray([depth]), np.asarray([stretch]))[:, 0]
-        iso = position / stretch
-        measured = measured / np.interp(0.0, position, measured)
-        model = np.interp(iso, axis, weights @ lines) / (weights @ lines[:, axis.size // 2])
-        difference = model - measured
-        assert np.max(np.abs(difference[np.abs(iso) < 40])) < 0.01
-        tail = difference[(np.abs(iso) > 60) & (np.abs(iso) < 105)]
-        assert -0.04 < tail.min() <= tail.max() < 0.0
-        (m80, m50, m20), (c80, c50, c20) = (edges(iso, curve) for curve in (measured, model))
-        assert c50 == pytest.approx(m50, abs=0.3)
-        assert c20 - c80 == pytest.approx(m20 - m80, abs=1.2)
-
-
-def edges(position, curve):
-    """Positions of 80, 50 and 20 % of the axis value on the positive side."""
-    outer = position > 20
-    return tuple(np.interp(-level, -curve[outer], position[outer]) for level in (0.8, 0.5, 0.2))
-
-
-def field_lines(machine):
-    """The radial functions blurred over a 10x10 with source and horn, along one axis: (K, n), positions [mm]."""
-    from scipy.special import erf
-
-    axis = np.arange(-60.0, 60.25, 0.5)
-    scaled, half = axis / machine.source_sigma / np.sqrt(2), 50.0 / machine.source_sigma / np.sqrt(2)
-    side = (erf(scaled + half) - erf(scaled - half)) / 2
-    radius = np.hypot(axis[:, None], axis)
-    fluence = side[:, None] * side * machine.fluence_profile(radius.ravel()).reshape(radius.shape)
-    kernel = machine.kernel.raster(0.5, 165.0)
-    reach, size = kernel.shape[-1] // 2, kernel.shape[-1] + axis.size - 1
-    rows = kernel[:, reach - 120 : reach + 121]  # the kernel row that reaches the line from each fluence row
-    spectrum = np.fft.rfft(rows, size) * np.fft.rfft(fluence, size)
-    lines = np.fft.irfft(spectrum.sum(axis=1), size)
-    middle = size // 2  # complete within 165 - 60 mm of the axis
-    return lines[:, middle - 210 : middle + 211], np.arange(-210, 211) * 0.5
 
 
 def test_matrad_machine_beam_quality(shared):

@@ -135,8 +135,8 @@ MODELS = (
         6.0,
         quality=0.685,
         source_fwhm=2.5,
-        horn=0.075,
-        horn_radius=90.0,
+        horn=0.07,
+        horn_radius=52.0,
         contamination=Contamination(0.092, 7.25, 60.0, _TANK),
         head=_HEAD,
     ),
@@ -145,8 +145,8 @@ MODELS = (
         10.0,
         quality=0.738,
         source_fwhm=2.5,
-        horn=0.075,
-        horn_radius=90.0,
+        horn=0.07,
+        horn_radius=52.0,
         contamination=Contamination(0.14, 10.8, 60.0, _SCALED),
         head=_HEAD,
     ),
@@ -155,8 +155,8 @@ MODELS = (
         15.0,
         quality=0.76,
         source_fwhm=2.5,
-        horn=0.075,
-        horn_radius=90.0,
+        horn=0.07,
+        horn_radius=52.0,
         contamination=Contamination(0.14, 13.0, 60.0, _SCALED),
         head=_HEAD,
     ),
@@ -293,7 +293,7 @@ def _provenance(model: PhotonModel) -> dict[str, object]:
             "6 MV linacs, 3x3 to 40x40; the same at 10 and 15 MV; back-scatter from closed jaws an estimate of the "
             "order that Zavgorodni et al., arXiv 1308.0367 (2013), measured"
         ),
-        "off_axis": "1 + horn (1 - exp(-(r/horn_radius)^2)), chosen beside measured 6 MV profiles",
+        "off_axis": "1 + horn (1 - exp(-(r/horn_radius)^2)), with head scatter, chosen beside measured 6 MV profiles",
         "licence": "Apache-2.0",
     }
 
