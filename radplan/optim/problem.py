@@ -21,6 +21,11 @@ from radplan.patient import Patient
 from radplan.quantities.base import Quantity
 from radplan.quantities.resolver import QuantityResolver
 
+_PROBES = 4
+"""Random cotangents from which the scaling of a model is estimated that is no matrix."""
+_LEAST_MOVE = 1e-3
+"""Least effect of a variable that such a scaling reckons with, over the largest one."""
+
 
 class Problem:
     r"""Minimise :math:`\sum_g w_g f_g(q_g(x))` over the variables of a model, within bounds and constraints.
@@ -158,12 +163,20 @@ class Problem:
         r"""Typical size of each variable ``(variables,)``: :math:`1/\sqrt{\mathrm{diag}(D^T C D)}` of the linear part.
 
         C holds the weight that the goals give to each voxel. No size is above ten times the median, so that variables
-        that barely reach a goal do not run off. For a model that is no `Dij` it is the `scale` of its variables.
+        that barely reach a goal do not run off. For a model that is no `Dij` the diagonal at the start is estimated
+        from pullbacks of random signs, which cost one adjoint each; of moves by the typical size, `Variables.scale`,
+        none counts for less than a thousandth of the one that matters most, because a leaf that stands outside the
+        target now may matter later.
+        Source of the estimate: Bekas, Kokiopoulou and Saad, Appl. Numer. Math. 57 (2007) 1214.
         """
         x = self.start
-        if not isinstance(self.model, Dij):
-            return x * 0.0 + like(self.variables.scale, x)
         xp = namespace(x)
+        if not isinstance(self.model, Dij):
+            typical = x * 0.0 + like(self.variables.scale, x)
+            moves = self._estimated_diagonal() * typical**2
+            most = xp.max(moves)
+            most = xp.where(most > 0.0, most, xp.ones_like(most))
+            return typical / xp.sqrt(xp.maximum(moves, _LEAST_MOVE * most))
         norms = like(self.model.operators[self._images[0]][0].column_norms(self._voxel_importance()), x)
         even = xp.full_like(norms, 1.0 / norms.shape[0])
         middle = quantile(norms, even, 0.5)
@@ -275,6 +288,19 @@ class Problem:
             return scaled
         reached = like(self.model.operators[self._images[0]][0].column_norms(), x) > 0.0
         return self.variables.project(namespace(x).where(reached, scaled, namespace(x).zeros_like(scaled)))
+
+    def _estimated_diagonal(self) -> Array:
+        """Return ``diag(J' C J)`` of the first image at the start, ``(variables,)``: a mean over random signs."""
+        x = self.start
+        root = self._voxel_importance() ** 0.5
+        cases = len(self.model.scenarios)
+        signs = np.random.default_rng(0).choice([-1.0, 1.0], (_PROBES, 1, root.shape[0]))
+        signs = np.concatenate([signs, np.zeros((_PROBES, cases - 1, root.shape[0]))], axis=1)
+        total = x * 0.0
+        for probe in range(_PROBES):
+            row = self.model.pullback(x, {self._images[0]: like(signs[probe], root) * root})
+            total = total + row**2 / _PROBES
+        return total
 
     def _voxel_importance(self) -> Array:
         """Return what second derivative the goals put on each voxel, were all of them squared, ``(voxels,)``."""

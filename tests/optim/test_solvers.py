@@ -6,11 +6,17 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
-from scipy.optimize import lsq_linear
+from scipy.optimize import lsq_linear, minimize
 
 from radplan.arrays import device_of, to_numpy
+from radplan.beams import ControlPoint, TreatmentField
+from radplan.engines import ApertureOptions, aperture_model
+from radplan.engines.aperture_variables import ApertureVariables
 from radplan.errors import CalculationError, InputError
+from radplan.geometry.grid import Grid
 from radplan.influence import Dij, Variables
+from radplan.machines import library_machine
+from radplan.machines.mlc import MLC
 from radplan.optim import (
     SOLVERS,
     Constraint,
@@ -25,6 +31,7 @@ from radplan.optim import (
     SquaredUnderdosing,
     Status,
 )
+from radplan.patient.phantoms import phantom
 
 from .conftest import GRID, MEMBERS, make_dij, matrices
 from .test_problem import GOALS, Squares
@@ -210,3 +217,72 @@ def test_refuses(name):
     for options in ({"max_iterations": 0}, {"memory": 2.5}, {"tolerance": 1.5}):
         with pytest.raises(InputError, match=f"{next(iter(options))} "):
             SOLVERS.get(name)(**options)
+
+
+def pairs_held_apart(matrix, start, gap=1.0):
+    """A model whose variables are opposed in twos that keep a gap, and one goal: each voxel at 10 Gy."""
+    count = matrix.shape[1]
+    space = ApertureVariables(
+        count, lower=-50.0, upper=50.0, start=start, scale=2.0, labels=("leaf end [mm]",),
+        first=np.arange(0, count, 2), second=np.arange(1, count, 2), gaps=np.full(count // 2, gap),
+    )  # fmt: skip
+    grid = Grid((1, 1, matrix.shape[0]), (1.0, 1.0, 1.0), (0.0, 0.0, 0.0))
+    model = replace(Dij.from_matrices({"physical_dose": matrix}, grid, dtype="float64"), variables=space)
+    return Problem(model, [Goal("all", SquaredDeviation(10.0))], weights={"all": (np.arange(matrix.shape[0]), None)})
+
+
+def test_variables_that_hold_each_other_end_at_the_nearest_allowed_point():
+    """min |x - c|^2 over pairs that keep 1 mm is the projection of c, here by hand."""
+    wanted = np.asarray([3.0, 2.0, -4.0, 7.0, 6.0, 6.5, 60.0, 55.0])
+    x0 = np.asarray([-1.0, 1.0] * 4)
+    problem = pairs_held_apart(np.diag(10.0 / wanted), x0)
+    weights = (10.0 / wanted) ** 2
+    expected = []
+    for (a, b), (u, v) in zip(wanted.reshape(-1, 2), weights.reshape(-1, 2), strict=True):
+        if b - a >= 1.0:
+            expected += [a, b]
+        else:  # minimise u (x - a)^2 + v (x + 1 - b)^2
+            low = min((u * a + v * (b - 1.0)) / (u + v), 49.0)
+            expected += [low, low + 1.0]
+    found = ProjectedLBFGS(tolerance=1e-12).solve(problem)
+    np.testing.assert_allclose(found.x, expected, atol=1e-5)
+
+
+def test_coupled_variables_against_a_solver_with_constraints():
+    rng = np.random.default_rng(5)
+    matrix, x0 = rng.normal(size=(20, 8)), np.asarray([-1.0, 1.0] * 4)
+    problem = pairs_held_apart(matrix, x0)
+    found = ProjectedLBFGS(tolerance=1e-12, max_iterations=2000).solve(problem)
+    gaps = {"type": "ineq", "fun": lambda x: x[1::2] - x[::2] - 1.0}
+    exact = minimize(
+        lambda x: np.mean((matrix @ x - 10.0) ** 2), x0, method="SLSQP", constraints=[gaps], options={"ftol": 1e-14}
+    )
+    assert np.any(exact.x[1::2] - exact.x[::2] < 1.0 + 1e-6), "a gap must matter in this test"
+    assert found.value == pytest.approx(exact.fun, rel=1e-7)
+    assert np.all(found.x[1::2] - found.x[::2] >= 1.0 - 1e-12)
+    with pytest.raises(InputError, match="'scipy_lbfgsb' knows bounds only"):
+        ScipyLBFGSB().solve(problem)
+
+
+def test_leaves_and_monitor_units_of_apertures():
+    """Three fields whose leaves stand half over the target, half of the pairs touching, are fitted to it."""
+    patient, linac = phantom("box"), library_machine("generic_photon_6mv")
+    collimator = MLC("test", np.arange(-40.0, 41.0, 10.0), 0.01, 0.0, (200.0, 150.0), np.inf, 1.0, 25.0)
+    leaves = np.asarray([[-41.0, -40.0], [-40.0, 0.0]] * 4)
+    fields = [
+        TreatmentField(str(gantry), 1, tuple(ControlPoint(mu, gantry, 0.0, 0.0, [0, 0, 0], leaves=leaves)
+                                             for mu in (0.0, 80.0)), 1000.0, collimator.boundaries)
+        for gantry in (0.0, 120.0, 240.0)
+    ]  # fmt: skip
+    options = ApertureOptions(lateral_cutoff=25.0, margin=50.0)
+    model = aperture_model(patient, fields, linac, collimator, 15.0, options)
+    goals = [Goal("OuterTarget", SquaredDeviation(60.0), 10.0), Goal("BODY", SquaredOverdosing(20.0), 1.0)]
+    problem = Problem(model, goals, patient, fractions=30)
+    found = ProjectedLBFGS(max_iterations=12).solve(problem)
+    assert list(found.history) == sorted(found.history, reverse=True)
+    assert found.value < 0.15 * found.start_value
+    space = model.variables
+    assert np.all(found.x[space.second] - found.x[space.first] >= space.gaps - 1e-9)
+    assert np.all((found.x >= space.lower) & (found.x <= space.upper))
+    opened = found.x[model.layouts[0].leaf_slice].reshape(8, 2)
+    assert np.all(opened[:, 1] - opened[:, 0] > 20.0), "pairs that touched have opened"

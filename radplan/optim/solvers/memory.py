@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from radplan.arrays import Array, device_of, like, namespace
 from radplan.influence import Variables
 
+_TRUST = 10.0
+"""Typical sizes by which a step may move a variable where no line is searched."""
+
 
 @dataclass(frozen=True, eq=False)
 class Box:
@@ -60,6 +63,12 @@ class Memory:
         """Number of pairs held."""
         return 0 if self.steps is None else int(self.steps.shape[0])
 
+    @property
+    def curvature(self) -> Array:
+        """Size of the scaled second derivative along the newest step, shape ()."""
+        newest = self.changes[-1, :]  # type: ignore[index]
+        return namespace(newest).sum(newest * newest)
+
     def with_pair(self, step: Array, change: Array, product: float) -> Memory:
         """Return the memory with the newest pair, where ``step' change`` is `product` > 0, in place of the oldest."""
         xp = namespace(step)
@@ -88,8 +97,7 @@ class Memory:
         scaled = gradient * self.scale * free
         if self.steps is None or self.changes is None:
             return -self.scale * scaled
-        newest = self.changes[-1, :]
-        theta = xp.sum(newest * newest)
+        theta = self.curvature
         inner = xp.matmul(self.steps, xp.matrix_transpose(self.changes))
         lower = xp.tril(inner, k=-1)
         diagonal = xp.eye(self.count, dtype=inner.dtype, device=device_of(inner))
@@ -120,3 +128,46 @@ def newton_step(memory: Memory, x: Array, gradient: Array, box: Box, variables: 
         step = memory.solve(gradient, xp.astype(~held, gradient.dtype))
         held = held | box.holds(x, step)
     return variables.project(x + step) - x
+
+
+def coupled_step(memory: Memory, x: Array, gradient: Array, variables: Variables) -> Array:
+    """Return a step ``(variables,)`` that a projection follows downhill where more than bounds may hold the variables.
+
+    What a small step downhill cannot move as it likes is taken out of the quasi-Newton model and goes downhill in
+    typical sizes, which variables that hold each other share, so that the projection finds what is left to it: two
+    leaves that touch move on together. No variable moves by more than its typical size without a memory, and by a
+    few of them with one, as far as a quasi-Newton model may be trusted.
+    """
+    xp = namespace(x)
+    typical = like(variables.scale, x)
+    downhill = -(typical**2) * gradient
+    bent = held = _is_bent(downhill, typical, x, variables)
+    stiffness = (typical / memory.scale) ** 2
+    shared = xp.sum(xp.where(bent, stiffness, xp.zeros_like(stiffness)))
+    together = downhill * xp.sum(xp.astype(bent, x.dtype)) / xp.where(shared > 0.0, shared, xp.ones_like(shared))
+    if not memory.count:
+        return _shortened(xp.where(bent, together, downhill / stiffness), typical, 1.0)
+    for _ in range(2):
+        step = memory.solve(gradient, xp.astype(~held, gradient.dtype))
+        held = held | _is_bent(step, typical, x, variables)
+    return _shortened(xp.where(bent, together / memory.curvature, step), typical, _TRUST)
+
+
+def _shortened(step: Array, typical: Array, most: float) -> Array:
+    """Return a step shortened so that no variable moves by more than `most` of its typical sizes."""
+    size = _largest(step, typical) / most
+    return step / namespace(step).maximum(size, namespace(step).ones_like(size))
+
+
+def _largest(step: Array, scale: Array) -> Array:
+    """Return the largest move in typical sizes, shape (); 1 where there is none."""
+    xp = namespace(step)
+    largest = xp.max(xp.abs(step) / scale)
+    return xp.where(largest > 0.0, largest, xp.ones_like(largest))
+
+
+def _is_bent(direction: Array, scale: Array, x: Array, variables: Variables) -> Array:
+    """Say for each variable whether the projection changes a small step by more than a tenth."""
+    xp = namespace(x)
+    small = direction * (xp.finfo(x.dtype).eps ** 0.5 / _largest(direction, scale))
+    return xp.abs(variables.project(x + small) - (x + small)) > 0.1 * xp.abs(small)

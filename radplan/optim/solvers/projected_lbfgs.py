@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
-from radplan.arrays import Array, namespace, to_numpy, weighted_sum
+from radplan.arrays import Array, like, namespace, to_numpy, weighted_sum
 from radplan.errors import CalculationError, InputError
 from radplan.optim.points import Line, Point
 from radplan.optim.problem import Problem
@@ -20,7 +20,7 @@ from radplan.optim.solvers.base import (
     one_blas_thread,
     refuse_constraints,
 )
-from radplan.optim.solvers.memory import Box, Memory, newton_step
+from radplan.optim.solvers.memory import Box, Memory, coupled_step, newton_step
 
 _WINDOW = 10
 """Iterations over which the relative decrease is averaged before it is called converged."""
@@ -43,6 +43,13 @@ class ProjectedLBFGS(Solver):
     into the bounds and searches the segment, beyond its end where that stays feasible. On a linear model that is one
     forward and one adjoint per iteration, whatever the number of trials: images along a line are known from its ends.
     All vectors stay on the device.
+
+    Where the model is not linear, or variables hold each other (leaves that must not touch), steps are projected with
+    the variables' own `project` and shortened until the cost falls: one forward for each trial, one adjoint for each
+    iteration. The first step moves no variable by more than its typical size, `Variables.scale`.
+
+    At a kink, as of a linear `Mean` whose reference is among the doses, no step along the gradient may descend although
+    others would: the search then ends as stalled. Smooth goals, such as a squared one, have no kinks.
 
     Parameters
     ----------
@@ -94,15 +101,16 @@ class ProjectedLBFGS(Solver):
         start_value = value = _checked(problem, point, _floats(point.value)[0])
         history: list[float] = []
         status = Status.ITERATION_LIMIT
+        find = self._step if problem.linear and problem.variables.separable else self._projected_step
         try:
             for iteration in range(1, self.max_iterations + 1):
-                step = self._step(problem, point, value, memory, box) or self._step(problem, point, value, empty, box)
+                step = find(problem, point, value, memory, box) or find(problem, point, value, empty, box)
                 if step is None:
                     status = Status.CONVERGED if self._is_stationary(problem, point, value) else Status.STALLED
                     break
                 memory = step.remembered_by(memory, point)
                 point, value = step.point, _checked(problem, step.point, step.value)
-                if iteration % _REFRESH == 0:
+                if problem.linear and iteration % _REFRESH == 0:
                     point = problem.at(point.x)
                 history.append(value)
                 if callback is not None and callback(Progress(iteration, value, point.x)) is True:
@@ -125,12 +133,31 @@ class ProjectedLBFGS(Solver):
         )
         if not (math.isfinite(slope) and slope < -_ROUNDING * abs(value)):
             return None
-        ratio = self.slope_ratio if problem.linear else 0.9
-        found = _search_line(line, _Step(trial, now, now_slope, 1.0), value, slope, max(limit, 1.0), ratio)
+        found = _search_line(line, _Step(trial, now, now_slope, 1.0), value, slope, max(limit, 1.0), self.slope_ratio)
         if found is None:
             return None
         x = problem.variables.project(found.point.x)
         return replace(found, point=replace(found.point, x=x), gained_slope=found.slope - slope)
+
+    def _projected_step(self, problem: Problem, point: Point, value: float, memory: Memory, box: Box) -> _Step | None:
+        """Return the next point on the arc of projected steps, or None where it does not descend."""
+        project = problem.variables.project
+        step, t = coupled_step(memory, point.x, point.gradient, problem.variables), 1.0
+        for _ in range(_TRIALS):
+            x = project(point.x + t * step)
+            promised = _floats(weighted_sum(point.gradient, x - point.x))[0]
+            if not math.isfinite(promised):
+                return None
+            if promised >= -_ROUNDING * abs(value):
+                t *= 0.1
+                continue
+            trial = problem.at(x)
+            now = _floats(trial.value)[0]
+            if now <= value + 1e-4 * promised:
+                return _Step(trial, now, math.nan, t, gained_slope=math.inf)
+            bend = now - value - promised
+            t *= min(max(-0.5 * promised / bend, 0.1), 0.5) if math.isfinite(bend) else 0.1
+        return None
 
     def _has_settled(self, history: list[float]) -> bool:
         if history[-1] == 0.0:
@@ -140,8 +167,9 @@ class ProjectedLBFGS(Solver):
 
     def _is_stationary(self, problem: Problem, point: Point, value: float) -> bool:
         """Say whether the scaled gradient, projected, promises less than the tolerance."""
-        gradient = point.gradient
-        step = problem.variables.project(point.x - problem.scale**2 * gradient) - point.x
+        gradient, variables = point.gradient, problem.variables
+        scale = problem.scale if variables.separable else like(variables.scale, point.x)
+        step = variables.project(point.x - scale**2 * gradient) - point.x
         return -_floats(weighted_sum(gradient, step))[0] <= self.tolerance * abs(value)
 
 

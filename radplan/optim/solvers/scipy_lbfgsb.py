@@ -42,7 +42,7 @@ class ScipyLBFGSB(Solver):
     Raises
     ------
     InputError
-        When an option is out of range.
+        When an option is out of range, or the variables hold each other, as opposed leaves do.
 
     Source: Zhu, Byrd, Lu and Nocedal, ACM Trans. Math. Softw. 23 (1997) 550.
 
@@ -66,6 +66,11 @@ class ScipyLBFGSB(Solver):
 
     def solve(self, problem: Problem, x0: Array | None = None, callback: Callback | None = None) -> Solution:
         refuse_constraints(self, problem)
+        if not problem.variables.separable:
+            raise InputError(
+                f"the solver {self.name!r} knows bounds only, but these variables hold each other (leaves keep a gap): "
+                "take 'lbfgs'"
+            )
         x = first_point(problem, x0)
         search = _Search(problem, x, callback)
         options = {"maxiter": self.max_iterations, "maxfun": 10 * self.max_iterations, "maxcor": self.memory}
