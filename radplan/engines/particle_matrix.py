@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from radplan.engines.particle_spots import BeamField
+from radplan.engines.particle_field import BeamField
 from radplan.errors import CalculationError
-from radplan.kernels import hong
+from radplan.kernels import fine_sampling, hong
 from radplan.operators import SparseOperator
 
 Ints = npt.NDArray[np.int64]
@@ -32,7 +32,7 @@ def spot_matrices(
     CalculationError
         When no spot gives dose to any voxel.
     """
-    counted = [hong.count_entries(beam.field) for beam in fields]
+    counted = [_count(beam) for beam in fields]
     counts = np.zeros(voxels, dtype=np.int64)
     for beam, (per_row, _) in zip(fields, counted, strict=True):
         counts[beam.rows] += per_row
@@ -46,15 +46,21 @@ def spot_matrices(
     begin, column = indptr[:-1].copy(), 0
     for beam, (per_row, per_column) in zip(fields, counted, strict=True):
         heads = t_indptr[column : column + beam.count] + np.cumsum(per_column, axis=0) - per_column
-        hong.fill_entries(
-            beam.field, beam.rows, column, begin[beam.rows], indices, data, per_column, heads, t_indices, t_data
-        )
+        fill = fine_sampling.fill_entries if beam.fine else hong.fill_entries
+        fill(beam.field, beam.rows, column, begin[beam.rows], indices, data, per_column, heads, t_indices, t_data)
         begin[beam.rows] += per_row
         column += beam.count
     first = SparseOperator.from_csr(
         indptr, indices, data[0], (voxels, column), (t_indptr, t_indices, t_data[0]), device, dtype
     )
     return (first, *(first.with_values(data[k], t_data[k]) for k in range(1, images)))
+
+
+def _count(beam: BeamField) -> tuple[npt.NDArray[np.int32], Ints]:
+    """Return numbers of entries per row, and per block of rows and column."""
+    counted: tuple[npt.NDArray[np.int32], Ints]
+    counted = fine_sampling.count_entries(beam.field, beam.count) if beam.fine else hong.count_entries(beam.field)
+    return counted
 
 
 def _offsets(counts: Ints) -> Ints:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from radplan import arrays
 from radplan.arrays import Array, Target
-from radplan.engines.particle_spots import BeamField, blocks
+from radplan.engines.particle_field import BeamField, blocks
 from radplan.engines.particle_tiles import BeamTiles
 from radplan.errors import CalculationError
 from radplan.kernels import hong_products

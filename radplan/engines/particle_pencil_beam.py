@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from dataclasses import dataclass
 from typing import ClassVar, Literal, Self
 
@@ -65,6 +66,11 @@ class ParticlePencilBeam(Engine):
         LET above which dose is dirty [keV/um], > 0; gives ``dirty_dose``.
     air_correction : bool
         Whether the air between nozzle and patient counts.
+    fine_sampling : float, optional
+        Width at the surface of the sub-beamlets that spots are split into, each with the radiological depth along its
+        own path [mm], > 0; see `radplan.engines.particle_fine_sampling`. For edges of tissue in the beam; half the
+        width of the spots makes some 50 of each, and takes about as many times as long. None: spots stay whole, and
+        each voxel's own depth counts for all of them.
 
     Raises
     ------
@@ -87,6 +93,7 @@ class ParticlePencilBeam(Engine):
     let: bool = True
     let_threshold: float | None = None
     air_correction: bool = True
+    fine_sampling: float | None = None
 
     name: ClassVar[str] = "particle_pencil_beam"
     radiation: ClassVar[tuple[str, ...]] = ("protons", "helium", "carbon", "VHEE")
@@ -95,6 +102,8 @@ class ParticlePencilBeam(Engine):
         Cutoff(self.lateral_cutoff, self.cutoff_rule or "exact")
         if self.let_threshold is not None and not self.let_threshold > 0.0:
             raise InputError(f"let_threshold must be > 0 keV/um, got {self.let_threshold}")
+        if self.fine_sampling is not None and not (self.fine_sampling > 0.0 and math.isfinite(self.fine_sampling)):
+            raise InputError(f"fine_sampling must be a width > 0 mm, got {self.fine_sampling}")
         if self.lateral not in ("fast", "accurate", "single", "double", "elliptic"):
             raise InputError(f"lateral must be fast, accurate, single, double or elliptic, got {self.lateral!r}")
 
@@ -151,9 +160,10 @@ class ParticlePencilBeam(Engine):
         voxels: Voxels,
     ) -> Dij:
         # Why: compiled kernels take a while to load, and only calculations need them.
+        from radplan.engines.particle_field import BeamField
         from radplan.engines.particle_matrix import spot_matrices
         from radplan.engines.particle_on_the_fly import spot_dose
-        from radplan.engines.particle_spots import BeamField, Scene
+        from radplan.engines.particle_spots import Scene
 
         particles = _particle_machine(machine, self.name)
         self._check(beams, scenarios)
@@ -169,6 +179,7 @@ class ParticlePencilBeam(Engine):
             tissues,
             Cutoff(self.lateral_cutoff, self.cutoff_rule or particles.cutoff_rule),
             self.air_correction,
+            self.fine_sampling,
         )
         # Why: the thread pools of numba and BLAS fight; nothing here is large enough for BLAS to need more than one.
         with threadpoolctl.threadpool_limits(limits=1, user_api="blas"):

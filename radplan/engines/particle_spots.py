@@ -1,4 +1,4 @@
-"""One beam of spots as the pencil-beam kernels read it: rays, spots, voxels in reach and depth tables."""
+"""Spots of a beam by ray: what each adds to depth and width, and which column it belongs to."""
 
 from __future__ import annotations
 
@@ -11,12 +11,10 @@ from radplan.arrays import Array
 from radplan.beams.beam import Beam
 from radplan.beams.spots import air_gap
 from radplan.engines.particle_cutoff import Cutoff
-from radplan.engines.particle_tables import PER_MM, DepthTables, Images, Tissues
+from radplan.engines.particle_tables import Images, Tissues
 from radplan.errors import InputError
-from radplan.geometry.frames import isocentre_plane, world_to_beam
 from radplan.geometry.grid import Grid
-from radplan.geometry.rays import radiological_depth, surface_distance
-from radplan.kernels.hong import DOUBLE, ELLIPTIC, SINGLE, SpotField
+from radplan.geometry.rays import surface_distance
 from radplan.machines.particle import ParticleMachine
 
 Floats = npt.NDArray[np.float64]
@@ -24,9 +22,6 @@ Ints = npt.NDArray[np.int64]
 
 IONS = {"protons": (1, 1), "helium": (2, 4), "carbon": (6, 12)}
 """Charge and mass number."""
-
-_BLOCKS = 256
-"""Blocks of rows that threads share; fixed, so that results do not depend on the number of threads."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,6 +38,8 @@ class Scene:
         What delivers, what is calculated, what it meets, and where it ends.
     air_correction : bool
         Whether the air between nozzle and patient counts.
+    fine_sampling : float, optional
+        Width of the sub-beamlets that spots are split into, see `radplan.engines.particle_fine_sampling` [mm].
     """
 
     density: Array
@@ -53,6 +50,7 @@ class Scene:
     tissues: Tissues
     cutoff: Cutoff
     air_correction: bool = True
+    fine_sampling: float | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,6 +69,8 @@ class Spots:
         Added to radiological depth [mm], variance in front of the patient [mm^2], share of the column's particles.
     layers : array of shape (e,)
         Energy indices of the machine that the beam uses.
+    origins : array of shape (r, 3)
+        Where each ray begins, seen from the source [mm].
     """
 
     x: Floats
@@ -83,6 +83,7 @@ class Spots:
     variances: Floats
     shares: Floats
     layers: Ints
+    origins: Floats
 
     @classmethod
     def of(cls, beam: Beam, scene: Scene) -> Spots:
@@ -111,6 +112,7 @@ class Spots:
             _variances(beam, machine, layers, energy, ssd),
             np.ones(order.size),
             layers,
+            np.zeros((places.shape[0], 3)),
         )
 
     def largest(self, values: Floats) -> Floats:
@@ -159,85 +161,3 @@ def _surface_distances(beam: Beam, places: Floats, scene: Scene) -> Floats:
     for miss in np.flatnonzero(~np.isfinite(found)):
         found[miss] = found[met[np.argmin(np.sum((places[met] - places[miss]) ** 2, axis=1))]]
     return found
-
-
-@dataclass(frozen=True, eq=False)
-class BeamField:
-    """One beam, ready for the kernels.
-
-    Parameters
-    ----------
-    field : SpotField
-        What the kernels read.
-    rows : array of shape (m,)
-        The model's row of each voxel of the field, int32, ascending.
-    count : int
-        Number of the beam's columns.
-    """
-
-    field: SpotField
-    rows: npt.NDArray[np.int32]
-    count: int
-
-    @classmethod
-    def of(cls, beam: Beam, scene: Scene) -> BeamField:
-        """Return the field of a beam."""
-        spots = Spots.of(beam, scene)
-        tables = DepthTables.of(
-            scene.machine, spots.layers, spots.largest(spots.variances), scene.cutoff, scene.images, scene.tissues
-        )
-        envelope = tables.envelope(np.stack([-spots.largest(-spots.shifts), spots.largest(spots.shifts)], axis=1))
-        rows, points, depths = _reached(beam, scene, spots, envelope)
-        caps = spots.caps(tables.largest_reach()) if scene.cutoff.caps_rays else np.full(spots.x.size, np.inf)
-        field = SpotField(
-            points=points,
-            depths=depths,
-            tissues=scene.tissues.index[rows],
-            edges=blocks(rows.size),
-            sad=float(scene.machine.sad),
-            envelope=envelope,
-            ray_x=spots.x,
-            ray_y=spots.y,
-            rays=spots.directions,
-            caps=caps,
-            tracks=np.zeros((spots.x.size, 0)),
-            track_start=0.0,
-            track_step=1.0,
-            ray_spots=spots.first,
-            columns=spots.columns,
-            energies=spots.energies,
-            shifts=spots.shifts,
-            variances=spots.variances,
-            shares=spots.shares,
-            knots=tables.knots,
-            table=tables.table,
-            starts=tables.starts,
-            bins=tables.bins,
-            bin_starts=tables.bin_starts,
-            per_mm=PER_MM,
-            model={"single": SINGLE, "double": DOUBLE, "elliptic": ELLIPTIC}[scene.images.lateral],
-            factors=scene.images.factors(scene.tissues.count),
-            thresholds=scene.images.thresholds(),
-        )
-        return cls(field, rows, beam.count)
-
-
-def blocks(voxels: int) -> Ints:
-    """Return where the blocks of a number of voxels begin, and their end."""
-    return np.linspace(0, voxels, _BLOCKS + 1).astype(np.int64)
-
-
-def _reached(beam: Beam, scene: Scene, spots: Spots, envelope: Floats) -> tuple[npt.NDArray[np.int32], Floats, Floats]:
-    """Return the voxels in the patient that spots can reach, seen from the source, and their radiological depths."""
-    sad = scene.machine.sad
-    local = world_to_beam(scene.points, beam.isocenter, beam.rotation)
-    x, y, axial = isocentre_plane(local, sad)
-    room = float(envelope.max()) * sad / np.maximum(axial, 1.0) * 1.05
-    near = (x >= spots.x.min() - room) & (x <= spots.x.max() + room)
-    near &= (y >= spots.y.min() - room) & (y <= spots.y.max() + room) & (axial > 0.0)
-    rows = np.flatnonzero(near)
-    depths = np.asarray(radiological_depth(scene.density, scene.ct_grid, beam.source, scene.points[rows]))
-    inside = (depths > 0.0) & (depths < envelope.size)
-    rows, depths = rows[inside], depths[inside]
-    seen = np.column_stack([local[rows, 0], local[rows, 1], sad - local[rows, 2]])
-    return rows.astype(np.int32), seen, depths

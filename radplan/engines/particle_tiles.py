@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from radplan import arrays
 from radplan.arrays import Array, Target
-from radplan.engines.particle_spots import BeamField
+from radplan.engines.particle_field import BeamField
 from radplan.kernels.hong import DOSE, DOUBLE, REACH, SINGLE, WIDTH, SpotField
 
 Floats = npt.NDArray[np.float64]
@@ -74,6 +74,7 @@ class BeamTiles:
         where = np.full(rows, order.size, dtype=np.int64)
         where[beam.rows[order]] = np.arange(order.size)
         voxels = dict(zip("xyz", field.points[order].T, strict=True)) | {"depth": field.depths[order]}
+        voxels["behind"] = voxels["z"] - field.track_start
         bins, starts, per_mm = _bins(field)
         tables = {"knots": field.knots, "table": field.table.reshape(-1), "tracks": field.tracks.reshape(-1)}
         whole = {"bins": bins, "factors": field.factors.reshape(-1)}
@@ -129,7 +130,8 @@ class BeamTiles:
         xp = arrays.namespace(near)
         spot = {name: xp.take(values, near)[None, :] for name, values in self.spots.items()}
         voxel = {name: values[first:last][:, None] for name, values in self.voxels.items()}
-        qx, qy = voxel["x"] - voxel["z"] * spot["ux"], voxel["y"] - voxel["z"] * spot["uy"]
+        z = voxel["z"] - spot["oz"]
+        qx, qy = voxel["x"] - spot["ox"] - z * spot["ux"], voxel["y"] - spot["oy"] - z * spot["uy"]
         back = (qx * spot["ux"] + qy * spot["uy"]) / spot["norm2"]
         r2 = qx**2 + qy**2 - back**2 * spot["norm2"]
         t = self._depth(voxel, spot) + spot["shift"]
@@ -162,11 +164,13 @@ class BeamTiles:
         if samples == 0:
             return voxel["depth"]
         xp = arrays.namespace(voxel["x"])
-        along = (voxel["x"] * spot["ux"] + voxel["y"] * spot["uy"] + voxel["z"]) / xp.sqrt(spot["norm2"])
-        place = (along - self.field.track_start) / self.field.track_step
+        # Why: distances from a far source need more than single precision; only those behind the start are kept.
+        x, y, behind = voxel["x"] - spot["ox"], voxel["y"] - spot["oy"], voxel["behind"] - spot["oz"]
+        along = (x * spot["ux"] + y * spot["uy"] + behind) / xp.sqrt(spot["norm2"]) + spot["lag"]
+        place = along / self.field.track_step
         step = xp.clip(xp.astype(place, xp.int64), 0, samples - 2)
         part = xp.clip(place - xp.astype(step, place.dtype), 0.0, 1.0)
-        low, high = (arrays.gather(self.tables["tracks"], spot["ray"] * samples + step + n) for n in (0, 1))
+        low, high = (arrays.gather(self.tables["tracks"], spot["track"] * samples + step + n) for n in (0, 1))
         return low + part * (high - low)
 
     def _look_up(self, t: Array, spot: dict[str, Array]) -> tuple[Array, Array]:
@@ -183,7 +187,7 @@ class BeamTiles:
         return row, xp.maximum(part, xp.zeros_like(part))
 
 
-_WHOLE = ("column", "ray", "last", "bin")
+_WHOLE = ("column", "ray", "track", "last", "bin")
 """Properties of spots that are whole numbers."""
 
 
@@ -207,9 +211,12 @@ def _spots(field: SpotField) -> dict[str, Any]:
     last = field.starts[1:][field.energies] - 1
     return {
         "ray": ray,
+        "track": field.track_of[ray],
+        **{"o" + axis: field.origins[ray, n] for n, axis in enumerate("xyz")},
         "ux": ux[ray],
         "uy": uy[ray],
         "norm2": (1.0 + ux**2 + uy**2)[ray],
+        "lag": (field.track_start * (1.0 / np.sqrt(1.0 + ux**2 + uy**2) - 1.0))[ray],
         # Why: infinity would be multiplied by zero in the gradients of some libraries; no ray reaches a kilometre.
         "cap": np.minimum(field.caps, 1e12)[ray],
         "column": field.columns,

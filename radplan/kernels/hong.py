@@ -43,11 +43,13 @@ class SpotField(NamedTuple):
         Largest cut-off of any spot between whole millimetres of radiological depth.
     ray_x, ray_y : (r,) float64 [mm]
         Rays in the isocentre plane, sorted by x; `rays` (r, 3) are their directions in the coordinates of `points`.
+    origins : (r, 3) float64 [mm]
+        Where each ray begins, in the coordinates of `points`: the source, or beside it.
     caps : (r,) float64 [mm^2]
         Square of the largest distance from each ray, measured in the isocentre plane.
-    tracks : (r, n) float64 [mm]
-        Radiological depth along each ray, every `track_step` mm from `track_start` [mm] from the source on, which then
-        counts in place of the voxels'; n = 0: the voxels' own counts.
+    tracks : (p, n) float64 [mm]
+        Radiological depths, every `track_step` mm from `track_start` [mm] from the source on, along paths; `track_of`
+        (r,) int32 names each ray's. They count in place of the voxels' own, unless n = 0.
     ray_spots : (r + 1,) int64
         Where the spots of each ray begin in the next five.
     columns, energies : (s,) int32
@@ -78,8 +80,10 @@ class SpotField(NamedTuple):
     ray_x: Array
     ray_y: Array
     rays: Array
+    origins: Array
     caps: Array
     tracks: Array
+    track_of: Array
     track_start: float
     track_step: float
     ray_spots: Array
@@ -152,9 +156,10 @@ def window(point: Array, depth: float, envelope: Array, sad: float) -> tuple[flo
 @njit(cache=True, inline="always")
 def meet(field: SpotField, v: int, ray: int, widest: float) -> tuple[float, float, float, float]:
     """Return how far a voxel lies from a ray along x and y, the squared distance or -1 where too far, and the depth."""
-    point, towards = field.points[v], field.rays[ray]
-    along = point[0] * towards[0] + point[1] * towards[1] + point[2] * towards[2]
-    x, y, z = point[0] - along * towards[0], point[1] - along * towards[1], point[2] - along * towards[2]
+    point, origin, towards = field.points[v], field.origins[ray], field.rays[ray]
+    x, y, z = point[0] - origin[0], point[1] - origin[1], point[2] - origin[2]
+    along = x * towards[0] + y * towards[1] + z * towards[2]
+    x, y, z = x - along * towards[0], y - along * towards[1], z - along * towards[2]
     r2 = x * x + y * y + z * z
     scale = field.sad / point[2]
     if r2 > widest or r2 * scale * scale > field.caps[ray]:
@@ -163,8 +168,8 @@ def meet(field: SpotField, v: int, ray: int, widest: float) -> tuple[float, floa
         return x, y, r2, field.depths[v]
     place = (along - field.track_start) / field.track_step
     step = min(max(int(place), 0), field.tracks.shape[1] - 2)
-    low = field.tracks[ray, step]
-    return x, y, r2, low + min(max(place - step, 0.0), 1.0) * (field.tracks[ray, step + 1] - low)
+    path = field.tracks[field.track_of[ray]]
+    return x, y, r2, path[step] + min(max(place - step, 0.0), 1.0) * (path[step + 1] - path[step])
 
 
 @njit(cache=True, inline="always")
