@@ -19,6 +19,9 @@ from radplan.engines.aperture_head import MonitorBackScatter
 _SHORT = 0.05
 """Way of an edge, in standard deviations of the source, below which its average is taken by quadrature."""
 
+_TIE = 0.02
+"""Difference of two neighbours' openings below which the smaller of both is taken smoothly."""
+
 _NODES, _SHARES = ((np.polynomial.legendre.leggauss(2)[0] + 1) / 2, np.polynomial.legendre.leggauss(2)[1] / 2)
 
 
@@ -127,7 +130,8 @@ class ApertureFluence:
 
     where the product L J is the opening that both leave: leaf ends and leaf boundaries are cut at the jaws by a smooth
     step, so that a leaf under a jaw keeps a gradient. Edges are blurred once. S is the output that monitor back-scatter
-    leaves, the mean of begin and end.
+    leaves, the mean of begin and end. Where leaves interlock, a strip about their boundary is open only where both
+    neighbours leave it open, :math:`\tfrac12 (a + b - \sqrt{(a - b)^2 + \epsilon^2} + \epsilon)` of their openings.
 
     Parameters
     ----------
@@ -145,6 +149,8 @@ class ApertureFluence:
         Length over which a jaw takes over from a leaf, > 0 [mm]; edges in one place move by half of it.
     back_scatter : MonitorBackScatter, optional
         How the output depends on the jaws; not at all when left out.
+    tongue_groove : float
+        Width of the strip, below that of every leaf [mm]; 0: leaves do not interlock.
     """
 
     along: Array
@@ -156,11 +162,13 @@ class ApertureFluence:
     jaw_transmission: float
     softness: float
     back_scatter: MonitorBackScatter | None = None
+    tongue_groove: float = 0.0
 
     def fluence(self, motion: Motion) -> Array:
         """Return the fluence ``(p, q)`` [MU]."""
         xp = namespace(self.along)
         leaves, rows, cut, cut_rows, jaw_along, jaw_across = self._openings(motion)
+        leaves, cut = self._with_strips(leaves), self._with_strips(cut)
         mu, (both, jaws_only, leaves_only, opened) = motion.mu * self._output(motion), self._shares()
         weighted = xp.reshape(cut * (opened * mu)[:, None, None], (-1, cut.shape[-1]))
         out = xp.matmul(xp.permute_dims(weighted, (1, 0)), xp.reshape(cut_rows, (-1, cut_rows.shape[-1])))
@@ -172,7 +180,8 @@ class ApertureFluence:
     def pullback(self, motion: Motion, cotangent: Array) -> Motion:
         """Return the cotangents of a motion for one ``(p, q)`` of the fluence."""
         xp = namespace(self.along)
-        leaves, rows, cut, cut_rows, jaw_along, jaw_across = self._openings(motion)
+        own_leaves, rows, own_cut, cut_rows, jaw_along, jaw_across = self._openings(motion)
+        leaves, cut = self._with_strips(own_leaves), self._with_strips(own_cut)
         output = self._output(motion)
         mu, (both, jaws_only, leaves_only, opened) = motion.mu * output, self._shares()
         turned = xp.permute_dims(cotangent, (1, 0))
@@ -187,9 +196,10 @@ class ApertureFluence:
         d_mu = d_mu + xp.sum(leaves * d_leaves, axis=(1, 2)) + xp.sum(jaw_along * d_jaw_along, axis=1)
         per_row, per_segment = mu[:, None, None], mu[:, None]
         ends, bounds = self._cut(motion)
-        from_ends = self._opening_pullback(per_row * d_cut, self.along, ends)
+        from_ends = self._opening_pullback(self._strips_pullback(per_row * d_cut, own_cut), self.along, ends)
         from_bounds = self._rows_pullback(per_row * d_cut_rows, bounds)
-        own = self._opening_pullback(per_row * d_leaves, self.along, self._leaf_ends(motion))
+        d_own = self._strips_pullback(per_row * d_leaves, own_leaves)
+        own = self._opening_pullback(d_own, self.along, self._leaf_ends(motion))
         jaws = self._opening_pullback(per_segment * d_jaw_along, self.along, motion.along)
         blocks = self._opening_pullback(per_segment * d_jaw_across, self.across, motion.across)
         d_ends, d_along, d_across = [], [], []
@@ -197,7 +207,7 @@ class ApertureFluence:
             through, to_jaws = self._clip_pullback(from_ends[t], positions, motion.along[t])
             d_ends.append(own[t] + through)
             d_along.append(jaws[t] + to_jaws)
-            edges = self.boundaries[None, :, None] + 0.0 * motion.across[t][:, :1, None]
+            edges = self._row_edges()[None, :, None] + 0.0 * motion.across[t][:, :1, None]
             _, to_blocks = self._clip_pullback(from_bounds[t][..., None], edges, motion.across[t])
             d_across.append(blocks[t] + to_blocks)
             if self.back_scatter is not None:
@@ -226,9 +236,9 @@ class ApertureFluence:
         return motion.leaves[0] + offset, motion.leaves[1] + offset
 
     def _openings(self, motion: Motion) -> tuple[Array, Array, Array, Array, Array, Array]:
-        """Return leaves (s, r, p), rows (r, q), the same cut at the jaws (s, r, .), and jaws (s, p), (s, q)."""
+        """Return leaves (s, r, p), rows and strips (m, q), both cut at the jaws, and jaws (s, p), (s, q)."""
         ends, bounds = self._cut(motion)
-        still = self.boundaries[None, :]
+        still = self._row_edges()[None, :]
         return (
             self._opening(self.along, self._leaf_ends(motion)),
             self._rows((still, still))[0, ...],
@@ -239,11 +249,45 @@ class ApertureFluence:
         )
 
     def _cut(self, motion: Motion) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
-        """Return leaf ends (s, r, 2) and leaf boundaries (s, r + 1) cut at the jaws, begin and end of each."""
+        """Return leaf ends (s, r, 2) and edges of rows (s, m + 1) cut at the jaws, begin and end of each."""
         raw = self._leaf_ends(motion)
         ends = tuple(self._clip(raw[t], motion.along[t][:, None, None, :]) for t in (0, 1))
-        bounds = tuple(self._clip(self.boundaries[None, :], motion.across[t][:, None, :]) for t in (0, 1))
+        bounds = tuple(self._clip(self._row_edges()[None, :], motion.across[t][:, None, :]) for t in (0, 1))
         return (ends[0], ends[1]), (bounds[0], bounds[1])
+
+    def _interlock(self) -> bool:
+        return self.tongue_groove > 0.0 and self.boundaries.shape[0] > 2
+
+    def _row_edges(self) -> Array:
+        """Return the edges (m + 1,) of leaf rows and of the strips between them."""
+        if not self._interlock():
+            return self.boundaries
+        xp, inner, half = namespace(self.boundaries), self.boundaries[1:-1], 0.5 * self.tongue_groove
+        pairs = xp.reshape(xp.stack([inner - half, inner + half], axis=1), (-1,))
+        return xp.concat([self.boundaries[:1], pairs, self.boundaries[-1:]])
+
+    def _with_strips(self, opened: Array) -> Array:
+        """Return openings (s, r, p) with those of the strips between rows, (s, m, p)."""
+        if not self._interlock():
+            return opened
+        xp, first, second = namespace(opened), opened[:, :-1, :], opened[:, 1:, :]
+        apart = first - second
+        strips = 0.5 * (first + second - xp.sqrt(apart * apart + _TIE**2) + _TIE)
+        mixed = xp.reshape(xp.stack([first, strips], axis=2), (opened.shape[0], -1, opened.shape[2]))
+        return xp.concat([mixed, opened[:, -1:, :]], axis=1)
+
+    def _strips_pullback(self, cotangent: Array, opened: Array) -> Array:
+        """Return the cotangent (s, r, p) of openings for one of rows and strips (s, m, p)."""
+        if not self._interlock():
+            return cotangent
+        xp, shape = namespace(opened), opened.shape
+        mixed = xp.reshape(cotangent[:, :-1, :], (shape[0], shape[1] - 1, 2, shape[2]))
+        apart = opened[:, :-1, :] - opened[:, 1:, :]
+        tilt = apart / xp.sqrt(apart * apart + _TIE**2)
+        to_strips = 0.5 * mixed[:, :, 1, :]
+        rows = xp.concat([mixed[:, :, 0, :] + to_strips * (1.0 - tilt), cotangent[:, -1:, :]], axis=1)
+        none = xp.zeros_like(opened[:, :1, :])
+        return rows + xp.concat([none, to_strips * (1.0 + tilt)], axis=1)
 
     def _opening(self, edges: Array, ends: tuple[Array, Array]) -> Array:
         """Return the share of every pixel (..., p) that an interval with moving ends (..., 2) leaves open."""
@@ -257,7 +301,7 @@ class ApertureFluence:
         return edge_average_pullback(xp.stack([at_edges, -at_edges], axis=-2), edges, ends[0], ends[1], self.sigma)
 
     def _rows(self, bounds: tuple[Array, Array]) -> Array:
-        """Return the share of every pixel (s, r, q) that lies in a row between moving boundaries (s, r + 1)."""
+        """Return the share of every pixel (s, m, q) that lies in a row between moving edges (s, m + 1)."""
         edges = self.across
         passed = edge_average(edges, bounds[0], bounds[1], self.sigma)
         between = passed[:, :-1, :] - passed[:, 1:, :]

@@ -58,8 +58,8 @@ class ApertureOptions:
         Length over which a jaw takes over from a leaf [mm], > 0.
     gantry_steps : int
         Gantry positions that a segment with a turning gantry is calculated at, >= 1.
-    head_scatter, back_scatter : bool
-        Whether the machine's head scatter and monitor back-scatter are counted.
+    head_scatter, back_scatter, tongue_and_groove : bool
+        Whether the machine's head scatter and monitor back-scatter, and the collimator's interlocking, are counted.
 
     Raises
     ------
@@ -78,6 +78,7 @@ class ApertureOptions:
     gantry_steps: int = 1
     head_scatter: bool = True
     back_scatter: bool = True
+    tongue_and_groove: bool = True
 
     def __post_init__(self) -> None:
         for name in ("pixel", "margin", "softness", "gantry_steps"):
@@ -381,6 +382,7 @@ class _Builder:
             jaw_transmission=self.options.jaw_transmission,
             softness=self.options.softness,
             back_scatter=self._back_scatter(layout.field),
+            tongue_groove=mlc.tongue_groove if mlc is not None and self.options.tongue_and_groove else 0.0,
         )
 
     def _shares(self, layout: FieldLayout, pieces: list[tuple[int, Floats]]) -> dict[str, Array]:

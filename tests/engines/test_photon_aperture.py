@@ -22,7 +22,7 @@ from radplan.machines.mlc import MLC, library_mlc
 from radplan.patient.phantoms import phantom
 
 SIGMA = 1.06
-CLEAN = ApertureOptions(jaw_transmission=0.0, head_scatter=False, back_scatter=False)
+CLEAN = ApertureOptions(jaw_transmission=0.0, head_scatter=False, back_scatter=False, tongue_and_groove=False)
 
 
 @pytest.fixture(scope="module")
