@@ -87,8 +87,8 @@ def test_a_groove_stays_dark_between_fields_that_meet_at_a_leaf():
         made = apertures(place, tongue_groove=width)
         lines.append(sum(made.fluence(motion(place, ends, ends))[40, :] for ends in (one, other)))
     assert np.sum(lines[0] - lines[1]) * 0.5 == pytest.approx(0.8, rel=0.025)  # [mm]; neighbours' tie lets 2 % through
-    assert lines[1][10:70].min() > 0.65
-    np.testing.assert_allclose(lines[0][10:70], 1.0, atol=1e-9)
+    assert 0.65 < lines[1][20:60].min() < 0.8
+    np.testing.assert_allclose(lines[0][22:58], 1.0, atol=1e-4)
 
 
 def test_neighbours_that_stand_alike_have_no_groove():
