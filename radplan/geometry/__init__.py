@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from radplan.geometry.frames import beam_rotation, beam_to_world, isocentre_plane, source_position, world_to_beam
 from radplan.geometry.grid import Grid
-from radplan.geometry.rays import radiological_depth, surface_distance
+from radplan.geometry.rays import density_before, radiological_depth, surface_distance
 from radplan.geometry.resample import overlap_matrix, resample_linear, resample_overlap
 
 __all__ = [
     "Grid",
     "beam_rotation",
     "beam_to_world",
+    "density_before",
     "isocentre_plane",
     "overlap_matrix",
     "radiological_depth",

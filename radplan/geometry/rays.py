@@ -7,7 +7,8 @@ the boxes it crosses (Siddon), with nothing sampled: the only error against a re
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -125,6 +126,59 @@ def surface_distance(
         return siddon.first_dense_voxel(volume, low, size, _occupied_box(volume), origin, through, float(threshold))
     crossings = _Crossings(density, grid, origin)
     return _by_chunks(lambda chunk: crossings.surface(chunk, threshold), through, crossings.grid)
+
+
+def density_before(
+    density: npt.NDArray[np.floating[Any]],
+    grid: Grid,
+    source: npt.ArrayLike,
+    points: npt.ArrayLike,
+    lengths: Sequence[float],
+) -> npt.NDArray[np.float64]:
+    r"""Return the mean density that rays have passed just before points, the nearer the more it counts.
+
+    :math:`\bar\rho = \int_0^l \rho(P - u)\,e^{-u/\lambda}\,\mathrm{d}u \,\big/ \int_0^l e^{-u/\lambda}\,\mathrm{d}u`,
+    back along the ray from P to where it entered the first voxel that has any density, a path of length l. Exact for
+    a density that is constant in every voxel box.
+
+    Parameters
+    ----------
+    density : array of shape (nz, ny, nx)
+        Relative electron density (water = 1), a host array.
+    grid : Grid
+        Where the voxels of `density` lie.
+    source : array of shape (3,)
+        World position of the source [mm].
+    points : array of shape (n, 3)
+        World positions [mm].
+    lengths : sequence of float
+        The lengths :math:`\lambda` [mm], > 0.
+
+    Returns
+    -------
+    array of shape (lengths, n)
+        Means; 1 for a point before which its ray met no density.
+
+    Raises
+    ------
+    InputError
+        When shapes do not fit, a position is not finite or a length is not positive.
+
+    >>> grid = Grid(shape=(1, 2, 1), spacing=(10.0, 10.0, 10.0), origin=(0.0, 0.0, 0.0))
+    >>> slabs = np.asarray([1.0, 0.25], np.float32).reshape(grid.shape)
+    >>> mean = density_before(slabs, grid, [0.0, -1000.0, 0.0], [[0.0, 15.0, 0.0]], lengths=[1e9])
+    >>> mean.round(6).tolist()
+    [[0.625]]
+    """
+    from radplan.kernels import siddon
+
+    scales = np.asarray(lengths, dtype=np.float64)
+    if not np.all(scales > 0.0):
+        raise InputError(f"lengths must be > 0 mm, got {list(lengths)}")
+    origin, ends = _checked_source(density, grid, source), _checked_points(density, points)
+    volume = np.ascontiguousarray(density)
+    low, size = grid.bounds[0], np.asarray(grid.spacing)
+    return np.asarray(siddon.density_before(volume, low, size, _occupied_box(volume), origin, ends, scales))
 
 
 class _Crossings:

@@ -120,6 +120,62 @@ def depth_along_rays(density: Array, low: Array, size: Array, box: Array, source
     return depths
 
 
+@njit(cache=True)
+def _means(
+    flat: Array, shape: Array, low: Array, size: Array, box: Array, source: Array, point: Array, lengths: Array,
+    means: Array,
+) -> None:  # fmt: skip
+    """Write the density in front of a point, averaged with exponential weights; 1 where the ray meets none."""
+    dx, dy, dz = point[0] - source[0], point[1] - source[1], point[2] - source[2]
+    length = np.sqrt(dx * dx + dy * dy + dz * dz)
+    means[:] = 1.0
+    enter, leave = 0.0, 1.0
+    enter, leave = _clip(source[0], dx, low[0] + box[0, 0] * size[0], low[0] + box[0, 1] * size[0], enter, leave)
+    enter, leave = _clip(source[1], dy, low[1] + box[1, 0] * size[1], low[1] + box[1, 1] * size[1], enter, leave)
+    enter, leave = _clip(source[2], dz, low[2] + box[2, 0] * size[2], low[2] + box[2, 1] * size[2], enter, leave)
+    if length == 0.0 or not enter < leave:
+        return
+    i, si, tx, ex = _start(source[0], dx, enter, low[0], size[0], box[0, 0], box[0, 1])
+    j, sj, ty, ey = _start(source[1], dy, enter, low[1], size[1], box[1, 0], box[1, 1])
+    k, sk, tz, ez = _start(source[2], dz, enter, low[2], size[2], box[2, 0], box[2, 1])
+    t, inside, since = enter, False, 0.0
+    while t < leave and box[0, 0] <= i < box[0, 1] and box[1, 0] <= j < box[1, 1] and box[2, 0] <= k < box[2, 1]:
+        rho = flat[(k * shape[1] + j) * shape[2] + i]
+        step = (min(tx, ty, tz, leave) - t) * length
+        inside = inside or rho > 0.0
+        if inside and step > 0.0:
+            since += step
+            for m in range(lengths.size):
+                # Why: a mean over a path grown by a step is a mean of the old one and the step, which never leaves
+                # the range of the densities, however thin the steps.
+                share = np.expm1(-step / lengths[m]) / np.expm1(-since / lengths[m])
+                means[m] += share * (rho - means[m])
+        t = min(tx, ty, tz, leave)
+        if tx <= ty and tx <= tz:
+            i, tx = i + si, tx + ex
+        elif ty <= tz:
+            j, ty = j + sj, ty + ey
+        else:
+            k, tz = k + sk, tz + ez
+
+
+@njit(cache=True, parallel=True)
+def density_before(
+    density: Array, low: Array, size: Array, box: Array, source: Array, points: Array, lengths: Array
+) -> Array:
+    """Return means of the density before each point along its ray, (lengths, points); see `radplan.geometry.rays`.
+
+    Parameters as `depth_along_rays`; `lengths` of shape (m,) are those in which the weights fall to 1/e [mm].
+    """
+    flat = density.reshape(density.size)
+    shape = np.asarray(density.shape)
+    count = points.shape[0]
+    means = np.empty((count, lengths.size))
+    for n in prange(count):
+        _means(flat, shape, low, size, box, source, points[n], lengths, means[n])
+    return means.T
+
+
 @njit(cache=True, parallel=True)
 def first_dense_voxel(
     density: Array, low: Array, size: Array, box: Array, source: Array, points: Array, threshold: float

@@ -97,6 +97,8 @@ def write_photon_machine(machine: PhotonMachine, path: str | Path) -> None:
         "stretch": kernel.stretch,
         "table": np.asarray(kernel.table, dtype=np.float32),
     }
+    if kernel.scattered is not None:
+        arrays["scattered"] = np.asarray(kernel.scattered, dtype=np.float32)
     write_archive(path, header, arrays)
 
 
@@ -114,7 +116,8 @@ def read_photon_machine(path: str | Path) -> PhotonMachine:
 def _photon_machine(path: Path, header: Mapping[str, Any], content: Mapping[str, Array]) -> PhotonMachine:
     require(path, header, FORMAT, _SCALARS, content, _ARRAYS)
     reference = header["reference"]
-    kernel_arrays = (np.asarray(content[name], dtype=np.float64) for name in _ARRAYS[2:])
+    known = [*_ARRAYS[2:], "scattered"] if "scattered" in content else _ARRAYS[2:]
+    kernel_arrays = (np.asarray(content[name], dtype=np.float64) for name in known)
     try:
         return PhotonMachine(
             name=header["name"],

@@ -34,6 +34,8 @@ class LowRankKernel:
         Increasing distances from the source over SAD [1].
     table : array of shape (K, d, e)
         Weights w_k, calibration included [Gy per unit bixel weight].
+    scattered : array of shape (K, d, e), optional
+        What part of them is dose of scattered photons; the rest is that of the primary. None where it is not known.
 
     Raises
     ------
@@ -53,6 +55,7 @@ class LowRankKernel:
     depth: Array
     stretch: Array
     table: Array
+    scattered: Array | None = None
 
     def __post_init__(self) -> None:
         rank = self.cumulated.shape[0]
@@ -61,13 +64,16 @@ class LowRankKernel:
         if self.table.shape != (rank, self.depth.size, self.stretch.size):
             expected = (rank, self.depth.size, self.stretch.size)
             raise InputError(f"table must have shape {expected} (K, depths, stretches), got {self.table.shape}")
+        if self.scattered is not None and self.scattered.shape != self.table.shape:
+            raise InputError(f"scattered must have the shape of table, {self.table.shape}, got {self.scattered.shape}")
         for name, axis in (("radius", self.radius), ("depth", self.depth), ("stretch", self.stretch)):
             if axis.size < 2 or not np.all(np.diff(axis) > 0):
                 raise InputError(f"{name} must have at least two increasing values")
         if self.radius[0] != 0 or np.any(self.cumulated[:, 0] != 0):
             raise InputError("radius must start at 0, where cumulated must be 0")
-        if not (np.all(np.isfinite(self.cumulated)) and np.all(np.isfinite(self.table))):
-            raise InputError("cumulated and table must be finite")
+        tables = (self.table,) if self.scattered is None else (self.table, self.scattered)
+        if not all(np.all(np.isfinite(values)) for values in (self.cumulated, *tables)):
+            raise InputError("cumulated, table and scattered must be finite")
 
     @property
     def rank(self) -> int:
@@ -85,9 +91,32 @@ class LowRankKernel:
 
     def weights(self, depth: Array, stretch: Array) -> Array:
         """Return w_k bilinear in the table, clamped to its edges, shape (K, n)."""
+        return self._read(self.table, depth, stretch)
+
+    def parted_weights(self, depth: Array, primary: Array, scatter: Array) -> Array:
+        """Return w_k with a stretch of its own for the primary and for scatter, shape (K, n).
+
+        Parameters
+        ----------
+        depth : array of shape (n,)
+            Radiological depth [mm].
+        primary, scatter : arrays of shape (n,)
+            How much wider than in the isocentre plane, in water, each part is [1]; equal ones give `weights`.
+
+        Raises
+        ------
+        InputError
+            When the kernel does not know its scattered part.
+        """
+        if self.scattered is None:
+            raise InputError("this kernel does not tell scatter from primary: give LowRankKernel its `scattered` part")
+        return self._read(self.table - self.scattered, depth, primary) + self._read(self.scattered, depth, scatter)
+
+    def _read(self, table: Array, depth: Array, stretch: Array) -> Array:
+        """Return a table at depths and stretches (n,), shape (K, n)."""
         xp = namespace(depth, stretch)
         rows, columns = like(self.depth, depth), like(self.stretch, depth)
-        return interp2(depth, xp.astype(stretch, depth.dtype), rows, columns, like(self.table, depth))
+        return interp2(depth, xp.astype(stretch, depth.dtype), rows, columns, like(table, depth))
 
     def cumulative(self, radius: Array) -> Array:
         """Return G_k at radii [mm] of shape (n,), as a numpy array of shape (K, n)."""

@@ -86,6 +86,11 @@ class NyholmKernel:
         primary, scatter, a, b = self.parameters(depth)
         return -2 * np.pi * (primary * np.expm1(-a * radius) + scatter * np.expm1(-b * radius))
 
+    def scattered_disk(self, depth: Array, radius: Array) -> Array:
+        """Return the part of `disk` that is dose of scattered photons, the second term."""
+        _, scatter, _, b = self.parameters(depth)
+        return -2 * np.pi * scatter * np.expm1(-b * radius)
+
     def slope(self, depth: Array, radius: Array) -> Array:
         """Return the derivative of `disk` with respect to the radius [1/mm]."""
         primary, scatter, a, b = self.parameters(depth)

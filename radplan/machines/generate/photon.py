@@ -18,7 +18,7 @@ import numpy as np
 from scipy.optimize import minimize_scalar
 
 from radplan.arrays import Array
-from radplan.errors import UnknownNameError
+from radplan.errors import InputError, UnknownNameError
 from radplan.machines.base import Reference
 from radplan.machines.files import write_photon_machine
 from radplan.machines.generate.nyholm import NyholmKernel
@@ -187,9 +187,12 @@ def compress(kernel: NyholmKernel, rank: int) -> LowRankKernel:
     cumulated = vectors[:rank] / radius_weight * scale[:, None]
     cumulated[:, 0] = 0.0
     table_depth, table_stretch = (axis.reshape(-1, 1) for axis in np.meshgrid(DEPTH, STRETCH, indexing="ij"))
-    table = kernel.disk(table_depth, table_stretch * RADIUS) * radius_weight @ (vectors[:rank] / scale[:, None]).T
-    table = table.T.reshape(rank, DEPTH.size, STRETCH.size)
-    return LowRankKernel(RADIUS, cumulated, DEPTH, STRETCH, table)
+
+    def table(disk: Callable[[Array, Array], Array]) -> Array:
+        seen = disk(table_depth, table_stretch * RADIUS) * radius_weight @ (vectors[:rank] / scale[:, None]).T
+        return seen.T.reshape(rank, DEPTH.size, STRETCH.size)
+
+    return LowRankKernel(RADIUS, cumulated, DEPTH, STRETCH, table(kernel.disk), table(kernel.scattered_disk))
 
 
 def square_dose(
@@ -265,12 +268,15 @@ def _highest(dose: Callable[[float], float]) -> tuple[float, float]:
 def _with_electrons(photons: LowRankKernel, electrons: Contamination, most: float, factor: float) -> LowRankKernel:
     """Return the calibrated kernel with one more function; its weight does not depend on the distance."""
     table = most * np.broadcast_to(electrons.weight(DEPTH)[None, :, None], (1, DEPTH.size, STRETCH.size))
+    if photons.scattered is None:
+        raise InputError("the photon kernel does not tell scatter from primary")
     return LowRankKernel(
         RADIUS,
         np.concatenate([photons.cumulated, electrons.cumulated(RADIUS)[None]]),
         DEPTH,
         STRETCH,
         np.concatenate([photons.table, table]) * factor,
+        np.concatenate([photons.scattered, np.zeros_like(table)]) * factor,
     )
 
 
@@ -283,6 +289,7 @@ def _provenance(model: PhotonModel) -> dict[str, object]:
             "Gaussian in the isocentre plane, Gaussian in depth, after Ahnesjö and Andreo, Phys. Med. Biol. 34 (1989) "
             "1451; nearer the surface than 3 mm the photon kernel itself is too high"
         ),
+        "scattered": "Nyholm's second term, projected on the functions of the sum of both",
         "compression": (
             f"rank {model.rank} decomposition of the cumulated kernel over depth 0.5-400 mm and surface distance "
             "750-1000 mm; weights clamped to depth 0.5-400 mm and distance / SAD 0.15-1.5; cut-off 400 mm"
