@@ -1,4 +1,4 @@
-"""The command line: ``radplan plan CASE``, ``radplan dicom FOLDER``.
+"""The command line: ``radplan plan CASE``, ``radplan recalc RTPLAN``, ``radplan dicom FOLDER``.
 
 Only `argparse` is imported to show help; everything else loads when a command runs.
 """
@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from radplan.cli_recalc import add_recalc
 from radplan.errors import FileError, InputError, RadplanError, UnknownNameError
 
 if TYPE_CHECKING:
@@ -80,6 +81,7 @@ def parser() -> argparse.ArgumentParser:
     plan.add_argument("--out", default="out", metavar="DIR", help="folder for the results (default out)")
     plan.add_argument("--no-figures", action="store_true", help="write no png files")
     plan.set_defaults(run=_plan)
+    add_recalc(verbs)
     dicom = verbs.add_parser(
         "dicom",
         help="list what a folder of DICOM files holds",

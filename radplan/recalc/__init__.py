@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from radplan.recalc.comparison import Comparison, ReferenceDose, StructureComparison, compare, read_reference
+from radplan.recalc.files import save_recalculation
 from radplan.recalc.recalculate import Recalculation, recalculate
 from radplan.recalc.scene import SceneOptions
 
@@ -15,4 +16,5 @@ __all__ = [
     "compare",
     "read_reference",
     "recalculate",
+    "save_recalculation",
 ]

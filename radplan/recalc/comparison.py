@@ -275,7 +275,7 @@ def _row(plan: Plan, name: str, named: str, curve: DVH, sampled: tuple[Floats, F
 def read_curve(curve: DVH, name: str) -> float:
     """Return ``Dmean`` or ``D<percent>`` of a cumulative DVH [its unit], linear between its levels.
 
-    The mean is the area under the curve.
+    The mean is the area under the curve; NaN where the curve ends with more than 1 % of the volume.
 
     >>> ramp = DVH("PTV", "physical_dose", "Gy", np.asarray([0.0, 10.0, 20.0]), np.asarray([100.0, 100.0, 0.0]), 1.0)
     >>> read_curve(ramp, "Dmean"), read_curve(ramp, "D50")
@@ -283,7 +283,7 @@ def read_curve(curve: DVH, name: str) -> float:
     """
     levels, percent = curve.levels, curve.percent
     if name == "Dmean":
-        tail = 0.0 if percent[-1] <= 0 else np.nan
+        tail = 0.0 if percent[-1] <= 1.0 else np.nan
         return float(levels[0] + np.trapezoid(percent, levels) / max(float(percent[0]), 1e-12) + tail)
     falling = np.maximum.accumulate(percent[::-1])[::-1]
     return float(np.interp(-float(name[1:]), -falling, levels))

@@ -1,0 +1,185 @@
+"""A recalculated plan as files: dose for other systems, DVHs, the comparison, and everything that made them."""
+
+from __future__ import annotations
+
+import csv
+import json
+import platform
+from collections.abc import Mapping
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import radplan
+from radplan.io.dicom import write_dose
+from radplan.io.save import staged
+from radplan.recalc.comparison import METRICS, Comparison
+from radplan.recalc.recalculate import Recalculation, control_points
+
+
+def save_recalculation(
+    recalculation: Recalculation, folder: str | Path, provenance: Mapping[str, Any] | None = None
+) -> tuple[Path, ...]:
+    """Write a recalculation into a folder, made if need be: whole or not at all.
+
+    ``rtdose.dcm`` holds the dose of the course in Gy as calculated, no factor applied; ``dvh.csv`` the DVHs, levels
+    down and structures across; ``comparison.csv`` ours and the reference's numbers side by side, where there is a
+    reference; ``recalc.json`` machine, collimators, options, fields, numbers, factor and notes.
+
+    Parameters
+    ----------
+    recalculation : Recalculation
+        What to write.
+    folder : path-like
+        Where.
+    provenance : mapping, optional
+        More to write down, such as file names and timings; plain data.
+
+    Returns
+    -------
+    tuple of Path
+        The files written.
+
+    Raises
+    ------
+    FileError
+        When the folder cannot be written.
+    """
+    folder, case = Path(folder), recalculation.case
+    names = ["recalc.json", "rtdose.dcm", "dvh.csv"]
+    with staged(folder) as partial:
+        text = json.dumps(described(recalculation, provenance), indent=2, allow_nan=False)
+        (partial / "recalc.json").write_text(text + "\n", encoding="utf-8")
+        write_dose(
+            partial / "rtdose.dcm",
+            recalculation.dose,
+            recalculation.grid,
+            None if case is None else case.series,
+            plan=recalculation.belongs.instance,
+            structure_set="" if case is None else case.structure_set,
+            comment=f"recalculated, {recalculation.fractions} fractions, not for clinical use",
+        )
+        _write_dvh(partial / "dvh.csv", recalculation)
+        if recalculation.comparison is not None:
+            _write_comparison(partial / "comparison.csv", recalculation.comparison)
+            names.append("comparison.csv")
+    return tuple(folder / name for name in names)
+
+
+def described(recalculation: Recalculation, provenance: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Return what ``recalc.json`` says, as plain data."""
+    machine, plan, belongs = recalculation.machine, recalculation.plan, recalculation.belongs
+    reference = machine.reference
+    return {
+        "plan": {
+            "name": recalculation.delivery.name,
+            "instance": belongs.instance,
+            "fractions": recalculation.fractions,
+            "mu_per_fraction": recalculation.delivery.mu,
+            "prescription_Gy": belongs.prescription,
+            "fields": control_points(recalculation),
+        },
+        "machine": {
+            "name": machine.name,
+            "reference": None if reference is None else asdict(reference),
+            "source_fwhm_mm": machine.source_fwhm,
+            "provenance": _plain(dict(machine.provenance)),
+        },
+        "mlc": {
+            mlc.name: {
+                "pairs": mlc.pairs,
+                "transmission": mlc.transmission,
+                "leaf_offset_mm": mlc.leaf_offset,
+                "provenance": dict(mlc.provenance),
+            }
+            for mlc in recalculation.mlcs
+            if mlc is not None
+        },
+        "options": _plain(asdict(recalculation.options)),
+        "dose": "physical dose of the course in Gy, fractions x dose per fraction, no factor applied",
+        "metrics": {name: _rounded(row) for name, row in plan.metrics().items()},
+        "comparison": None if recalculation.comparison is None else _compared(recalculation.comparison),
+        "notes": list(recalculation.notes),
+        "provenance": {
+            "radplan": radplan.__version__,
+            "numpy": np.__version__,
+            "python": platform.python_version(),
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+            "patient": plan.patient.name,
+            "device": plan.model.target.name,
+            "dose_grid": {
+                "shape_zyx": list(plan.model.grid.shape),
+                "spacing_xyz_mm": list(plan.model.grid.spacing),
+                "origin_xyz_mm": list(plan.model.grid.origin),
+            },
+            **(provenance or {}),
+        },
+    }
+
+
+def _compared(comparison: Comparison) -> dict[str, Any]:
+    gamma = comparison.gamma
+    return {
+        "reference": comparison.label,
+        "factor": comparison.factor,
+        "factor_fitted_to": comparison.fitted_to or None,
+        "structures": {
+            row.structure: {"named": row.named, "ours": _rounded(row.ours), "reference": _rounded(row.reference)}
+            for row in comparison.rows
+        },
+        "gamma": None
+        if gamma is None
+        else {
+            "criteria": str(gamma.criteria),
+            "passing_percent": round(gamma.passing, 3),
+            "points": gamma.points,
+            "mean": round(gamma.mean, 4),
+        },
+    }
+
+
+def _write_dvh(path: Path, recalculation: Recalculation) -> None:
+    curves = recalculation.dvh()
+    levels = next(iter(curves.values())).levels
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["physical_dose [Gy]", *(f"{name} [%]" for name in curves)])
+        for k, level in enumerate(levels):
+            writer.writerow([f"{level:.4f}", *(f"{curve.percent[k]:.4f}" for curve in curves.values())])
+
+
+def _write_comparison(path: Path, comparison: Comparison) -> None:
+    """Write a row per structure: each metric as ours, with the factor where there is one, and the reference's."""
+    factor = comparison.factor
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        kinds = ["ours", *(["ours x factor"] if factor is not None else []), "reference"]
+        writer.writerow(["structure", "in the reference", *(f"{m} {kind} [Gy]" for m in METRICS for kind in kinds)])
+        for row in comparison.rows:
+            numbers = [
+                value
+                for m in METRICS
+                for value in (
+                    row.ours[m],
+                    *([factor * row.ours[m]] if factor is not None else []),
+                    row.reference[m],
+                )
+            ]
+            writer.writerow([row.structure, row.named, *(f"{value:.3f}" for value in numbers)])
+
+
+def _rounded(values: Mapping[str, float]) -> dict[str, float | None]:
+    """Numbers to a tenth of a milligray; null where not a number, as JSON has none."""
+    return {name: round(float(v), 4) if np.isfinite(v) else None for name, v in values.items()}
+
+
+def _plain(value: Any) -> Any:
+    """Return plain data: what JSON does not know becomes text."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(entry) for entry in value]
+    return value if value is None or isinstance(value, bool | int | float | str) else str(value)
