@@ -60,6 +60,8 @@ class ApertureOptions:
         Gantry positions that a segment with a turning gantry is calculated at, >= 1.
     head_scatter, back_scatter, tongue_and_groove : bool
         Whether the machine's head scatter and monitor back-scatter, and the collimator's interlocking, are counted.
+    density_scaling : bool
+        Whether the kernel is wider where density is low, see `radplan.engines.photon_terms.widened_weights`.
 
     Raises
     ------
@@ -79,6 +81,7 @@ class ApertureOptions:
     head_scatter: bool = True
     back_scatter: bool = True
     tongue_and_groove: bool = True
+    density_scaling: bool = False
 
     def __post_init__(self) -> None:
         for name in ("pixel", "margin", "softness", "gantry_steps"):
@@ -251,7 +254,8 @@ def aperture_model(
     for one in fields:
         layouts.append(FieldLayout.of(one, layouts[-1].mu_slice.stop if layouts else 0))
     boxes = [_box(layout, chosen.margin) for layout in layouts]
-    made = _Builder(PhotonScene.of(patient, machine, dose_grid, rows), chosen, place, dtype)
+    scene = PhotonScene.of(patient, machine, dose_grid, rows, chosen.density_scaling)
+    made = _Builder(scene, chosen, place, dtype)
     parameters = {**patient.voxel_parameters(dose_grid, rows), "rbe": np.ones((1, rows.size))}
     return ApertureModel(
         layouts=tuple(layouts),

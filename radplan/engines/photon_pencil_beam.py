@@ -68,11 +68,15 @@ class PhotonPencilBeam(Engine):
         On the fly: largest pixel of the maps that voxels are read from [mm].
     interpolation : "cubic" or "linear"
         On the fly: how the maps are read, by interpolating B-splines of order 3 or 1.
+    density_scaling : bool
+        Whether the kernel is wider where density is low, see `radplan.engines.photon_terms.widened_weights`. In lung
+        it lowers the dose of small fields, by 17 % for 3x3 at 6 MV; needs one of radplan's own machines.
 
     Raises
     ------
     InputError
-        When an option is not positive or the interpolation is unknown.
+        When an option is not positive or the interpolation is unknown; from `influence`, when the machine's kernel
+        cannot be scaled with density.
 
     Notes
     -----
@@ -88,6 +92,7 @@ class PhotonPencilBeam(Engine):
     pixel: float = 0.5
     map_pixel: float = 1.0
     interpolation: Interpolation = "cubic"
+    density_scaling: bool = False
 
     name: ClassVar[str] = "photon_pencil_beam"
     radiation: ClassVar[tuple[str, ...]] = ("photons",)
@@ -102,7 +107,7 @@ class PhotonPencilBeam(Engine):
 
     @classmethod
     def examples(cls) -> list[Self]:
-        return [cls(), cls(lateral_cutoff=30.0)]
+        return [cls(), cls(lateral_cutoff=30.0), cls(density_scaling=True)]
 
     def radius(self, bixel_width: float, machine: PhotonMachine) -> float:
         """Return the distance from a bixel's centre up to which its dose is stored [mm]."""
@@ -126,7 +131,7 @@ class PhotonPencilBeam(Engine):
         voxels: Voxels,
     ) -> Dij:
         linac = self._checked(machine, scenarios)
-        scene = PhotonScene.of(patient, linac, grid, voxels)
+        scene = PhotonScene.of(patient, linac, grid, voxels, self.density_scaling)
         operator: LinearOperator
         # Why: the thread pools of numba and BLAS fight; nothing here is large enough for BLAS to need more than one.
         with threadpoolctl.threadpool_limits(limits=1, user_api="blas"):

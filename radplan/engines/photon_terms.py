@@ -14,8 +14,9 @@ from radplan.beams.beam import Beam
 from radplan.errors import CalculationError, InputError
 from radplan.geometry.frames import isocentre_plane, world_to_beam
 from radplan.geometry.grid import Grid
-from radplan.geometry.rays import radiological_depth, surface_distance
+from radplan.geometry.rays import density_before, radiological_depth, surface_distance
 from radplan.machines.base import KernelBasis
+from radplan.machines.low_rank import LowRankKernel
 from radplan.machines.photon import PhotonMachine
 from radplan.patient.patient import Patient
 
@@ -75,6 +76,10 @@ def _blurred_edge(x: Floats, sigma: float, width: float) -> Floats:
     return np.asarray(0.5 * (erf((x + width / 2) * scale) - erf((x - width / 2) * scale)))
 
 
+_PRIMARY_LENGTH, _SCATTER_LENGTH = 6.0, 60.0
+"""How far back along its ray a voxel looks for the density that widens its primary and its scatter [mm]."""
+
+
 @dataclass(frozen=True, eq=False)
 class PhotonScene:
     """What all beams of a calculation share.
@@ -89,17 +94,23 @@ class PhotonScene:
         World positions of the dose voxels [mm].
     machine : PhotonMachine
         The linac.
+    density_scaling : bool
+        Whether the density before a voxel widens the kernel there, see `widened_weights`.
     """
 
     density: Array
     ct_grid: Grid
     points: Floats
     machine: PhotonMachine
+    density_scaling: bool = False
 
     @classmethod
-    def of(cls, patient: Patient, machine: PhotonMachine, grid: Grid, voxels: Ints) -> PhotonScene:
+    def of(
+        cls, patient: Patient, machine: PhotonMachine, grid: Grid, voxels: Ints, density_scaling: bool = False
+    ) -> PhotonScene:
         """Return the scene of some voxels of a dose grid, flat indices ``(n,)``."""
-        return cls(*_cropped(patient.density(), patient.ct.grid), grid.points(voxels), machine)
+        density, ct_grid = _cropped(patient.density(), patient.ct.grid)
+        return cls(density, ct_grid, grid.points(voxels), machine, density_scaling)
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,10 +148,62 @@ class BeamRays:
         depth = radiological_depth(scene.density, scene.ct_grid, beam.source, scene.points[rows])
         distance = axial[rows] if machine.distance == "axis" else _ray_length(local[rows], machine.sad)
         basis = machine.kernel.basis(_central_ssd(beam, scene.density, scene.ct_grid))
-        weights = basis.weights(depth, distance / machine.sad) * (machine.sad / distance) ** 2
+        stretch = distance / machine.sad
+        if scene.density_scaling:
+            weights = widened_weights(basis, scene, beam, rows, depth, stretch)
+        else:
+            weights = basis.weights(depth, stretch)
+        weights = weights * (machine.sad / distance) ** 2
         dosed = np.any(weights != 0.0, axis=0)
         profile = machine.fluence_profile(np.hypot(beam.bixels[:, 0], beam.bixels[:, 1]))
         return cls(x, y, rows[dosed], weights[:, dosed], basis, profile)
+
+
+def widened_weights(
+    basis: KernelBasis, scene: PhotonScene, beam: Beam, rows: Ints, depth: Floats, stretch: Floats
+) -> Floats:
+    r"""Return depth weights of a kernel that is wider where density is low, in its primary and its scatter.
+
+    Lengths in a medium of relative density :math:`\rho` are those in water over :math:`\rho`, so that its kernel in
+    the isocentre plane is that of water at stretch :math:`\rho L / SAD`. For :math:`\rho` stand means along the ray
+    back from the voxel, with weights that fall to 1/e in 6 mm for the primary and 60 mm for scatter. In water of
+    density 1 nothing changes.
+
+    Parameters
+    ----------
+    basis : KernelBasis
+        The kernel.
+    scene : PhotonScene
+        Density, voxels and machine.
+    beam : Beam
+        Gives the source.
+    rows : array of shape (n,)
+        Voxels.
+    depth, stretch : arrays of shape (n,)
+        Their radiological depth [mm] and distance from the source over SAD [1].
+
+    Returns
+    -------
+    array of shape (K, n)
+
+    Raises
+    ------
+    InputError
+        When the machine's kernel does not tell scatter from primary.
+
+    Notes
+    -----
+    Source: O'Connor, Phys. Med. Biol. 1 (1957) 352 for the scaling of lengths with density. The two lengths were chosen
+    beside a Monte Carlo simulation of slabs, see ``docs/heterogeneity.md``.
+    """
+    if not isinstance(basis, LowRankKernel) or basis.scattered is None:
+        raise InputError(
+            f"density_scaling needs a machine whose kernel tells scatter from primary, and {scene.machine.name!r} does "
+            "not: take one of radplan's own, or leave density_scaling off"
+        )
+    lengths = (_PRIMARY_LENGTH, _SCATTER_LENGTH)
+    near, far = density_before(scene.density, scene.ct_grid, beam.source, scene.points[rows], lengths)
+    return np.asarray(basis.parted_weights(depth, near * stretch, far * stretch))
 
 
 def _cropped(density: Array, grid: Grid) -> tuple[Array, Grid]:
