@@ -140,8 +140,8 @@ def _tell(found: Recalculation) -> None:
     for note in found.notes:
         print(f"note: {note}")
     if comparison is None:
-        for name, row in found.plan.metrics().items():
-            print(f"{name:<24} mean {row['Dmean']:7.2f} Gy, maximum {row['Dmax']:7.2f} Gy")
+        for name, values in found.plan.metrics().items():
+            print(f"{name:<24} mean {values['Dmean']:7.2f} Gy, maximum {values['Dmax']:7.2f} Gy")
         return
     factor = comparison.factor
     heads = "".join(f"{kind:>22}" for kind in METRICS)

@@ -58,11 +58,11 @@ def dose_per_mu(machine: PhotonMachine, reference: Reference) -> float:
     grid = Grid((count,) * 3, (10.0,) * 3, (-0.5 * _PHANTOM,) * 3)
     surface = grid.bounds[0][1]
     body = Structure.from_mask("BODY", grid, np.ones(grid.shape, dtype=bool), role="external")
-    water = Patient("water", CT(grid, np.zeros(grid.shape)), Structures([body]))
-    isocenter = [0.0, surface + machine.sad - reference.ssd, 0.0]
-    half = [0.5 * size * machine.sad / reference.field_distance for size in reference.field]
+    water = Patient("water", CT(grid, np.zeros(grid.shape, dtype=np.float32)), Structures([body]))
+    isocenter = np.asarray([0.0, surface + machine.sad - reference.ssd, 0.0])
+    edges = np.asarray([-0.5, 0.5]) * machine.sad / reference.field_distance
     points = tuple(
-        ControlPoint(mu, 0.0, 0.0, 0.0, isocenter, jaws_x=[-half[0], half[0]], jaws_y=[-half[1], half[1]])
+        ControlPoint(mu, 0.0, 0.0, 0.0, isocenter, jaws_x=reference.field[0] * edges, jaws_y=reference.field[1] * edges)
         for mu in (0.0, 100.0)
     )
     field = TreatmentField("reference", 1, points, machine.sad)

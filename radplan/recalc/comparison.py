@@ -326,7 +326,7 @@ def inside_by(patient: Patient, grid: Grid, depth: float) -> npt.NDArray[np.bool
     found = sample(distance, index)
     low, high = outline.grid.bounds
     held = np.all((grid.points() >= low) & (grid.points() <= high), axis=1)
-    return (held & (found > 0.0) & (found >= depth)).reshape(grid.shape)
+    return np.asarray(held & (found > 0.0) & (found >= depth), dtype=np.bool_).reshape(grid.shape)
 
 
 def _on_grid(dose: Floats, grid: Grid, to: Grid) -> Floats:

@@ -84,7 +84,7 @@ def scene_of(
         volume = found.external.volume / 1000
         notes.append(f"the external contour was found by threshold ({volume:.0f} cm3)")
     if options.water and case is not None and case.series.files:
-        found = found.with_density(found.external, 1.0)
+        found = found.with_density(replace(found.external, fraction=None), 1.0)
     if options.water:
         notes.append("the external contour is filled with water")
     if options.supports:

@@ -89,10 +89,9 @@ def _draw(axes: Axes, field: TreatmentField, index: int) -> None:
     axes.set_facecolor(_OPEN)
     if point.leaves is not None and field.leaf_boundaries is not None:
         _draw_leaves(axes, field, point, (x1, x2) if field.leaf_axis == "x" else (y1, y2))
-    edge = {"color": _JAW, "linewidth": 2.0}
     for jaws, line in ((point.jaws_x, axes.axvline), (point.jaws_y, axes.axhline)):
         for position in () if jaws is None else jaws:
-            line(position, **edge)
+            line(float(position), color=_JAW, linewidth=2.0)
     axes.plot(0.0, 0.0, "+", color="0.25", markersize=8)
     axes.set_xlim(x1, x2)
     axes.set_ylim(y1, y2)

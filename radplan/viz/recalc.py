@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -116,7 +117,7 @@ def save_recalculation_figures(recalculation: Recalculation, folder: str | Path)
     """
     comparison = recalculation.comparison
     compared = comparison is not None and bool(comparison.rows)
-    drawn = {
+    drawn: dict[str, Callable[[], Figure]] = {
         "slices.png": lambda: draw_slices(recalculation.plan),
         "apertures.png": lambda: draw_apertures(recalculation.delivery),
         "dvh.png": lambda: draw_dvh_comparison(recalculation) if compared else draw_dvh(recalculation.plan),

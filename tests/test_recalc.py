@@ -1,0 +1,309 @@
+"""Plans of other systems calculated again: what is written, what is compared, what is refused."""
+
+from __future__ import annotations
+
+import csv
+import json
+import logging
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from pydicom.uid import RTPlanStorage
+
+from radplan.analysis.dvh import DVH
+from radplan.cli import main
+from radplan.engines import ApertureOptions
+from radplan.errors import FileError, InputError, UnknownNameError
+from radplan.io.dicom import read_case, read_dose, read_plan
+from radplan.machines import library_machine, library_mlc
+from radplan.patient.phantoms import water_cylinder
+from radplan.recalc import ReferenceDose, SceneOptions, recalculate, save_recalculation
+from radplan.recalc.calibration import calibrated, dose_per_mu, isocentric
+from radplan.recalc.comparison import inside_by, read_curve
+from radplan.recalc.recalculate import control_points
+from radplan.recalc.scene import middle_of, with_supports
+from tests.io.dicom_files import FRAME, ROOT, ct_slices, new_dataset, save, small_case, square, structure_set
+from tests.io.test_dicom_rtplan import first_point, item, positions
+
+CENTRE = [0.0, 0.0, 35.0]
+QUICK = ApertureOptions(lateral_cutoff=40.0)
+MLC = library_mlc("HD 120")
+
+
+def beam(number=1, shift=0.0, **other):
+    leaves = np.stack([np.full(60, -6.0), np.full(60, 5.0 + shift)])
+    start = first_point(ASYMX=[-8, 8], ASYMY=[-8, 8], MLCX=leaves.ravel().tolist())
+    start.IsocenterPosition, start.PatientSupportAngle, start.GantryRotationDirection = CENTRE, 0, "NONE"
+    made = item(
+        BeamNumber=number, BeamName=f"B{number}", RadiationType="PHOTON", TreatmentDeliveryType="TREATMENT",
+        SourceAxisDistance=1000, FinalCumulativeMetersetWeight=1.0,
+        BeamLimitingDeviceSequence=[
+            item(RTBeamLimitingDeviceType="ASYMX", NumberOfLeafJawPairs=1),
+            item(RTBeamLimitingDeviceType="ASYMY", NumberOfLeafJawPairs=1),
+            item(
+                RTBeamLimitingDeviceType="MLCX", NumberOfLeafJawPairs=60, LeafPositionBoundaries=MLC.boundaries.tolist()
+            ),
+        ],
+        ControlPointSequence=[start, item(CumulativeMetersetWeight=1.0)],
+    )  # fmt: skip
+    for name, value in other.items():
+        setattr(made, name, value)
+    return made
+
+
+def rtplan(folder, *beams, frame=FRAME, drawn=f"{ROOT}.9.1", name="plan.dcm", **other):
+    dataset = new_dataset(RTPlanStorage, "RTPLAN", f"{ROOT}.8.1", f"{ROOT}.8")
+    dataset.RTPlanLabel, dataset.FrameOfReferenceUID = "trial", frame or ""
+    units = [item(ReferencedBeamNumber=n + 1, BeamMeterset=100.0 + n) for n in range(len(beams))]
+    dataset.FractionGroupSequence = [
+        item(FractionGroupNumber=1, NumberOfFractionsPlanned=5, ReferencedBeamSequence=units)
+    ]
+    dataset.PatientSetupSequence = [item(PatientPosition="HFS")]
+    dataset.DoseReferenceSequence = [item(DoseReferenceNumber=1, TargetPrescriptionDose=4.5)]
+    dataset.ReferencedStructureSetSequence = [item(ReferencedSOPInstanceUID=drawn)]
+    dataset.BeamSequence = list(beams)
+    for keyword, value in other.items():
+        setattr(dataset, keyword, value)
+    return save(dataset, folder / name)
+
+
+@pytest.fixture(scope="module")
+def case(tmp_path_factory):
+    return read_case(small_case(tmp_path_factory.mktemp("patient")))
+
+
+@pytest.fixture(scope="module")
+def plan_file(tmp_path_factory):
+    return rtplan(tmp_path_factory.mktemp("plan"), beam(), beam(2, shift=1.0))
+
+
+@pytest.fixture(scope="module")
+def found(case, plan_file):
+    return recalculate(plan_file, case, grid=2.5, options=QUICK)
+
+
+def test_dose_is_that_of_the_course(case, plan_file, found):
+    one = recalculate(plan_file, case, grid=2.5, options=QUICK, fractions=1)
+    assert found.fractions == 5
+    np.testing.assert_allclose(found.dose, 5 * one.dose, rtol=1e-5)
+    assert found.plan.patient.prescription == 4.5
+    # 2 fields of a hundred MU, 1 to 2 cm of tissue around the isocentre: near 1 cGy/MU in small fields.
+    assert 6.0 < found.dvh()["PTV"].levels.max() < 10.0
+    fields = control_points(found)
+    assert [(f["mu"], f["control_points"], f["technique"], f["mlc"]) for f in fields] == [
+        (100.0, 2, "static", "HD 120"), (101.0, 2, "static", "HD 120"),
+    ]  # fmt: skip
+    assert any("blind" in note for note in found.notes)
+
+
+def test_files_hold_what_was_calculated(tmp_path, case, found):
+    paths = save_recalculation(found, tmp_path, {"rtplan": "plan.dcm"})
+    assert {path.name for path in paths} == {"recalc.json", "rtdose.dcm", "dvh.csv"}
+    image = read_dose(tmp_path / "rtdose.dcm", case.series.frame_of_reference)
+    assert (image.summation, image.plan) == ("PLAN", f"{ROOT}.8.1")
+    np.testing.assert_allclose(image.dose, found.dose, atol=image.quantum)
+    said = json.loads((tmp_path / "recalc.json").read_text())
+    assert said["plan"]["mu_per_fraction"] == 201.0
+    assert said["machine"]["reference"]["dose"] == 0.01
+    assert said["mlc"]["HD 120"]["leaf_offset_mm"] == MLC.leaf_offset
+    assert said["options"]["lateral_cutoff"] == 40.0
+    assert said["comparison"] is None
+
+
+def test_a_dose_agrees_with_itself_on_the_command_line(tmp_path, plan_file, capsys):
+    folder = small_case(tmp_path)
+    out = tmp_path / "out"
+    arguments = ["recalc", str(plan_file), "--patient", str(folder), "--grid", "3", "--output", str(out)]
+    assert main([*arguments, "--no-figures"]) == 0
+    assert "101.00 MU, 2 control points, HD 120" in capsys.readouterr().out
+    dose = (out / "rtdose.dcm").rename(tmp_path.parent / f"{tmp_path.name}-dose.dcm")
+    again = tmp_path / "again"
+    arguments[-1] = str(again)
+    assert main([*arguments, "--reference", str(dose), "--fit-factor"]) == 0
+    said = json.loads((again / "recalc.json").read_text())["comparison"]
+    assert said["factor"] == pytest.approx(1.0, abs=1e-5)
+    assert said["factor_fitted_to"] == "PTV"
+    assert said["gamma"]["passing_percent"] == 100.0
+    assert {p.name for p in again.glob("*.png")} == {"slices.png", "apertures.png", "dvh.png", "difference.png"}
+    with (again / "comparison.csv").open(newline="") as file:
+        rows = list(csv.reader(file))
+    assert rows[0][2:5] == ["Dmean ours [Gy]", "Dmean ours x factor [Gy]", "Dmean reference [Gy]"]
+    assert {row[0] for row in rows[1:]} == {"BODY", "PTV"}
+
+
+def test_a_table_is_compared_by_name_and_gives_the_factor(case, plan_file, found, tmp_path):
+    ours = found.dvh()["PTV"]
+    table = {"target": replace(ours, levels=0.9 * ours.levels), "ptv": ours}
+    compared = recalculate(
+        plan_file, case, grid=2.5, options=QUICK, reference=ReferenceDose(table), names={"PTV": "target"},
+        fit_factor=True,
+    ).comparison  # fmt: skip
+    assert [row.named for row in compared.rows] == ["target"]
+    assert compared.factor == pytest.approx(0.9, abs=2e-3)
+    assert compared.row("PTV").difference("D50", compared.factor) == pytest.approx(0.0, abs=0.03)
+    with pytest.raises(UnknownNameError, match="did you mean 'PTV'"):
+        compared.row("PTY")
+    for names, match in (({"PTY": "target"}, "structure of the patient"), ({"PTV": "targt"}, "did you mean 'target'")):
+        with pytest.raises(UnknownNameError, match=match):
+            recalculate(
+                plan_file, case, grid=4.0, options=QUICK, reference=ReferenceDose(table), names=names
+            )  # fmt: skip
+    with pytest.raises(InputError, match="say which belong together"):
+        recalculate(plan_file, case, grid=4.0, options=QUICK, reference=ReferenceDose({"Cord": ours}))
+    with pytest.raises(FileError, match="no such file"):
+        recalculate(plan_file, case, grid=4.0, options=QUICK, reference=tmp_path / "none.csv")
+
+
+def test_curves_are_read_between_their_levels():
+    curve = DVH("a", "physical_dose", "Gy", np.linspace(0, 20, 5), np.asarray([100.0, 100.0, 100.0, 50.0, 0.0]), 1.0)
+    assert [read_curve(curve, name) for name in ("Dmean", "D95", "D50", "D2")] == [15.0, 10.5, 15.0, 19.8]
+    cut = replace(curve, percent=np.asarray([100.0, 100.0, 100.0, 50.0, 30.0]))
+    assert np.isnan(read_curve(cut, "Dmean"))
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda b: setattr(b.BeamLimitingDeviceSequence[2], "LeafPositionBoundaries", (2 * MLC.boundaries).tolist()),
+         r"field 1 .B1.: no known multileaf collimator has 60 pairs"),
+        (lambda b: setattr(b, "RadiationType", "ELECTRON"), "beam 1 .B1.: its RadiationType is ELECTRON"),
+        (lambda b: delattr(b.ControlPointSequence[0], "IsocenterPosition"), "control point 0: .*isocenter"),
+        (lambda b: setattr(b.ControlPointSequence[0], "IsocenterPosition", [0.0, 0.0, 900.0]),
+         "field 1 .B1., control point 0: its isocentre .* lies outside the images"),
+        (lambda b: setattr(b.ControlPointSequence[1], "BeamLimitingDevicePositionSequence",
+                           positions(MLCX=[-6.0] * 59 + [6.0] + [5.0] * 60)),
+         "beam 1 .B1., control point 1: leaf pair 60 crosses"),
+        (lambda b: setattr(b.ControlPointSequence[1], "BeamLimitingDevicePositionSequence",
+                           positions(MLCX=[-6.0] * 59 + [5.0] * 59)),
+         "control point 1: has 59 leaf pairs, but leaf_boundaries hold 60"),
+        (lambda b: setattr(b, "NumberOfWedges", 1), "beam 1 .B1.: has wedges"),
+    ],
+)  # fmt: skip
+def test_plans_that_cannot_be_calculated_name_beam_and_control_point(tmp_path, case, make, message):
+    wrong = beam()
+    make(wrong)
+    with pytest.raises((FileError, InputError), match=message):
+        recalculate(rtplan(tmp_path, wrong), case, grid=4.0, options=QUICK)
+
+
+def test_a_collimator_with_other_leaves_is_refused(case, plan_file):
+    with pytest.raises(InputError, match=r"field 1 .B1.: has 60 leaf pairs .* but MLC 'Agility' has 80"):
+        recalculate(plan_file, case, mlc="agility", grid=4.0, options=QUICK)
+
+
+def test_plans_of_ions_several_positions_or_energies_are_refused(tmp_path, case):
+    with pytest.raises(FileError, match="proton or ion beams"):
+        recalculate(rtplan(tmp_path, beam(), IonBeamSequence=[item(BeamNumber=1)]), case)
+    several = [item(PatientPosition="HFS"), item(PatientPosition="FFS")]
+    with pytest.raises(FileError, match="several patient positions"):
+        recalculate(rtplan(tmp_path, beam(), PatientSetupSequence=several), case)
+    with pytest.raises(InputError, match="treats the patient HFP, but the images show it HFS"):
+        recalculate(rtplan(tmp_path, beam(), PatientSetupSequence=[item(PatientPosition="HFP")]), case)
+    other = beam(2)
+    other.ControlPointSequence[0].NominalBeamEnergy = 15
+    with pytest.raises(InputError, match="fields of 6, 15 MV; expected one energy"):
+        recalculate(rtplan(tmp_path, beam(), other), case)
+    odd = beam()
+    odd.ControlPointSequence[0].NominalBeamEnergy = 18
+    with pytest.raises(InputError, match="states 18 MV, for which no generic machine is known"):
+        recalculate(rtplan(tmp_path, odd), case)
+    with pytest.raises(InputError, match="'generic_proton' is no photon linac"):
+        recalculate(rtplan(tmp_path, beam()), case, machine="generic_proton")
+
+
+def test_a_plan_of_another_frame_is_refused_unless_allowed(tmp_path, case):
+    elsewhere = rtplan(tmp_path, beam(), frame=f"{ROOT}.77")
+    with pytest.raises(InputError, match=rf"its frame of reference is {ROOT}.77, that of the images {FRAME}"):
+        recalculate(elsewhere, case, grid=4.0, options=QUICK)
+    allowed = recalculate(elsewhere, case, grid=4.0, options=QUICK, scene=SceneOptions(allow_other_frame=True))
+    assert any("in spite of this" in note for note in allowed.notes)
+    nowhere = rtplan(tmp_path, beam(), frame=None, drawn=f"{ROOT}.78", name="nowhere.dcm")
+    with pytest.raises(InputError, match=r"states no frame of reference, and its structure set .*78 is not"):
+        recalculate(nowhere, case, grid=4.0, options=QUICK)
+    redrawn = recalculate(rtplan(tmp_path, beam(), drawn=f"{ROOT}.78"), case, grid=4.0, options=QUICK)
+    assert any("another structure set of the same frame" in note for note in redrawn.notes)
+    recalculate(rtplan(tmp_path, beam(), frame=None), case, grid=4.0, options=QUICK)  # the same structure set
+
+
+def test_a_contour_without_images_is_filled_with_water(tmp_path, caplog):
+    plan = rtplan(tmp_path, beam())
+    folder = tmp_path / "drawn"
+    folder.mkdir()
+    heights = 20.0 + 2.5 * np.arange(13)
+    regions = [("BODY", "EXTERNAL", [square(-30.0, 30.0, z) for z in heights]),
+               ("PTV", "PTV", [square(-4.0, 4.0, z) for z in heights[5:8]])]  # fmt: skip
+    save(structure_set(regions), folder / "structures.dcm")
+    with pytest.raises(FileError, match="fill its external contour with water"):
+        recalculate(plan, folder, grid=4.0, options=QUICK)
+    with caplog.at_level(logging.WARNING):
+        wet = recalculate(plan, folder, grid=4.0, options=QUICK, scene=SceneOptions(water=True))
+    assert "has no images: BODY is filled with water" in caplog.text
+    assert sorted(np.unique(wet.plan.patient.density()).tolist()) == [0.0, 1.0]
+    assert wet.plan.patient.external.volume == pytest.approx(60 * 60 * 32.5, rel=0.02)
+    assert any("filled with water" in note for note in wet.notes)
+
+
+def test_images_can_be_filled_with_water_too(tmp_path, case, plan_file):
+    wet = recalculate(plan_file, case, grid=4.0, options=QUICK, scene=SceneOptions(water=True))
+    inside = wet.plan.patient.external.mask()
+    np.testing.assert_allclose(wet.plan.patient.density()[inside], 1.0, atol=1e-6)
+
+
+def test_a_plan_is_moved_into_a_phantom(plan_file):
+    found = recalculate(plan_file, "cylinder", grid=10.0, options=QUICK)
+    centre = middle_of(found.plan.patient.external)
+    np.testing.assert_allclose(found.delivery.fields[1].points[0].isocenter, centre, atol=1e-9)
+    assert any("isocentre is moved" in note for note in found.notes)
+
+
+def test_an_isocentric_monitor_unit_is_worth_less():
+    """1 cGy at d_max in the isocentre instead of d_max beyond it: (SAD / (SAD + d))^2, scatter apart."""
+    machine = library_machine("generic_photon_15mv")
+    other = calibrated(machine, isocentric(machine))
+    assert dose_per_mu(other, other.reference) == pytest.approx(0.01, rel=1e-4)
+    ratio = dose_per_mu(other, machine.reference) / dose_per_mu(machine, machine.reference)
+    assert ratio == pytest.approx((1000.0 / (1000.0 + machine.reference.depth)) ** 2, rel=3e-3)
+
+
+def test_supports_attenuate_outside_the_contour(tmp_path):
+    stored = np.zeros((5, 30, 20), dtype=int)
+    stored[:, 5:15, 5:15] = 1000  # water
+    stored[:, 16:20, 2:18] = 300  # a board below
+    for k, dataset in enumerate(ct_slices(stored, first=(-20.0, -20.0, 30.0), spacing=(2.0, 2.0))):
+        save(dataset, tmp_path / f"{k}.dcm")
+    heights = 30.0 + 2.5 * np.arange(5)
+    save(structure_set([("BODY", "EXTERNAL", [square(-11.0, 9.0, z) for z in heights])]), tmp_path / "s.dcm")
+    patient = read_case(tmp_path).patient
+    supported, volume = with_supports(patient)
+    board = float(patient.hu_table.relative_density(-700.0))
+    assert volume == pytest.approx(5 * 4 * 16 * 10.0 * board, rel=1e-6)
+    np.testing.assert_allclose(supported.density()[:, 16:20, 2:18], board, rtol=1e-5)
+    assert supported.body_voxels(patient.ct.grid).size == patient.body_voxels(patient.ct.grid).size
+
+
+def test_depth_below_the_skin_is_measured_from_the_contour():
+    patient = water_cylinder(radius=60.0, length=80.0, spacing=4.0)
+    grid = patient.ct.grid
+    deep = inside_by(patient, grid, 20.0)
+    x, y, _ = grid.axes
+    radius = np.hypot(x[None, :], y[:, None])
+    middle = deep[deep.shape[0] // 2]
+    assert middle[radius < 36.0].all()
+    assert not middle[radius > 44.0].any()
+
+
+def test_arcs_and_filters_are_told_of(tmp_path, case):
+    arc = beam(PrimaryFluenceModeSequence=[item(FluenceMode="NON_STANDARD", FluenceModeID="FFF")])
+    arc.ControlPointSequence[0].GantryRotationDirection = "CW"
+    arc.ControlPointSequence[1].GantryAngle = 20
+    found = recalculate(rtplan(tmp_path, arc), case, grid=4.0, options=QUICK)
+    assert any("1 arcs: each segment at 1 gantry position" in note for note in found.notes)
+    assert any("flattening-filter free (FFF)" in note for note in found.notes)
+    assert found.delivery.fields[0].technique == "arc"
+
+
+def test_what_was_read_is_what_is_calculated(plan_file, found):
+    read = read_plan(plan_file)
+    assert [one.mu for one in read] == [one.mu for one in found.delivery]
+    assert read.mu == found.delivery.mu == 201.0
