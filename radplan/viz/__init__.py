@@ -26,11 +26,13 @@ def figures_available() -> bool:
 def save_figures(
     plan: Plan,
     folder: str | Path,
-    quantity: str = "physical_dose",
+    quantity: str | None = None,
     beside: Mapping[str, DVH] | None = None,
     label: str = "beside",
 ) -> tuple[Path, ...]:
     """Draw ``dvh.png`` and ``slices.png`` of a plan into a folder, made if need be; a file appears only when whole.
+
+    Plans of particles also get ``maps.png`` (dose, LET, RBE), ``profiles.png`` (along the beams) and ``spots.png``.
 
     Parameters
     ----------
@@ -38,8 +40,8 @@ def save_figures(
         What to draw.
     folder : path-like
         Where the figures go.
-    quantity : str
-        What they show.
+    quantity : str, optional
+        What DVHs and slices show; the prescribed quantity otherwise.
     beside : mapping of str to DVH, optional
         Curves of another plan by structure, dashed in the DVH figure.
     label : str
@@ -64,7 +66,21 @@ def save_figures(
     from radplan.viz.dvh import draw_dvh
     from radplan.viz.slices import draw_slices
 
+    drawn = {
+        "dvh.png": lambda: draw_dvh(plan, quantity, beside=beside, label=label),
+        "slices.png": lambda: draw_slices(plan, quantity),
+    }
+    if plan.beams is not None and plan.beams[0].energies is not None:
+        from radplan.viz.maps import draw_maps
+        from radplan.viz.profiles import draw_profiles
+        from radplan.viz.spots import draw_spots
+
+        drawn |= {
+            "maps.png": lambda: draw_maps(plan),
+            "profiles.png": lambda: draw_profiles(plan),
+            "spots.png": lambda: draw_spots(plan),
+        }
     with staged(folder) as partial:
-        draw_dvh(plan, quantity, beside=beside, label=label).savefig(partial / "dvh.png", dpi=150)
-        draw_slices(plan, quantity).savefig(partial / "slices.png", dpi=150)
-    return Path(folder, "dvh.png"), Path(folder, "slices.png")
+        for name, draw in drawn.items():
+            draw().savefig(partial / name, dpi=150)
+    return tuple(Path(folder, name) for name in drawn)

@@ -19,7 +19,7 @@ _WIDTHS = {"target": 2.4, "oar": 1.8, "external": 1.2}
 
 def draw_dvh(
     plan: Plan,
-    quantity: str = "physical_dose",
+    quantity: str | None = None,
     structures: Sequence[str] | None = None,
     beside: Mapping[str, DVH] | None = None,
     label: str = "beside",
@@ -30,8 +30,8 @@ def draw_dvh(
     ----------
     plan : Plan
         What to draw.
-    quantity : str
-        What is on the level axis.
+    quantity : str, optional
+        What is on the level axis; the prescribed quantity otherwise.
     structures : sequence of str, optional
         Which, in this order; all but ignored ones otherwise.
     beside : mapping of str to DVH, optional
@@ -41,6 +41,7 @@ def draw_dvh(
 
     >>> draw_dvh(plan).savefig("dvh.png")  # doctest: +SKIP
     """
+    quantity = plan.prescribed if quantity is None else quantity
     curves = plan.dvh(quantity, structures)
     colors = structure_colors(plan.patient.structures)
     figure = Figure(figsize=(9.0, 5.6), layout="constrained")
