@@ -1,4 +1,8 @@
-"""What a surface sweeps when every one of its points carries a margin that differs from side to side."""
+r"""What a surface sweeps when every one of its points carries a margin that differs from side to side.
+
+The margin around a point s holds every p with gauge :math:`\sum_i (p_i - s_i)^2 / m_i^2 \le 1`, where :math:`m_i` is
+``high[i]`` where p lies beyond s along axis i and ``low[i]`` where it lies before it.
+"""
 
 from __future__ import annotations
 
@@ -10,27 +14,21 @@ Floats = npt.NDArray[np.float64]
 
 
 @nb.njit(cache=True, inline="always")
-def _span(nearest: float, farthest: float, low: float, high: float, outward: bool) -> float:
-    """Return the squared gauge along one axis of a voxel's far edge (outward) or near edge (not outward)."""
-    if nearest >= 0.0:
-        edge, side = (farthest if outward else nearest), high
-    elif farthest <= 0.0:
-        edge, side = (nearest if outward else farthest), low
-    elif outward:
-        edge, side = max((nearest / low) ** 2, (farthest / high) ** 2) ** 0.5, 1.0
-    else:
-        edge, side = 0.0, 1.0
-    return (edge / side) ** 2
+def _far_edge(d: float, half: float, low: float, high: float) -> float:
+    """Return the squared gauge along one axis of the far edge of a voxel whose centre is d away."""
+    up, down = (d + half) / high, (half - d) / low
+    if d >= half:
+        return up * up
+    if d <= -half:
+        return down * down
+    return max(up * up, down * down)
 
 
 @nb.njit(cache=True, parallel=True)
-def sweep_margin(
+def filled_by_margin(
     points: Floats, shape: tuple[int, int, int], spacing: Floats, low: Floats, high: Floats
-) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.int32]]:
-    r"""Return which voxels the margin around one of the points fills, and the nearest point to those it cuts.
-
-    The margin around a point s holds every p with gauge :math:`\sum_i (p_i - s_i)^2 / m_i^2 \le 1`, where
-    :math:`m_i` is ``high[i]`` where p lies beyond s along axis i and ``low[i]`` where it lies before it.
+) -> npt.NDArray[np.bool_]:
+    """Return which voxels lie as a whole in the margin of one of the points.
 
     Parameters
     ----------
@@ -43,61 +41,94 @@ def sweep_margin(
 
     Returns
     -------
-    filled : array of shape (nz, ny, nx)
-        Voxels that lie as a whole in the margin of one point.
-    nearest : array of shape (nz, ny, nx)
-        Among the points whose margin cuts the voxel, the index of the one with the smallest gauge at the voxel centre;
-        -1 where there is none.
+    array of shape (nz, ny, nx)
     """
     nz, ny, nx = shape
     filled = np.zeros((nz, ny, nx), dtype=np.bool_)
-    nearest = np.full((nz, ny, nx), -1, dtype=np.int32)
     hx, hy, hz = 0.5 * spacing[0], 0.5 * spacing[1], 0.5 * spacing[2]
     for k in nb.prange(nz):
-        best = np.full((ny, nx), np.inf, dtype=np.float32)
         begun = np.zeros((ny, nx + 1), dtype=np.int32)
         z = k * spacing[2]
-        first = np.searchsorted(points[:, 2], z - high[2] - hz)
-        last = np.searchsorted(points[:, 2], z + low[2] + hz)
+        first = np.searchsorted(points[:, 2], z - high[2] + hz)
+        last = np.searchsorted(points[:, 2], z + low[2] - hz)
         for n in range(first, last):
-            x, y, dz = points[n, 0], points[n, 1], z - points[n, 2]
-            at_z = (dz / (high[2] if dz > 0 else low[2])) ** 2
-            near_z = _span(dz - hz, dz + hz, low[2], high[2], False)
-            far_z = _span(dz - hz, dz + hz, low[2], high[2], True)
-            j0 = max(0, int(np.ceil((y - low[1] - hy) / spacing[1])))
-            j1 = min(ny - 1, int(np.floor((y + high[1] + hy) / spacing[1])))
+            x, y = points[n, 0], points[n, 1]
+            left = 1.0 - _far_edge(z - points[n, 2], hz, low[2], high[2])
+            if left <= 0.0:
+                continue
+            j0 = max(0, int(np.ceil((y - low[1] + hy) / spacing[1])))
+            j1 = min(ny - 1, int(np.floor((y + high[1] - hy) / spacing[1])))
             for j in range(j0, j1 + 1):
-                dy = j * spacing[1] - y
-                near = 1.0 - near_z - _span(dy - hy, dy + hy, low[1], high[1], False)
-                if near <= 0.0:
-                    continue
-                far = 1.0 - far_z - _span(dy - hy, dy + hy, low[1], high[1], True)
-                i0 = max(0, int(np.ceil((x - low[0] * near**0.5 - hx) / spacing[0])))
-                i1 = min(nx - 1, int(np.floor((x + high[0] * near**0.5 + hx) / spacing[0])))
-                a, b = i1 + 1, i1
-                if far > 0.0:
-                    a = max(i0, int(np.ceil((x - low[0] * far**0.5 + hx) / spacing[0])))
-                    b = min(i1, int(np.floor((x + high[0] * far**0.5 - hx) / spacing[0])))
+                rest = left - _far_edge(j * spacing[1] - y, hy, low[1], high[1])
+                if rest > 0.0:
+                    a = max(0, int(np.ceil((x - low[0] * rest**0.5 + hx) / spacing[0])))
+                    b = min(nx - 1, int(np.floor((x + high[0] * rest**0.5 - hx) / spacing[0])))
                     if a <= b:
                         begun[j, a] += 1
                         begun[j, b + 1] -= 1
-                    else:
-                        a, b = i1 + 1, i1
-                at_yz = at_z + (dy / (high[1] if dy > 0 else low[1])) ** 2
-                i = i0
-                while i <= i1:
-                    if i == a:
-                        i = b + 1
-                        continue
-                    dx = i * spacing[0] - x
-                    gauge = np.float32(at_yz + (dx / (high[0] if dx > 0 else low[0])) ** 2)
-                    if gauge < best[j, i]:
-                        best[j, i] = gauge
-                        nearest[k, j, i] = n
-                    i += 1
         for j in range(ny):
             count = 0
             for i in range(nx):
                 count += begun[j, i]
                 filled[k, j, i] = count > 0
-    return filled, nearest
+    return filled
+
+
+@nb.njit(cache=True, parallel=True)
+def nearest_by_margin(
+    points: Floats, wanted: npt.NDArray[np.bool_], spacing: Floats, low: Floats, high: Floats
+) -> npt.NDArray[np.int32]:
+    """Return, for the voxels wanted, the point with the smallest gauge at the voxel's centre.
+
+    Parameters
+    ----------
+    points : array of shape (n, 3)
+        Surface points (x, y, z) [mm] from the centre of voxel [0, 0, 0], sorted by z.
+    wanted : array of shape (nz, ny, nx)
+        Voxels to look for.
+    spacing, low, high : arrays of shape (3,)
+        Voxel size and the margins toward lower and higher (x, y, z) [mm], > 0.
+
+    Returns
+    -------
+    array of shape (nz, ny, nx)
+        Index of the point; -1 where no margin reaches near the voxel, and where it is not wanted.
+    """
+    nz, ny, nx = wanted.shape
+    nearest = np.full((nz, ny, nx), -1, dtype=np.int32)
+    hy, hz = 0.5 * spacing[1], 0.5 * spacing[2]
+    before, behind = low[0] / spacing[0], high[0] / spacing[0]
+    for k in nb.prange(nz):
+        # Why: most voxels within reach of a point are not wanted; this says where in a row the next wanted one is.
+        following = np.empty((ny, nx + 1), dtype=np.int32)
+        for j in range(ny):
+            following[j, nx] = nx
+            for i in range(nx - 1, -1, -1):
+                following[j, i] = i if wanted[k, j, i] else following[j, i + 1]
+        best = np.full((ny, nx), np.inf, dtype=np.float32)
+        z = k * spacing[2]
+        first = np.searchsorted(points[:, 2], z - high[2] - hz)
+        last = np.searchsorted(points[:, 2], z + low[2] + hz)
+        for n in range(first, last):
+            x, y, dz = points[n, 0] / spacing[0], points[n, 1], z - points[n, 2]
+            at_z = (dz / (high[2] if dz > 0 else low[2])) ** 2
+            edge = max(abs(dz) - hz, 0.0) / (high[2] if dz > 0 else low[2])
+            reach = max(1.0 - edge * edge, 0.0) ** 0.5
+            j0 = max(0, int(np.ceil((y - low[1] * reach - hy) / spacing[1])))
+            j1 = min(ny - 1, int(np.floor((y + high[1] * reach + hy) / spacing[1])))
+            i0 = max(0, int(np.ceil(x - before * reach - 0.5)))
+            i1 = min(nx - 1, int(np.floor(x + behind * reach + 0.5)))
+            for j in range(j0, j1 + 1):
+                i = following[j, i0]
+                if i > i1:
+                    continue
+                dy = j * spacing[1] - y
+                at_yz = at_z + (dy / (high[1] if dy > 0 else low[1])) ** 2
+                while i <= i1:
+                    dx = (i - x) * spacing[0]
+                    gauge = np.float32(at_yz + (dx / (high[0] if dx > 0 else low[0])) ** 2)
+                    if gauge < best[j, i]:
+                        best[j, i] = gauge
+                        nearest[k, j, i] = n
+                    i = following[j, i + 1]
+    return nearest

@@ -11,7 +11,7 @@ Source: partial-voxel cuts, Scardovelli & Zaleski, J. Comput. Phys. 164 (2000) 2
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -23,16 +23,19 @@ from radplan.patient.structures import Box, Floats, Structure, filled_box, struc
 DIRECTIONS = ("L", "R", "A", "P", "S", "I")
 """Left, right, anterior, posterior, superior, inferior: the directions a margin may differ in."""
 
-Margin = float | Mapping[str, float]
-"""A margin [mm]: one number, or one for each direction named (`DIRECTIONS`); directions left out get none."""
+Margin = float | Sequence[float] | Mapping[str, float]
+"""A margin [mm]: one number, one each along x, y and z, or one for each direction named (`DIRECTIONS`, others none)."""
 
 Indices = npt.NDArray[np.intp]
 
 _LEAST = 1e-4
 """Half-axis that stands for no margin in a direction [mm]."""
 
-_TOLERANCE = 0.01
-"""Error of a distance that the gaps between surface points may cause [mm]."""
+_TOLERANCE = 0.05
+"""Error of a distance that the gaps between surface points may cause [mm], for small margins a hundredth of them."""
+
+_LOSS = 0.2
+"""How far inside the margin of all points voxels may still be looked at one by one [voxel edges]."""
 
 _BISECTIONS = 30
 
@@ -44,8 +47,9 @@ def expand(structure: Structure, margin: Margin, name: str | None = None) -> Str
     ----------
     structure : Structure
         What to grow.
-    margin : float or mapping of direction to float
-        Distance [mm], >= 0; by direction for example ``{"L": 5, "R": 5, "P": 3}``, 0 where not named.
+    margin : float, (float, float, float) or mapping of direction to float
+        Distance [mm], >= 0: one for all directions, those along x, y and z (an ellipsoid), or by direction, for example
+        ``{"L": 5, "R": 5, "P": 3}``, 0 where not named.
     name : str, optional
         Name of the result; by default it says what was done.
 
@@ -91,6 +95,10 @@ def _half_axes(margin: Margin) -> tuple[Floats, Floats]:
             if key not in DIRECTIONS:
                 raise UnknownNameError("margin direction", str(key), DIRECTIONS)
         by = {direction: margin.get(direction, 0.0) for direction in DIRECTIONS}
+    elif isinstance(margin, Sequence) and not isinstance(margin, str):
+        if len(margin) != 3:
+            raise InputError(f"a margin along the axes needs three distances, x, y and z, got {list(margin)}")
+        by = dict(zip("LRAPSI", np.repeat(np.asarray(margin, dtype=object), 2), strict=True))
     else:
         by = dict.fromkeys(DIRECTIONS, margin)
     for direction, value in by.items():
@@ -104,6 +112,8 @@ def _half_axes(margin: Margin) -> tuple[Floats, Floats]:
 def _told(margin: Margin) -> str:
     if isinstance(margin, Mapping):
         return "(" + ", ".join(f"{direction} {value:g} mm" for direction, value in margin.items()) + ")"
+    if isinstance(margin, Sequence):
+        return "(" + ", ".join(f"{value:g}" for value in margin) + ") mm"
     return f"{margin:g} mm"
 
 
@@ -117,7 +127,8 @@ def _moved(structure: Structure, low: Floats, high: Floats, name: str, outward: 
     spacing = structure.grid.spacing
     extra = [2 + int(np.ceil(m / s)) if outward else 2 for m, s in zip(np.maximum(low, high), spacing, strict=True)]
     first, box = filled_box(structure, (extra[2], extra[1], extra[0]))
-    points = surface_points(box, spacing, _gap(min(spacing), low, high))
+    error = min(_TOLERANCE, 0.01 * float(min(low.min(), high.min())))
+    points = surface_points(box, spacing, max(0.5 * min(spacing), _gap(error, low, high)))
     if outward:
         moved = _grown(box, points, np.asarray(spacing), low, high)
     else:
@@ -125,21 +136,27 @@ def _moved(structure: Structure, low: Floats, high: Floats, name: str, outward: 
     return structure_from_box(plain, first, moved)
 
 
-def _gap(edge: float, low: Floats, high: Floats) -> float:
-    """Return how far apart surface points may lie [mm] so that no distance is off by more than `_TOLERANCE`."""
-    least = float(min(low.min(), high.min()))
-    return max(0.25 * edge, float(np.sqrt(2 * _TOLERANCE * least)) / 0.75)
+def _gap(error: float, low: Floats, high: Floats) -> float:
+    """Return how far apart surface points may lie [mm] so that no distance is off by more than an error [mm].
+
+    A margin m half-way between two points a gap g apart is short by :math:`g^2 / 8 m`.
+    """
+    return float(np.sqrt(8 * error * min(low.min(), high.min())))
 
 
 def _grown(box: Box, points: Floats, size: Floats, low: Floats, high: Floats) -> Box:
     """Return the filled parts after the surface has moved outward by the margins."""
-    from radplan.kernels.margin_sweep import sweep_margin
+    from radplan.kernels.margin_sweep import filled_by_margin, nearest_by_margin
+    from radplan.patient.surface import thinned
 
     everywhere = bool(low.all() and high.all())
+    # Why: what lies well inside the margin needs few points to be told; only its rim needs the nearest of all.
+    few = thinned(points, 0.7 * _gap(_LOSS * float(size.min()), low, high))
     low, high = np.maximum(low, _LEAST), np.maximum(high, _LEAST)
-    filled, nearest = sweep_margin(points, box.shape, size, low, high)
+    filled = filled_by_margin(few, box.shape, size, low, high)
     grown = np.where(filled, np.float32(1.0), box)
-    cut = np.nonzero((nearest >= 0) & (grown < 1) & (box < 0.5))
+    nearest = nearest_by_margin(points, (grown < 1) & (box < 0.5), size, low, high)
+    cut = np.nonzero(nearest >= 0)
     offset = np.stack(cut[::-1], axis=-1) * size - points[nearest[cut]]
     grown[cut] = np.maximum(grown[cut], _cut_by_margin(offset, size, low, high))
     partial = np.nonzero((box > 0) & (grown < 1))

@@ -81,14 +81,14 @@ class Structure:
                 f"structure {self.name!r}: voxels must be a list of whole numbers, got {voxels.dtype} {voxels.shape}"
             )
         voxels = voxels.astype(np.int64)
-        order = np.argsort(voxels, kind="stable")
-        voxels = voxels[order]
+        order = None if (np.diff(voxels) > 0).all() else np.argsort(voxels, kind="stable")
+        voxels = voxels if order is None else voxels[order]
         if voxels.size and (voxels[0] < 0 or voxels[-1] >= self.grid.size):
             raise InputError(
                 f"structure {self.name!r}: voxel indices run from {voxels[0]} to {voxels[-1]}, "
                 f"the grid has 0 to {self.grid.size - 1}"
             )
-        if (np.diff(voxels) == 0).any():
+        if order is not None and (np.diff(voxels) == 0).any():
             raise InputError(
                 f"structure {self.name!r}: voxel {voxels[np.argmin(np.diff(voxels))]} is listed more than once"
             )
@@ -98,7 +98,7 @@ class Structure:
                 raise InputError(
                     f"structure {self.name!r}: fraction needs one number in (0, 1] for each of its {voxels.size} voxels"
                 )
-            object.__setattr__(self, "fraction", fraction[order])
+            object.__setattr__(self, "fraction", fraction if order is None else fraction[order])
         if not (self.alpha_x >= 0 and self.beta_x >= 0):
             raise InputError(
                 f"structure {self.name!r}: alpha_x and beta_x must be >= 0, got {self.alpha_x} and {self.beta_x}"
@@ -357,10 +357,10 @@ def structure_from_box(like: Structure, first: tuple[int, int, int], box: npt.ND
     begin = [max(0, -at) for at in first]
     end = [min(n, size - at) for n, size, at in zip(box.shape, like.grid.shape, first, strict=True)]
     part = box[tuple(slice(b, max(b, e)) for b, e in zip(begin, end, strict=True))]
-    k, j, i = np.nonzero(part > _CRUMB)
-    z, y, x = (at + b for at, b in zip(first, begin, strict=True))
-    flat = ((k + z) * like.grid.shape[1] + (j + y)) * like.grid.shape[2] + (i + x)
-    voxels, fraction = rounded_off(flat.astype(np.int64), part[k, j, i].astype(np.float64))
+    z, y, x = (at + b + np.arange(n) for at, b, n in zip(first, begin, part.shape, strict=True))
+    flat = (z[:, None, None] * like.grid.shape[1] + y[:, None]) * like.grid.shape[2] + x
+    held = part > _CRUMB
+    voxels, fraction = rounded_off(flat[held].astype(np.int64, copy=False), part[held].astype(np.float64))
     return replace(like, voxels=voxels, fraction=fraction)
 
 

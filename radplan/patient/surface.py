@@ -20,6 +20,7 @@ import numpy.typing as npt
 Floats = npt.NDArray[np.float64]
 Faces = npt.NDArray[np.int64]
 Inside = npt.NDArray[np.bool_]
+Places = npt.NDArray[np.intp]
 
 _SATURATED = 0.02
 """Filled part this close to 0 or 1 counts as empty or full when a crossing is located [1]."""
@@ -41,7 +42,7 @@ def surface_points(filled: npt.NDArray[Any], spacing: tuple[float, float, float]
     spacing : (float, float, float)
         Voxel size (x, y, z) [mm].
     gap : float
-        Edge of the cubes of which each keeps one point at most [mm]; 0 keeps all.
+        How far apart neighbouring points may lie [mm]; at least half a voxel in the slice counts.
 
     Returns
     -------
@@ -54,11 +55,9 @@ def surface_points(filled: npt.NDArray[Any], spacing: tuple[float, float, float]
     >>> points.min(axis=0).tolist(), points.max(axis=0).tolist()
     ([1.5, 1.5, 1.5], [2.5, 2.5, 2.5])
     """
-    from scipy import ndimage
-
     inside = filled >= 0.5
     size = np.asarray(spacing, dtype=np.float64)
-    outlines = _outlines(filled, inside, size)
+    outlines = _outlines(filled, inside, size, gap)
     roofs, heights, facing = _crossings(filled, inside, 0)
     parts = [np.column_stack([o.points, np.full(len(o.points), k * size[2])]) for k, o in enumerate(outlines)]
     faces, ways = [np.zeros((0, 3))], [np.zeros(0, dtype=np.int64)]
@@ -66,21 +65,35 @@ def surface_points(filled: npt.NDArray[Any], spacing: tuple[float, float, float]
         if inside[k].any() or inside[k + 1].any():
             here = slice(*np.searchsorted(roofs[:, 0], [k, k + 1]))
             columns = roofs[here, :0:-1] * size[:2]
-            between = _Gap(size, outlines[k], outlines[k + 1], inside[k] ^ inside[k + 1], columns, heights[here])
+            between = _Gap(size, gap, outlines[k], outlines[k + 1], inside[k] ^ inside[k + 1], columns, heights[here])
             lift = np.asarray([0.0, 0.0, k * size[2]])
             face, *walls = (part + lift for part in between.points())
             faces.append(face)
             ways.append(facing[here])
             parts.extend(walls)
-    parts.append(_with_midpoints(np.concatenate(faces), np.concatenate(ways), size, neighbours=8))
-    thin = (filled > 0) & ~ndimage.binary_dilation(inside, np.ones((3, 3, 3), dtype=bool))
-    parts.append(np.argwhere(thin)[:, ::-1] * size)
-    points = _thinned(np.concatenate(parts), gap)
+    roofing, sparse = np.concatenate(faces), gap < float(np.hypot(size[0], size[1]))
+    parts.append(_with_midpoints(roofing, np.concatenate(ways), size, neighbours=8) if sparse else roofing)
+    thin = (filled > 0) & ~inside
+    if thin.any():
+        parts.append(np.argwhere(thin & ~_widened(inside))[:, ::-1] * size)
+    points = thinned(np.concatenate(parts), gap / 1.5)
     return points[np.argsort(points[:, 2], kind="stable")]
 
 
-def _thinned(points: Floats, cell: float) -> Floats:
-    """Return the first of the points (n, 3) in each cube of that edge [mm]."""
+def _widened(field: Inside) -> Inside:
+    """Return a map and its neighbours along all axes and diagonals."""
+    wide = field.copy()
+    for axis in range(field.ndim):
+        up, down = ([slice(None)] * field.ndim for _ in range(2))
+        up[axis], down[axis] = slice(1, None), slice(None, -1)
+        before = wide.copy()
+        wide[tuple(up)] |= before[tuple(down)]
+        wide[tuple(down)] |= before[tuple(up)]
+    return wide
+
+
+def thinned(points: Floats, cell: float) -> Floats:
+    """Return the first of the points (n, 3) in each cube of that edge [mm], in their order; all for an edge of 0."""
     if cell <= 0:
         return points
     index = np.floor(points / cell).astype(np.int64)
@@ -120,17 +133,21 @@ def _crossings(filled: npt.NDArray[Any], inside: Inside, axis: int) -> tuple[Fac
 
 @dataclass(frozen=True, eq=False)
 class _Outline:
-    """The outline of a structure in one slice: points (n, 2), x and y [mm], and how much it bends along z at each.
+    """The outline of a structure in one slice.
 
-    The bend (n, 2) [mm] is the second difference from the slice below over this one to the slice above, 0 where the
-    outline has no near neighbour in one of them.
+    Points (n, 2), x and y [mm], and a tree of them; for each point the one of the slice below and the one of the slice
+    above that it is joined to (n,), -1 where none is near; and how much the outline bends along z there (n, 2): the
+    second difference from the slice below over this one to the slice above [mm], 0 where either has no near point.
     """
 
     points: Floats
+    tree: Any
+    below: Places
+    above: Places
     bend: Floats
 
 
-def _outlines(filled: npt.NDArray[Any], inside: Inside, size: Floats) -> list[_Outline]:
+def _outlines(filled: npt.NDArray[Any], inside: Inside, size: Floats, gap: float) -> list[_Outline]:
     found = [_crossings(filled, inside, axis) for axis in (1, 2)]
     steps = [np.outer(part, np.eye(3)[axis]) for axis, (_, part, _) in zip((1, 2), found, strict=True)]
     at = np.concatenate([start + step for (start, _, _), step in zip(found, steps, strict=True)])
@@ -139,28 +156,33 @@ def _outlines(filled: npt.NDArray[Any], inside: Inside, size: Floats) -> list[_O
     at, faces = at[order], faces[order]
     cuts = np.searchsorted(at[:, 0], np.arange(1, filled.shape[0]))
     drawn = zip(np.split(at[:, :0:-1] * size[:2], cuts), np.split(faces, cuts), strict=True)
-    rings = [_with_midpoints(points, facing, size) for points, facing in drawn]
-    none = np.zeros((0, 2))
-    return [
-        _Outline(ring, _bend(ring, below, above, _NEAR * float(size[:2].max())))
-        for ring, below, above in zip(rings, [none, *rings[:-1]], [*rings[1:], none], strict=True)
-    ]
+    sparse = gap < float(size[:2].max())
+    rings = [_with_midpoints(points, facing, size) if sparse else points for points, facing in drawn]
+    trees = [_tree(ring) for ring in rings]
+    near, last = _NEAR * float(size[:2].max()), len(rings) - 1
+    outlines = []
+    for k, (ring, tree) in enumerate(zip(rings, trees, strict=True)):
+        below, above = (_joined(trees[n] if 0 <= n <= last else None, ring, near) for n in (k - 1, k + 1))
+        bend, held = np.zeros(ring.shape), (below >= 0) & (above >= 0)
+        if held.any():
+            bend[held] = rings[k - 1][below[held]] + rings[k + 1][above[held]] - 2 * ring[held]
+        outlines.append(_Outline(ring, tree, below, above, bend))
+    return outlines
 
 
-def _bend(ring: Floats, below: Floats, above: Floats, near: float) -> Floats:
-    if not (len(ring) and len(below) and len(above)):
-        return np.zeros(ring.shape)
-    (down, first), (up, second) = _nearest(below, ring), _nearest(above, ring)
-    held = (down <= near) & (up <= near)
-    return np.where(held[:, None], below[first] + above[second] - 2 * ring, 0.0)
-
-
-def _nearest(ring: Floats, points: Floats) -> tuple[Floats, npt.NDArray[np.intp]]:
-    """Return the distances [mm] and indices of the points of `ring` nearest to `points`."""
+def _tree(points: Floats) -> Any:
+    """Return a k-d tree of points for a few queries, None for no points."""
     from scipy.spatial import cKDTree
 
-    distance, index = cKDTree(ring).query(points)
-    return np.asarray(distance), np.asarray(index)
+    return cKDTree(points, balanced_tree=False, compact_nodes=False) if len(points) else None
+
+
+def _joined(tree: Any, points: Floats, near: float) -> Places:
+    """Return the index in a tree of the point nearest to each of some points, -1 where none is as near as that [mm]."""
+    if tree is None or not len(points):
+        return np.full(len(points), -1, dtype=np.intp)
+    distance, index = tree.query(points, distance_upper_bound=np.nextafter(near, np.inf))
+    return np.where(np.isfinite(distance), index, -1)
 
 
 def _with_midpoints(points: Floats, faces: Faces, size: Floats, neighbours: int = 2) -> Floats:
@@ -168,14 +190,14 @@ def _with_midpoints(points: Floats, faces: Faces, size: Floats, neighbours: int 
 
     Only points that face the same way have a surface half-way: others may lie on two sides of an edge or a thin wall.
     """
-    from scipy.spatial import cKDTree
-
     if len(points) <= neighbours:
         return points
-    distance, near = (np.asarray(found) for found in cKDTree(points).query(points, k=neighbours + 1))
+    bound = np.nextafter(1.1 * float(np.hypot(size[0], size[1])), np.inf)
+    distance, near = _tree(points).query(points, k=neighbours + 1, distance_upper_bound=bound)
     first, second = np.repeat(np.arange(len(points)), neighbours), near[:, 1:].reshape(-1)
-    close = distance[:, 1:].reshape(-1) <= 1.1 * float(np.hypot(size[0], size[1]))
-    close &= (first < second) | ~(near[second] == first[:, None]).any(axis=1)
+    held = np.isfinite(distance[:, 1:].reshape(-1))
+    first, second = first[held], second[held]
+    close = (first < second) | ~(near[second] == first[:, None]).any(axis=1)
     close &= faces[first] == faces[second]
     return np.concatenate([points, 0.5 * (points[first[close]] + points[second[close]])])
 
@@ -189,6 +211,7 @@ class _Gap:
     """
 
     size: Floats
+    gap: float
     lower: _Outline
     upper: _Outline
     differs: Inside
@@ -203,17 +226,17 @@ class _Gap:
         flat, top = faces[~sloped], float(self.size[2])
         return [
             faces,
-            *self._walls(self.lower, 0.0, self.upper, top, flat),
-            *self._walls(self.upper, top, self.lower, 0.0, flat),
+            *self._walls(self.lower, self.lower.above, 0.0, self.upper, top, flat),
+            *self._walls(self.upper, self.upper.below, top, self.lower, 0.0, flat),
         ]
 
     def _slopes(self) -> tuple[Inside, Inside, Floats]:
         """Return which columns lie under a slope between the outlines, which of them near one, and how far up."""
         columns = self.columns
-        if not (len(columns) and len(self.lower.points) and len(self.upper.points)):
+        if not (len(columns) and self.lower.tree and self.upper.tree):
             nowhere = np.zeros(len(columns), dtype=bool)
             return nowhere, nowhere.copy(), np.zeros(len(columns))
-        (below, first), (above, second) = (_nearest(o.points, columns) for o in (self.lower, self.upper))
+        (below, first), (above, second) = (o.tree.query(columns) for o in (self.lower, self.upper))
         sloped = np.maximum(below, above) <= _REACH * self.size[2]
         sloped &= self._uninterrupted(columns, self.lower.points[first])
         sloped &= self._uninterrupted(columns, self.upper.points[second])
@@ -222,33 +245,30 @@ class _Gap:
 
     def _uninterrupted(self, start: Floats, end: Floats) -> Inside:
         """Return whether the slices differ all the way from start to end, give or take a voxel."""
-        from scipy import ndimage
-
-        near = ndimage.binary_dilation(self.differs, np.ones((3, 3), dtype=bool))
-        open_way = np.ones(len(start), dtype=bool)
+        near, open_way = _widened(self.differs), np.ones(len(start), dtype=bool)
         for part in (0.25, 0.5, 0.75):
             i, j = np.rint((start + part * (end - start)) / self.size[:2]).astype(np.int64).T
             open_way &= near[j, i]
         return open_way
 
-    def _walls(self, outline: _Outline, z: float, other: _Outline, z_other: float, flat: Floats) -> list[Floats]:
-        """Return points from an outline half-way to the next where that is near, or to the flat face that ends it."""
+    def _walls(
+        self, outline: _Outline, index: Places, z: float, other: _Outline, z_other: float, flat: Floats
+    ) -> list[Floats]:
+        """Return points from an outline half-way to those of the next it is joined to, or to the flat face there."""
         ring, edge, top = outline.points, float(self.size[:2].max()), float(self.size[2])
-        steps = max(1, int(np.ceil(top / float(self.size[:2].min()))))
-        near = np.zeros(len(ring), dtype=bool)
+        steps = max(1, int(np.ceil(top / max(float(self.size[:2].min()), self.gap))))
+        near = index >= 0
         walls: list[Floats] = []
-        if len(ring) and len(other.points):
-            distance, index = _nearest(other.points, ring)
-            near = distance <= _NEAR * edge
+        if near.any():
             way = other.points[index[near]] - ring[near]
             bulge = 0.25 * (outline.bend[near] + other.bend[index[near]])
             for part in np.arange(1, steps // 2 + 1) / steps:
                 along = ring[near] + part * way - part * (1 - part) * bulge
                 walls.append(np.column_stack([along, np.full(len(along), z + part * (z_other - z))]))
         if len(flat) and not near.all():
-            distance, index = _nearest(flat[:, :2], ring[~near])
-            held = distance <= 1.5 * edge
-            height = flat[index[held], 2] - z
+            found = _joined(_tree(flat[:, :2]), ring[~near], 1.5 * edge)
+            held = found >= 0
+            height = flat[found[held], 2] - z
             walls.extend(
                 np.column_stack([ring[~near][held], z + part * height]) for part in np.arange(1, steps + 1) / steps
             )

@@ -201,3 +201,17 @@ def test_a_margin_is_a_distance(wrong):
         expand(sphere, wrong)
     with pytest.raises(UnknownNameError, match="no margin direction named 'left'"):
         contract(sphere, {"left": 3.0})
+
+
+def test_margins_along_the_axes_are_those_of_both_directions():
+    grid = centred(30.0, CLINICAL)
+    sphere = ball(grid, 12.0)
+    wide = expand(sphere, (3.0, 4.0, 8.0))
+    named = expand(sphere, {"L": 3.0, "R": 3.0, "A": 4.0, "P": 4.0, "S": 8.0, "I": 8.0})
+    assert wide.name == "ball + (3, 4, 8) mm"
+    assert np.array_equal(wide.voxels, named.voxels)
+    assert wide.volume == named.volume
+    with pytest.raises(InputError, match="needs three distances, x, y and z"):
+        expand(sphere, (3.0, 4.0))
+    with pytest.raises(InputError, match=r"must be a distance >= 0 mm, got -1\.0 for A"):
+        expand(sphere, (3.0, -1.0, 2.0))
