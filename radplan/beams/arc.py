@@ -299,7 +299,8 @@ def _kept_up(shapes: Floats, farthest: float) -> Floats:
 def _at_least(leaves: Floats, gap: float) -> Floats:
     """Return pairs (n, 2) opened about their middles to a gap at least."""
     half = 0.5 * np.maximum(leaves[:, 1] - leaves[:, 0], gap)
-    return leaves.mean(axis=1)[:, None] + np.stack([-half, half], axis=1)
+    apart: Floats = leaves.mean(axis=1)[:, None] + np.stack([-half, half], axis=1)
+    return apart
 
 
 def _check_reach(leaves: Floats, mlc: MLC) -> None:

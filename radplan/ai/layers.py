@@ -1,0 +1,165 @@
+"""The layers behind `radplan.ai.as_torch`: autograd functions whose backward is a pullback written by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from radplan import arrays
+from radplan.arrays import Array, Target
+from radplan.errors import InputError, UnknownNameError
+from radplan.influence import ForwardModel
+from radplan.optim.points import Point
+from radplan.optim.problem import Problem
+
+Tensor = Any
+
+
+class ImageLayer(torch.nn.Module):  # type: ignore[misc]
+    """A forward model as a layer: variables to images; make it with `radplan.ai.as_torch`.
+
+    Parameters
+    ----------
+    model : ForwardModel
+        What gives the images.
+    images : str or sequence of str
+        One name for a tensor, several for a dict of tensors.
+
+    Raises
+    ------
+    UnknownNameError
+        When the model has no such image.
+    """
+
+    def __init__(self, model: ForwardModel, images: str | Sequence[str]) -> None:
+        super().__init__()
+        self.model = model
+        self.names = (images,) if isinstance(images, str) else tuple(images)
+        self.single = isinstance(images, str)
+        for name in self.names:
+            if name not in model.images:
+                raise UnknownNameError("image", name, model.images)
+
+    def forward(self, x: Tensor) -> Tensor | dict[str, Tensor]:
+        """Return the images ``(scenarios, voxels)`` at ``x (variables,)``, with a leading axis for a batch."""
+        _check(x, self.model.variables.count, self.model.target)
+        if x.ndim == 2:
+            rows = [_Images.apply(row, self.model, self.names) for row in x]
+            found = tuple(torch.stack(parts) for parts in zip(*rows, strict=True))
+        else:
+            found = _Images.apply(x, self.model, self.names)
+        return found[0] if self.single else dict(zip(self.names, found, strict=True))
+
+    def extra_repr(self) -> str:
+        """Return what it maps, for printing a network."""
+        return f"{self.model.variables.count} variables -> {', '.join(self.names)}"
+
+
+class CostLayer(torch.nn.Module):  # type: ignore[misc]
+    """A problem as a layer: variables to the cost of the plan; make it with `radplan.ai.as_torch`.
+
+    Constraints of the problem are not part of the cost.
+
+    Parameters
+    ----------
+    problem : Problem
+        Goals on a forward model.
+    """
+
+    def __init__(self, problem: Problem) -> None:
+        super().__init__()
+        self.problem = problem
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the cost, shape (), at ``x (variables,)``; ``(batch,)`` for a batch."""
+        _check(x, self.problem.variables.count, self.problem.model.target)
+        if x.ndim == 2:
+            return torch.stack([_Cost.apply(row, self.problem) for row in x])
+        return _Cost.apply(x, self.problem)
+
+    def extra_repr(self) -> str:
+        """Return what it maps, for printing a network."""
+        return f"{self.problem.variables.count} variables -> cost of {len(self.problem.goals)} goals"
+
+
+class _Images(torch.autograd.Function):  # type: ignore[misc]
+    """Variables to images; backward is the pullback of the model."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, model: ForwardModel, names: tuple[str, ...]) -> tuple[Tensor, ...]:
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(x)
+        ctx.model, ctx.names = model, names
+        images = model.forward(_native(x, model.target), names)
+        ctx.dtypes = tuple(images[name].dtype for name in names)
+        return tuple(_tensor(images[name], x) for name in names)
+
+    @staticmethod
+    def backward(ctx: Any, *cotangents: Tensor | None) -> tuple[Tensor | None, None, None]:
+        _refuse_second_derivatives()
+        (x,), target = ctx.saved_tensors, ctx.model.target
+        given = {
+            name: target.xp.astype(_native(cotangent, target), dtype, copy=False)
+            for name, cotangent, dtype in zip(ctx.names, cotangents, ctx.dtypes, strict=True)
+            if cotangent is not None
+        }
+        if not given:
+            return None, None, None
+        return _tensor(ctx.model.pullback(_native(x, target), given), x), None, None
+
+
+class _Cost(torch.autograd.Function):  # type: ignore[misc]
+    """Variables to the cost of a problem; backward is its gradient times the cotangent."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, problem: Problem) -> Tensor:
+        point = problem.at(_native(x, problem.model.target))
+        ctx.save_for_backward(x)
+        ctx.point = point
+        return _tensor(point.value, x)
+
+    @staticmethod
+    def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor, None]:
+        _refuse_second_derivatives()
+        (x,) = ctx.saved_tensors
+        point: Point = ctx.point
+        return cotangent * _tensor(point.gradient, x), None
+
+
+def _check(x: Tensor, count: int, target: Target) -> None:
+    """Raise `InputError` unless x is a floating tensor of the right size where the model can take it."""
+    if not isinstance(x, torch.Tensor):
+        raise InputError(f"as_torch wants a torch tensor, got {type(x).__name__}: the model itself takes other arrays")
+    if x.dtype not in (torch.float32, torch.float64):
+        raise InputError(f"as_torch wants float32 or float64, got {x.dtype}")
+    if x.ndim not in (1, 2) or x.shape[-1] != count:
+        raise InputError(f"x must have shape ({count},) or (batch, {count}), got {tuple(x.shape)}")
+    if x.ndim == 2 and x.shape[0] == 0:
+        raise InputError("x is an empty batch")
+    wanted = target.device if target.backend == "torch" else torch.device("cpu")
+    if x.device != wanted:
+        advice = f"x.to({str(wanted)!r})" + (
+            "" if target.backend == "torch" else f", or make the model with device='torch:{x.device}'"
+        )
+        raise InputError(f"x is on {x.device}, but the model is on {target.name!r}: take {advice}")
+
+
+def _refuse_second_derivatives() -> None:
+    # Why: torch's own once_differentiable lets a gradient through that does not know how it depends on x.
+    if torch.is_grad_enabled():
+        raise InputError("a pullback has no derivative of its own: do without create_graph=True")
+
+
+def _native(tensor: Tensor, target: Target) -> Array:
+    """Return a tensor as an array of the model: itself on torch, a copy through the host elsewhere."""
+    kept = tensor.detach()
+    return kept if target.backend == "torch" else target.asarray(kept.numpy().copy(), arrays.dtype_name(kept))
+
+
+def _tensor(array: Array, beside: Tensor) -> Tensor:
+    """Return an array of the model as a tensor on the device and in the dtype of another one."""
+    if arrays.backend_name(array) == "torch":
+        return array.to(beside.dtype)
+    return torch.tensor(arrays.to_numpy(array), dtype=beside.dtype)
