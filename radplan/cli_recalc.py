@@ -131,7 +131,8 @@ def _tell(found: Recalculation) -> None:
     from radplan.recalc.recalculate import control_points
 
     delivery, comparison = found.delivery, found.comparison
-    print(f"plan {delivery.name}: {delivery.mu:.1f} MU a fraction, {found.fractions} fractions, {found.machine.name}")
+    machines = ", ".join(found.machine_names)
+    print(f"plan {delivery.name}: {delivery.mu:.1f} MU a fraction, {found.fractions} fractions, {machines}")
     for field in control_points(found):
         print(
             f"  {field['number']:>3} {field['name']}: {field['technique']}, {field['mu']:.2f} MU, "

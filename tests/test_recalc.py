@@ -105,7 +105,7 @@ def test_files_hold_what_was_calculated(tmp_path, case, found):
     np.testing.assert_allclose(image.dose, found.dose, atol=image.quantum)
     said = json.loads((tmp_path / "recalc.json").read_text())
     assert said["plan"]["mu_per_fraction"] == 201.0
-    assert said["machine"]["reference"]["dose"] == 0.01
+    assert said["machines"]["generic_photon_6mv"]["reference"]["dose"] == 0.01
     assert said["mlc"]["HD 120"]["leaf_offset_mm"] == MLC.leaf_offset
     assert said["options"]["lateral_cutoff"] == 40.0
     assert said["comparison"] is None
@@ -192,7 +192,7 @@ def test_a_collimator_with_other_leaves_is_refused(case, plan_file):
         recalculate(plan_file, case, mlc="agility", grid=4.0, options=QUICK)
 
 
-def test_plans_of_ions_several_positions_or_energies_are_refused(tmp_path, case):
+def test_plans_of_ions_several_positions_or_unknown_energy_are_refused(tmp_path, case):
     with pytest.raises(FileError, match="proton or ion beams"):
         recalculate(rtplan(tmp_path, beam(), IonBeamSequence=[item(BeamNumber=1)]), case)
     several = [item(PatientPosition="HFS"), item(PatientPosition="FFS")]
@@ -200,13 +200,9 @@ def test_plans_of_ions_several_positions_or_energies_are_refused(tmp_path, case)
         recalculate(rtplan(tmp_path, beam(), PatientSetupSequence=several), case)
     with pytest.raises(InputError, match="treats the patient HFP, but the images show it HFS"):
         recalculate(rtplan(tmp_path, beam(), PatientSetupSequence=[item(PatientPosition="HFP")]), case)
-    other = beam(2)
-    other.ControlPointSequence[0].NominalBeamEnergy = 15
-    with pytest.raises(InputError, match="fields of 6, 15 MV; expected one energy"):
-        recalculate(rtplan(tmp_path, beam(), other), case)
     odd = beam()
     odd.ControlPointSequence[0].NominalBeamEnergy = 18
-    with pytest.raises(InputError, match="states 18 MV, for which no generic machine is known"):
+    with pytest.raises(InputError, match=r"field 1 .B1.: states 18 MV, generic machines are known for 6 MV"):
         recalculate(rtplan(tmp_path, odd), case)
     with pytest.raises(InputError, match="'generic_proton' is no photon linac"):
         recalculate(rtplan(tmp_path, beam()), case, machine="generic_proton")
@@ -301,6 +297,33 @@ def test_arcs_and_filters_are_told_of(tmp_path, case):
     assert any("1 arcs: each segment at 1 gantry position" in note for note in found.notes)
     assert any("flattening-filter free (FFF)" in note for note in found.notes)
     assert found.delivery.fields[0].technique == "arc"
+
+
+def test_fields_of_two_energies_have_a_machine_each(tmp_path, case):
+    other = beam(2)
+    other.ControlPointSequence[0].NominalBeamEnergy = 15
+    both = recalculate(rtplan(tmp_path, beam(), other), case, grid=4.0, options=QUICK)
+    assert [machine.energy for machine in both.machines] == [6.0, 15.0]
+    alone = recalculate(rtplan(tmp_path, beam(), name="alone.dcm"), case, grid=4.0, options=QUICK)
+    second = recalculate(
+        rtplan(tmp_path, beam(), name="second.dcm"), case, machine="generic_photon_15mv", grid=4.0, options=QUICK
+    )
+    np.testing.assert_allclose(both.dose, alone.dose + 1.01 * second.dose, rtol=1e-4, atol=1e-4)
+    assert [field["mu"] for field in control_points(both)] == [100.0, 101.0]
+    assert any("is of 6 MV, generic_photon_15mv of 15 MV" in note for note in second.notes)
+    assert check_forward_model(both)
+
+
+def check_forward_model(found):
+    """Pullback of the joined model along a direction, against the change of the dose."""
+    model, x = found.plan.model, np.asarray(found.plan.x)
+    cotangent = {"physical_dose": np.ones((1, model.voxels.size), dtype=np.float32)}
+    gradient = model.pullback(x, cotangent)
+    mu = np.flatnonzero(x >= 100.0)
+    step = np.zeros_like(x)
+    step[mu] = 1.0
+    change = model.forward(x + step)["physical_dose"].sum() - model.forward(x)["physical_dose"].sum()
+    return np.isclose(gradient[mu].sum(), change, rtol=1e-3) and np.array_equal(model.variables.project(x), x)
 
 
 def test_what_was_read_is_what_is_calculated(plan_file, found):

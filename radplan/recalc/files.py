@@ -16,6 +16,7 @@ import numpy as np
 import radplan
 from radplan.io.dicom import write_dose
 from radplan.io.save import staged
+from radplan.machines import PhotonMachine
 from radplan.recalc.comparison import METRICS, Comparison
 from radplan.recalc.recalculate import Recalculation, control_points
 
@@ -71,8 +72,7 @@ def save_recalculation(
 
 def described(recalculation: Recalculation, provenance: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Return what ``recalc.json`` says, as plain data."""
-    machine, plan, belongs = recalculation.machine, recalculation.plan, recalculation.belongs
-    reference = machine.reference
+    plan, belongs = recalculation.plan, recalculation.belongs
     return {
         "plan": {
             "name": recalculation.delivery.name,
@@ -82,12 +82,7 @@ def described(recalculation: Recalculation, provenance: Mapping[str, Any] | None
             "prescription_Gy": belongs.prescription,
             "fields": control_points(recalculation),
         },
-        "machine": {
-            "name": machine.name,
-            "reference": None if reference is None else asdict(reference),
-            "source_fwhm_mm": machine.source_fwhm,
-            "provenance": _plain(dict(machine.provenance)),
-        },
+        "machines": {machine.name: _machine(machine) for machine in recalculation.machines},
         "mlc": {
             mlc.name: {
                 "pairs": mlc.pairs,
@@ -117,6 +112,15 @@ def described(recalculation: Recalculation, provenance: Mapping[str, Any] | None
             },
             **(provenance or {}),
         },
+    }
+
+
+def _machine(machine: PhotonMachine) -> dict[str, Any]:
+    reference = machine.reference
+    return {
+        "reference": None if reference is None else asdict(reference),
+        "source_fwhm_mm": machine.source_fwhm,
+        "provenance": _plain(dict(machine.provenance)),
     }
 
 

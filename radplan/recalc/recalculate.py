@@ -19,18 +19,15 @@ from radplan.engines import ApertureModel, ApertureOptions, aperture_model
 from radplan.errors import InputError
 from radplan.geometry.grid import Grid
 from radplan.io.dicom import DicomCase, PlanReference, read_plan, read_plan_reference
-from radplan.io.load import load_machine
 from radplan.machines import MLC, PhotonMachine, Reference, library_mlc, matching_mlc
 from radplan.patient.patient import Patient
 from radplan.plan import Plan, evaluate
-from radplan.recalc.calibration import calibrated, isocentric
 from radplan.recalc.comparison import Comparison, ReferenceDose, compare, read_reference
+from radplan.recalc.joined import JoinedModel
+from radplan.recalc.linac import machines_of
 from radplan.recalc.scene import SceneOptions, scene_of
 
 logger = logging.getLogger(__name__)
-
-BY_ENERGY = {6: "generic_photon_6mv", 10: "generic_photon_10mv", 15: "generic_photon_15mv"}
-"""Machine of a nominal energy [MV] where none is named."""
 
 _ARROW_STEP = 30.0
 """Distance of the directions that stand for an arc in figures [degree]."""
@@ -46,8 +43,8 @@ class Recalculation:
         Dose, DVHs, metrics on the dose grid; its variables are leaves, jaws and monitor units as the file has them.
     delivery : DeliveryPlan
         What was calculated, where it was calculated.
-    machine : PhotonMachine
-        The linac model.
+    machines : tuple of PhotonMachine
+        Linac model of each field.
     mlcs : tuple of MLC or None
         Collimator of each field.
     options : ApertureOptions
@@ -64,13 +61,18 @@ class Recalculation:
 
     plan: Plan
     delivery: DeliveryPlan
-    machine: PhotonMachine
+    machines: tuple[PhotonMachine, ...]
     mlcs: tuple[MLC | None, ...]
     options: ApertureOptions
     comparison: Comparison | None = None
     notes: tuple[str, ...] = ()
     case: DicomCase | None = field(default=None, repr=False)
     belongs: PlanReference = field(default_factory=PlanReference)
+
+    @property
+    def machine_names(self) -> tuple[str, ...]:
+        """Names of the linac models, each once."""
+        return tuple(dict.fromkeys(machine.name for machine in self.machines))
 
     @property
     def dose(self) -> npt.NDArray[np.float64]:
@@ -100,7 +102,7 @@ class Recalculation:
 def recalculate(
     plan: str | Path | DeliveryPlan,
     patient: str | Path | Patient | DicomCase,
-    machine: str | Path | PhotonMachine | None = None,
+    machine: str | Path | PhotonMachine | Sequence[str | Path | PhotonMachine] | None = None,
     mlc: str | MLC | None = None,
     calibration: Literal["machine", "isocentric"] | Reference = "machine",
     grid: float | tuple[float, float, float] | Grid = 3.0,
@@ -123,8 +125,8 @@ def recalculate(
         An RTPLAN file: static fields, step and shoot, sliding windows or arcs.
     patient : path-like, Patient or DicomCase
         A DICOM folder, anything else `load_patient` takes, or ``"cylinder"``; into a phantom the plan is moved.
-    machine : path-like or PhotonMachine, optional
-        Linac model; the generic one of the plan's nominal energy otherwise.
+    machine : path-like or PhotonMachine, or several, optional
+        Linac model; of several each field takes that of the nearest energy. Generic ones by nominal energy otherwise.
     mlc : str or MLC, optional
         Collimator; the known one with the plan's leaf boundaries otherwise.
     calibration : "machine", "isocentric" or Reference
@@ -154,9 +156,7 @@ def recalculate(
     """
     belongs = PlanReference() if isinstance(plan, DeliveryPlan) else read_plan_reference(plan)
     delivery = plan if isinstance(plan, DeliveryPlan) else read_plan(plan)
-    linac, said = _machine(machine, delivery)
-    if calibration != "machine":
-        linac = calibrated(linac, isocentric(linac) if isinstance(calibration, str) else calibration)
+    linacs, said = machines_of(machine, delivery, calibration)
     where, chosen = SceneOptions() if scene is None else scene, ApertureOptions() if options is None else options
     collimator = library_mlc(mlc) if isinstance(mlc, str) else mlc
     mlcs = tuple(_mlc(field, collimator) for field in delivery)
@@ -166,42 +166,34 @@ def recalculate(
     if count is None:
         raise InputError(f"plan {delivery.name!r} does not say how many fractions it has: give fractions=")
     held = replace(held, fractions=count, prescription=belongs.prescription or held.prescription)
-    model = aperture_model(held, delivery, linac, collimator, grid, chosen, device, dtype)
-    evaluated = evaluate(model, model.variables.start, held, count, _arrows(delivery, linac))
+    model = _model(held, delivery, linacs, collimator, grid, chosen, device, dtype)
+    evaluated = evaluate(model, model.variables.start, held, count, _arrows(delivery, linacs))
     compared = None if beside is None else compare(evaluated, beside, names, fit_factor, gamma, skin)
     notes = (*said, *_announced(delivery, chosen), *notes)
     for note in notes:
         logger.info("%s", note)
-    return Recalculation(evaluated, delivery, linac, mlcs, chosen, compared, notes, case, belongs)
+    return Recalculation(evaluated, delivery, linacs, mlcs, chosen, compared, notes, case, belongs)
 
 
-def _machine(given: str | Path | PhotonMachine | None, delivery: DeliveryPlan) -> tuple[PhotonMachine, tuple[str, ...]]:
-    """Return the linac model, and what is to be said about it."""
-    energies = sorted({one.energy for one in delivery if one.energy is not None})
-    if len(energies) > 1:
-        raise InputError(
-            f"plan {delivery.name!r} has fields of {', '.join(f'{e:g}' for e in energies)} MV; expected one energy: "
-            "recalculate the fields of each with a machine of its own"
-        )
-    notes = []
-    if given is None:
-        known = BY_ENERGY.get(round(energies[0])) if energies else None
-        if known is None:
-            what = f"{energies[0]:g} MV" if energies else "no energy"
-            raise InputError(f"plan {delivery.name!r} states {what}, for which no generic machine is known: name one")
-        given = known
-        notes.append(f"machine {known}, by the plan's nominal energy; blind: not fitted to the linac of the plan")
-    machine = given if isinstance(given, PhotonMachine) else load_machine(given)
-    if not isinstance(machine, PhotonMachine):
-        raise InputError(f"machine {machine.name!r} is no photon linac")
-    if energies and abs(machine.energy - energies[0]) > 0.5:
-        notes.append(f"the plan is of {energies[0]:g} MV, machine {machine.name} of {machine.energy:g} MV")
-    notes += [
-        f"{one.label}: is flattening-filter free ({one.fluence_mode}); the machine's profile is used"
-        for one in delivery
-        if one.fluence_mode != "STANDARD"
+def _model(
+    patient: Patient,
+    delivery: DeliveryPlan,
+    machines: Sequence[PhotonMachine],
+    mlc: MLC | None,
+    grid: float | tuple[float, float, float] | Grid,
+    options: ApertureOptions,
+    device: str,
+    dtype: str,
+) -> ApertureModel | JoinedModel:
+    """Return the forward model of all fields, those of one machine together."""
+    groups: dict[int, list[TreatmentField]] = {}
+    known = {id(machine): machine for machine in machines}
+    for one, machine in zip(delivery, machines, strict=True):
+        groups.setdefault(id(machine), []).append(one)
+    models = [
+        aperture_model(patient, fields, known[key], mlc, grid, options, device, dtype) for key, fields in groups.items()
     ]
-    return machine, tuple(notes)
+    return models[0] if len(models) == 1 else JoinedModel.of(models)
 
 
 def _mlc(one: TreatmentField, given: MLC | None) -> MLC | None:
@@ -230,10 +222,10 @@ def _announced(delivery: DeliveryPlan, options: ApertureOptions) -> tuple[str, .
     return (f"{len(turning)} arcs: each segment at {steps} gantry position{'s' if steps > 1 else ''}",)
 
 
-def _arrows(delivery: DeliveryPlan, machine: PhotonMachine) -> Beams:
+def _arrows(delivery: DeliveryPlan, machines: Sequence[PhotonMachine]) -> Beams:
     """Return a direction for each field, and several for an arc, to show in figures."""
     found: list[Beam] = []
-    for one in delivery:
+    for one, machine in zip(delivery, machines, strict=True):
         last: float | None = None
         for segment in one.segments:
             gantry = segment.gantry(0.5)
@@ -245,25 +237,31 @@ def _arrows(delivery: DeliveryPlan, machine: PhotonMachine) -> Beams:
                     )
                 )
                 last = gantry
-    return Beams(tuple(found), "photons", machine.name)
+    return Beams(tuple(found), "photons", " and ".join(dict.fromkeys(machine.name for machine in machines)))
 
 
 def control_points(recalculation: Recalculation) -> list[dict[str, object]]:
     """Return per field its name, technique, monitor units and number of control points, as calculated."""
     model = recalculation.plan.model
+    models = model.models if isinstance(model, JoinedModel) else (model,)
     units: dict[int, float] = {}
-    if isinstance(model, ApertureModel):
-        units = {k: float(recalculation.plan.x[layout.mu_slice].sum()) for k, layout in enumerate(model.layouts)}
+    start = 0
+    for part in models:
+        if isinstance(part, ApertureModel):
+            given = recalculation.plan.x[start : start + part.variables.count]
+            units |= {layout.field.number: float(given[layout.mu_slice].sum()) for layout in part.layouts}
+        start += part.variables.count
     return [
         {
             "number": one.number,
             "name": one.name,
             "technique": one.technique,
-            "mu": units.get(k, one.mu),
+            "mu": units.get(one.number, one.mu),
             "control_points": len(one.points),
             "gantry": [one.points[0].gantry, one.points[-1].gantry],
             "energy": one.energy,
             "mlc": None if mlc is None else mlc.name,
+            "machine": machine.name,
         }
-        for k, (one, mlc) in enumerate(zip(recalculation.delivery, recalculation.mlcs, strict=True))
+        for one, mlc, machine in zip(recalculation.delivery, recalculation.mlcs, recalculation.machines, strict=True)
     ]

@@ -81,6 +81,7 @@ def scene_of(
         said = ", ".join(f"{value:.1f}" for value in target)
         notes.append(f"the plan's isocentre is moved to ({said}) mm")
     if found.external not in found.structures.values():
+        found = found.with_structure(found.external.name, found.external)
         volume = found.external.volume / 1000
         notes.append(f"the external contour was found by threshold ({volume:.0f} cm3)")
     if options.water and case is not None and case.series.files:

@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import PatchCollection
+from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 
@@ -56,7 +57,7 @@ def draw_apertures(plan: DeliveryPlan | Sequence[TreatmentField], panels: int = 
         place.axis("off")
     keys = [
         Patch(facecolor=_LEAF, edgecolor=_EDGE, label="leaves"),
-        Patch(facecolor="none", edgecolor=_JAW, linewidth=2.0, label="jaws"),
+        Patch(facecolor=to_rgba(_JAW, 0.3), edgecolor=_JAW, linewidth=2.0, label="jaws"),
         Patch(facecolor=_OPEN, edgecolor="0.7", label="open"),
     ]
     figure.legend(handles=keys, loc="outside lower center", ncols=3, frameon=False, fontsize=9)
@@ -92,6 +93,13 @@ def _draw(axes: Axes, field: TreatmentField, index: int) -> None:
     for jaws, line in ((point.jaws_x, axes.axvline), (point.jaws_y, axes.axhline)):
         for position in () if jaws is None else jaws:
             line(float(position), color=_JAW, linewidth=2.0)
+    for jaws, span, (low, high) in (
+        (point.jaws_x, axes.axvspan, (x1, x2)),
+        (point.jaws_y, axes.axhspan, (y1, y2)),
+    ):
+        if jaws is not None:
+            for begin, end in ((low, jaws[0]), (jaws[1], high)):
+                span(float(begin), float(end), color=_JAW, alpha=0.3, linewidth=0)
     axes.plot(0.0, 0.0, "+", color="0.25", markersize=8)
     axes.set_xlim(x1, x2)
     axes.set_ylim(y1, y2)

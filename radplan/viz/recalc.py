@@ -183,7 +183,6 @@ def _caption(recalculation: Recalculation) -> str:
     delivery, techniques = recalculation.delivery, sorted({one.technique for one in recalculation.delivery})
     count = len(delivery)
     fields = f"{count} {' and '.join(techniques)} field{'s' if count > 1 else ''}"
-    return (
-        f"{recalculation.plan.patient.name} · {recalculation.machine.name} · {fields} · {delivery.mu:.0f} MU · "
-        f"{recalculation.fractions} fraction{'s' if recalculation.fractions > 1 else ''}"
-    )
+    machines = " and ".join(recalculation.machine_names)
+    course = f"{recalculation.fractions} fraction{'s' if recalculation.fractions > 1 else ''}"
+    return f"{recalculation.plan.patient.name} · {machines} · {fields} · {delivery.mu:.0f} MU · {course}"

@@ -1,0 +1,92 @@
+"""Which linac model stands for each field of a plan."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+from radplan.beams.control_points import DeliveryPlan
+from radplan.errors import InputError
+from radplan.io.load import load_machine
+from radplan.machines import PhotonMachine, Reference
+from radplan.recalc.calibration import calibrated, isocentric
+
+BY_ENERGY = {6: "generic_photon_6mv", 10: "generic_photon_10mv", 15: "generic_photon_15mv"}
+"""Machine of a nominal energy [MV] where none is named."""
+
+_SAME_ENERGY = 0.5
+"""Largest difference of nominal energies that are taken for the same [MV]."""
+
+Named = str | Path | PhotonMachine
+
+
+def machines_of(
+    given: Named | Sequence[Named] | None,
+    delivery: DeliveryPlan,
+    calibration: Literal["machine", "isocentric"] | Reference = "machine",
+) -> tuple[tuple[PhotonMachine, ...], tuple[str, ...]]:
+    """Return the linac model of each field of a plan, and what is to be said about them.
+
+    Parameters
+    ----------
+    given : machine, or several, optional
+        One serves all fields; of several each field takes that of the nearest energy. None: the generic machine of each
+        field's nominal energy.
+    delivery : DeliveryPlan
+        The plan.
+    calibration : "machine", "isocentric" or Reference
+        What a monitor unit is worth.
+
+    Raises
+    ------
+    InputError
+        When a machine is no photon linac, or none is known for an energy.
+    """
+    notes: list[str] = []
+    if given is None:
+        names = {one.number: _by_energy(one.energy, one.label) for one in delivery}
+        known = {name: _linac(name) for name in dict.fromkeys(names.values())}
+        chosen = {number: known[name] for number, name in names.items()}
+        said = ", ".join(known)
+        notes.append(f"{said} by the plan's nominal energy; blind: not fitted to the linac of the plan")
+    else:
+        entries = [given] if isinstance(given, str | Path | PhotonMachine) else list(given)
+        loaded = [_linac(entry) for entry in entries]
+        chosen = {
+            one.number: min(loaded, key=lambda machine: abs(machine.energy - (one.energy or machine.energy)))
+            for one in delivery
+        }
+    made: dict[int, PhotonMachine] = {}
+    for machine in chosen.values():
+        if id(machine) not in made:
+            made[id(machine)] = _calibrated(machine, calibration)
+    for one in delivery:
+        energy = chosen[one.number].energy
+        if one.energy is not None and abs(energy - one.energy) > _SAME_ENERGY:
+            notes.append(f"{one.label}: is of {one.energy:g} MV, {chosen[one.number].name} of {energy:g} MV")
+        if one.fluence_mode != "STANDARD":
+            notes.append(f"{one.label}: is flattening-filter free ({one.fluence_mode}); the machine's profile is used")
+    return tuple(made[id(chosen[one.number])] for one in delivery), tuple(notes)
+
+
+def _linac(given: Named) -> PhotonMachine:
+    machine = given if isinstance(given, PhotonMachine) else load_machine(given)
+    if not isinstance(machine, PhotonMachine):
+        raise InputError(f"machine {machine.name!r} is no photon linac")
+    return machine
+
+
+def _by_energy(energy: float | None, label: str) -> str:
+    name = None if energy is None else BY_ENERGY.get(round(energy))
+    if name is None:
+        what = "no energy" if energy is None else f"{energy:g} MV"
+        known = ", ".join(f"{e} MV" for e in BY_ENERGY)
+        raise InputError(f"{label}: states {what}, generic machines are known for {known}: name one (machine=)")
+    return name
+
+
+def _calibrated(machine: PhotonMachine, calibration: Literal["machine", "isocentric"] | Reference) -> PhotonMachine:
+    if calibration == "machine":
+        return machine
+    return calibrated(machine, isocentric(machine) if isinstance(calibration, str) else calibration)
