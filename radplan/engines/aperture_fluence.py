@@ -1,103 +1,21 @@
-r"""Fluence behind leaves and jaws on pixels of the isocentre plane: exact averages, and their pullback by hand.
-
-An edge at a seen through a Gaussian source is :math:`\Phi((x - a)/\sigma)`. Its average over a pixel and over the way
-of the edge from :math:`a_0` to :math:`a_1` is closed, with :math:`F = \int \Phi` and :math:`G = \int F`:
-:math:`\overline F(e) = [G(e - a_0) - G(e - a_1)] / (a_1 - a_0)` at a pixel's edge e. Nothing is sampled, so that no
-leaf moves without a change of the fluence.
-"""
+"""Fluence behind leaves and jaws on pixels of the isocentre plane, and its pullback by hand."""
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
-from radplan.arrays import Array, erf, namespace
+from radplan.arrays import Array, device_of, namespace, to_numpy
+from radplan.engines import aperture_edges
 from radplan.engines.aperture_head import MonitorBackScatter
 
-_SHORT = 0.05
-"""Way of an edge, in standard deviations of the source, below which its average is taken by quadrature."""
+_REACH = 7.0
+"""Standard deviations of the source beyond the pixels from which leaf rows are left out."""
 
 _TIE = 0.02
 """Difference of two neighbours' openings below which the smaller of both is taken smoothly."""
-
-_NODES, _SHARES = ((np.polynomial.legendre.leggauss(2)[0] + 1) / 2, np.polynomial.legendre.leggauss(2)[1] / 2)
-
-
-def edge_average(edges: Array, start: Array, end: Array, sigma: float) -> Array:
-    r"""Return :math:`\overline F`, the integral of a blurred edge from minus infinity, averaged over its way.
-
-    Parameters
-    ----------
-    edges : array of shape (p,)
-        Where to evaluate [mm].
-    start, end : array of shape (...)
-        The edge at the begin and the end of its way [mm].
-    sigma : float
-        Standard deviation of the source in the isocentre plane, > 0 [mm].
-
-    Returns
-    -------
-    array of shape (..., p) [mm]
-
-    >>> far = edge_average(np.asarray([100.0]), np.asarray([0.0]), np.asarray([20.0]), 1.0)
-    >>> round(float(far[0, 0]), 9)
-    90.0
-    """
-    xp = namespace(edges, start)
-    first, last, way, short, divisor = _ways(edges, start, end, sigma)
-    swept = (
-        _second_integral(first, *_blurred(first, sigma), sigma) - _second_integral(last, *_blurred(last, sigma), sigma)
-    ) / divisor
-    near = xp.zeros_like(first)
-    for node, share in zip(_NODES.tolist(), _SHARES.tolist(), strict=True):
-        place = first - node * way
-        near = near + share * _integral(place, *_blurred(place, sigma))
-    return xp.where(short, near, swept)
-
-
-def edge_average_pullback(
-    cotangent: Array, edges: Array, start: Array, end: Array, sigma: float
-) -> tuple[Array, Array]:
-    """Return the cotangents ``(...)`` of begin and end of the way, for one ``(..., p)`` of `edge_average`."""
-    xp = namespace(edges, start)
-    first, last, way, short, divisor = _ways(edges, start, end, sigma)
-    at_first, at_last = _blurred(first, sigma), _blurred(last, sigma)
-    mean = (_second_integral(first, *at_first, sigma) - _second_integral(last, *at_last, sigma)) / divisor
-    begin, finish = (mean - _integral(first, *at_first)) / divisor, (_integral(last, *at_last) - mean) / divisor
-    near_begin, near_finish = xp.zeros_like(first), xp.zeros_like(first)
-    for node, share in zip(_NODES.tolist(), _SHARES.tolist(), strict=True):
-        slope = share * _normal(first - node * way, sigma)
-        near_begin, near_finish = near_begin - (1.0 - node) * slope, near_finish - node * slope
-    begin, finish = xp.where(short, near_begin, begin), xp.where(short, near_finish, finish)
-    return xp.sum(cotangent * begin, axis=-1), xp.sum(cotangent * finish, axis=-1)
-
-
-def _ways(edges: Array, start: Array, end: Array, sigma: float) -> tuple[Array, Array, Array, Array, Array]:
-    """Return distances from begin and end, the way, whether it is short, and what to divide by."""
-    xp = namespace(edges, start)
-    way = (end - start)[..., None]
-    short = xp.abs(way) < _SHORT * sigma
-    return edges - start[..., None], edges - end[..., None], way, short, xp.where(short, xp.ones_like(way), way)
-
-
-def _blurred(u: Array, sigma: float) -> tuple[Array, Array]:
-    """Return the blurred edge at a distance [mm], and its slope times the variance [mm]."""
-    xp = namespace(u)
-    return _normal(u, sigma), xp.exp(u * u * (-0.5 / sigma**2)) * (sigma / math.sqrt(2.0 * math.pi))
-
-
-def _normal(u: Array, sigma: float) -> Array:
-    return 0.5 * (1.0 + erf(u * (1.0 / (math.sqrt(2.0) * sigma))))
-
-
-def _integral(u: Array, edge: Array, slope: Array) -> Array:
-    return u * edge + slope
-
-
-def _second_integral(u: Array, edge: Array, slope: Array, sigma: float) -> Array:
-    return 0.5 * ((u * u + sigma**2) * edge + u * slope)
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,6 +36,21 @@ class Motion:
     along: tuple[Array, Array]
     across: tuple[Array, Array]
     mu: Array
+
+
+@dataclass(frozen=True, eq=False)
+class _Openings:
+    """Shares of pixels that leaves (s, r, p) and rows with strips (m, q) leave open, alone and cut at the jaws."""
+
+    leaves: Array
+    rows: Array
+    spans: Any
+    cut: Array
+    cut_rows: Array
+    cut_spans: Any
+    jaw_along: Array
+    jaw_across: Array
+    jaw_spans: Any
 
 
 @dataclass(frozen=True, eq=False)
@@ -163,57 +96,60 @@ class ApertureFluence:
     softness: float
     back_scatter: MonitorBackScatter | None = None
     tongue_groove: float = 0.0
+    _seen: tuple[int, int] = field(init=False, repr=False)
+    _edges: Array = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        across, edges, far = to_numpy(self.across), to_numpy(self.boundaries), _REACH * self.sigma
+        first = int(np.clip(np.searchsorted(edges, across[0] - far, side="right") - 1, 0, edges.size - 2))
+        last = int(np.clip(np.searchsorted(edges, across[-1] + far), first + 1, edges.size - 1))
+        object.__setattr__(self, "_seen", (first, last))
+        object.__setattr__(self, "_edges", self._row_edges(self.boundaries[first : last + 1]))
 
     def fluence(self, motion: Motion) -> Array:
         """Return the fluence ``(p, q)`` [MU]."""
-        xp = namespace(self.along)
-        leaves, rows, cut, cut_rows, jaw_along, jaw_across = self._openings(motion)
-        leaves, cut = self._with_strips(leaves), self._with_strips(cut)
+        xp, seen = namespace(self.along), self._openings(motion)
         mu, (both, jaws_only, leaves_only, opened) = motion.mu * self._output(motion), self._shares()
-        weighted = xp.reshape(cut * (opened * mu)[:, None, None], (-1, cut.shape[-1]))
-        out = xp.matmul(xp.permute_dims(weighted, (1, 0)), xp.reshape(cut_rows, (-1, cut_rows.shape[-1])))
-        behind_jaws = xp.sum(leaves * (leaves_only * mu)[:, None, None], axis=0)
-        out = out + xp.matmul(xp.permute_dims(behind_jaws, (1, 0)), rows)
-        out = out + xp.matmul(xp.permute_dims(jaw_along * (jaws_only * mu)[:, None], (1, 0)), jaw_across)
-        return out + both * xp.sum(mu)
+        weighted = self._with_strips(seen.cut) * (opened * mu)[:, None, None]
+        out = aperture_edges.summed_products(weighted, seen.cut_rows, seen.cut_spans)
+        behind_jaws = xp.sum(self._with_strips(seen.leaves) * (leaves_only * mu)[:, None, None], axis=0)
+        out = out + aperture_edges.summed_products(behind_jaws, seen.rows, seen.spans)
+        weighted = seen.jaw_along * (jaws_only * mu)[:, None]
+        return out + aperture_edges.summed_products(weighted, seen.jaw_across, seen.jaw_spans) + both * xp.sum(mu)
 
     def pullback(self, motion: Motion, cotangent: Array) -> Motion:
         """Return the cotangents of a motion for one ``(p, q)`` of the fluence."""
-        xp = namespace(self.along)
-        own_leaves, rows, own_cut, cut_rows, jaw_along, jaw_across = self._openings(motion)
-        leaves, cut = self._with_strips(own_leaves), self._with_strips(own_cut)
-        output = self._output(motion)
+        xp, seen, output = namespace(self.along), self._openings(motion), self._output(motion)
+        leaves, cut = self._with_strips(seen.leaves), self._with_strips(seen.cut)
         mu, (both, jaws_only, leaves_only, opened) = motion.mu * output, self._shares()
-        turned = xp.permute_dims(cotangent, (1, 0))
-        d_cut = opened * xp.matmul(cut_rows, turned)
-        d_cut_rows = opened * xp.matmul(cut, cotangent)
-        d_leaves = leaves_only * xp.matmul(rows, turned)[None, ...]
-        d_jaw_along, d_jaw_across = (
-            jaws_only * xp.matmul(jaw_across, turned),
-            jaws_only * xp.matmul(jaw_along, cotangent),
-        )
+        d_cut = opened * aperture_edges.lines_pullback(cotangent, seen.cut_rows, seen.cut_spans)
+        d_cut_rows = opened * aperture_edges.across_pullback(cotangent, cut, seen.cut_spans)
+        d_leaves = leaves_only * aperture_edges.lines_pullback(cotangent, seen.rows, seen.spans)[None, ...]
+        d_jaw_along = jaws_only * aperture_edges.lines_pullback(cotangent, seen.jaw_across, seen.jaw_spans)
+        d_jaw_across = jaws_only * aperture_edges.across_pullback(cotangent, seen.jaw_along, seen.jaw_spans)
         d_mu = both * xp.sum(cotangent) + xp.sum(cut * d_cut, axis=(1, 2))
-        d_mu = d_mu + xp.sum(leaves * d_leaves, axis=(1, 2)) + xp.sum(jaw_along * d_jaw_along, axis=1)
+        d_mu = d_mu + xp.sum(leaves * d_leaves, axis=(1, 2)) + xp.sum(seen.jaw_along * d_jaw_along, axis=1)
         per_row, per_segment = mu[:, None, None], mu[:, None]
         ends, bounds = self._cut(motion)
-        from_ends = self._opening_pullback(self._strips_pullback(per_row * d_cut, own_cut), self.along, ends)
-        from_bounds = self._rows_pullback(per_row * d_cut_rows, bounds)
-        d_own = self._strips_pullback(per_row * d_leaves, own_leaves)
-        own = self._opening_pullback(d_own, self.along, self._leaf_ends(motion))
-        jaws = self._opening_pullback(per_segment * d_jaw_along, self.along, motion.along)
-        blocks = self._opening_pullback(per_segment * d_jaw_across, self.across, motion.across)
+        d_cut, d_leaves = self._strips_pullback(per_row * d_cut, seen.cut), per_row * d_leaves
+        from_ends = self._to_ends(d_cut, self.along, ends)
+        from_bounds = aperture_edges.rows_pullback(per_row * d_cut_rows, self.across, *bounds, self.sigma)
+        own = self._to_ends(self._strips_pullback(d_leaves, seen.leaves), self.along, self._leaf_ends(motion))
+        jaws = self._to_ends(per_segment * d_jaw_along, self.along, motion.along)
+        blocks = self._to_ends(per_segment * d_jaw_across, self.across, motion.across)
         d_ends, d_along, d_across = [], [], []
         for t, positions in enumerate(self._leaf_ends(motion)):
             through, to_jaws = self._clip_pullback(from_ends[t], positions, motion.along[t])
             d_ends.append(own[t] + through)
             d_along.append(jaws[t] + to_jaws)
-            edges = self._row_edges()[None, :, None] + 0.0 * motion.across[t][:, :1, None]
+            edges = self._edges[None, :, None] + 0.0 * motion.across[t][:, :1, None]
             _, to_blocks = self._clip_pullback(from_bounds[t][..., None], edges, motion.across[t])
             d_across.append(blocks[t] + to_blocks)
             if self.back_scatter is not None:
                 by_output = 0.5 * motion.mu * d_mu
                 to_along, to_across = self.back_scatter.pullback(by_output, motion.along[t], motion.across[t])
                 d_along[t], d_across[t] = d_along[t] + to_along, d_across[t] + to_across
+            d_ends[t] = self._widened(d_ends[t])
         d_mu = output * d_mu
         return Motion((d_ends[0], d_ends[1]), (d_along[0], d_along[1]), (d_across[0], d_across[1]), d_mu)
 
@@ -230,41 +166,55 @@ class ApertureFluence:
         return t * j, t * (1 - j), j * (1 - t), (1 - t) * (1 - j)
 
     def _leaf_ends(self, motion: Motion) -> tuple[Array, Array]:
-        """Return where leaf ends block, begin and end, (s, r, 2)."""
-        xp = namespace(self.along)
+        """Return where leaf ends of the rows that are seen block, begin and end, (s, r, 2)."""
+        xp, (first, last) = namespace(self.along), self._seen
         offset = xp.stack([0.0 * self.along[0] - self.leaf_offset, 0.0 * self.along[0] + self.leaf_offset])
-        return motion.leaves[0] + offset, motion.leaves[1] + offset
+        return motion.leaves[0][:, first:last, :] + offset, motion.leaves[1][:, first:last, :] + offset
 
-    def _openings(self, motion: Motion) -> tuple[Array, Array, Array, Array, Array, Array]:
-        """Return leaves (s, r, p), rows and strips (m, q), both cut at the jaws, and jaws (s, p), (s, q)."""
+    def _widened(self, ends: Array) -> Array:
+        """Return cotangents of all leaf ends from those of the rows that are seen."""
+        xp, (first, last), count = namespace(ends), self._seen, self.boundaries.shape[0] - 1
+        if last - first == count:
+            return ends
+        shapes = [(ends.shape[0], n, 2) for n in (first, count - last)]
+        dark = [xp.zeros(shape, dtype=ends.dtype, device=device_of(ends)) for shape in shapes]
+        return xp.concat([dark[0], ends, dark[1]], axis=1)
+
+    def _openings(self, motion: Motion) -> _Openings:
         ends, bounds = self._cut(motion)
-        still = self._row_edges()[None, :]
-        return (
-            self._opening(self.along, self._leaf_ends(motion)),
-            self._rows((still, still))[0, ...],
-            self._opening(self.along, ends),
-            self._rows(bounds),
-            self._opening(self.along, motion.along),
-            self._opening(self.across, motion.across),
+        still = (self._edges[None, :],) * 2
+        return _Openings(
+            leaves=aperture_edges.openings(self.along, *self._leaf_ends(motion), self.sigma),
+            rows=aperture_edges.rows(self.across, *still, self.sigma)[0, ...],
+            spans=aperture_edges.row_spans(self.across, *still, self.sigma),
+            cut=aperture_edges.openings(self.along, *ends, self.sigma),
+            cut_rows=aperture_edges.rows(self.across, *bounds, self.sigma),
+            cut_spans=aperture_edges.row_spans(self.across, *bounds, self.sigma),
+            jaw_along=aperture_edges.openings(self.along, *motion.along, self.sigma),
+            jaw_across=aperture_edges.openings(self.across, *motion.across, self.sigma),
+            jaw_spans=aperture_edges.row_spans(self.across, *motion.across, self.sigma),
         )
+
+    def _to_ends(self, cotangent: Array, edges: Array, ends: tuple[Array, Array]) -> tuple[Array, Array]:
+        return aperture_edges.openings_pullback(cotangent, edges, *ends, self.sigma)
 
     def _cut(self, motion: Motion) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
         """Return leaf ends (s, r, 2) and edges of rows (s, m + 1) cut at the jaws, begin and end of each."""
         raw = self._leaf_ends(motion)
         ends = tuple(self._clip(raw[t], motion.along[t][:, None, None, :]) for t in (0, 1))
-        bounds = tuple(self._clip(self._row_edges()[None, :], motion.across[t][:, None, :]) for t in (0, 1))
+        bounds = tuple(self._clip(self._edges[None, :], motion.across[t][:, None, :]) for t in (0, 1))
         return (ends[0], ends[1]), (bounds[0], bounds[1])
 
     def _interlock(self) -> bool:
-        return self.tongue_groove > 0.0 and self.boundaries.shape[0] > 2
+        return self.tongue_groove > 0.0 and self._seen[1] - self._seen[0] > 1
 
-    def _row_edges(self) -> Array:
+    def _row_edges(self, boundaries: Array) -> Array:
         """Return the edges (m + 1,) of leaf rows and of the strips between them."""
         if not self._interlock():
-            return self.boundaries
-        xp, inner, half = namespace(self.boundaries), self.boundaries[1:-1], 0.5 * self.tongue_groove
+            return boundaries
+        xp, inner, half = namespace(boundaries), boundaries[1:-1], 0.5 * self.tongue_groove
         pairs = xp.reshape(xp.stack([inner - half, inner + half], axis=1), (-1,))
-        return xp.concat([self.boundaries[:1], pairs, self.boundaries[-1:]])
+        return xp.concat([boundaries[:1], pairs, boundaries[-1:]])
 
     def _with_strips(self, opened: Array) -> Array:
         """Return openings (s, r, p) with those of the strips between rows, (s, m, p)."""
@@ -289,31 +239,6 @@ class ApertureFluence:
         none = xp.zeros_like(opened[:, :1, :])
         return rows + xp.concat([none, to_strips * (1.0 + tilt)], axis=1)
 
-    def _opening(self, edges: Array, ends: tuple[Array, Array]) -> Array:
-        """Return the share of every pixel (..., p) that an interval with moving ends (..., 2) leaves open."""
-        passed = edge_average(edges, ends[0], ends[1], self.sigma)
-        between = passed[..., 0, :] - passed[..., 1, :]
-        return (between[..., 1:] - between[..., :-1]) / (edges[1:] - edges[:-1])
-
-    def _opening_pullback(self, cotangent: Array, edges: Array, ends: tuple[Array, Array]) -> tuple[Array, Array]:
-        xp = namespace(edges)
-        at_edges = _difference_transposed(cotangent / (edges[1:] - edges[:-1]))
-        return edge_average_pullback(xp.stack([at_edges, -at_edges], axis=-2), edges, ends[0], ends[1], self.sigma)
-
-    def _rows(self, bounds: tuple[Array, Array]) -> Array:
-        """Return the share of every pixel (s, m, q) that lies in a row between moving edges (s, m + 1)."""
-        edges = self.across
-        passed = edge_average(edges, bounds[0], bounds[1], self.sigma)
-        between = passed[:, :-1, :] - passed[:, 1:, :]
-        return (between[..., 1:] - between[..., :-1]) / (edges[1:] - edges[:-1])
-
-    def _rows_pullback(self, cotangent: Array, bounds: tuple[Array, Array]) -> tuple[Array, Array]:
-        xp, edges = namespace(cotangent), self.across
-        at_edges = _difference_transposed(cotangent / (edges[1:] - edges[:-1]))
-        none = xp.zeros_like(at_edges[:, :1, :])
-        spread = xp.concat([at_edges, none], axis=1) - xp.concat([none, at_edges], axis=1)
-        return edge_average_pullback(spread, edges, bounds[0], bounds[1], self.sigma)
-
     def _clip(self, positions: Array, jaws: Array) -> Array:
         """Return positions moved smoothly between the jaws, the last axis of `jaws`."""
         low, high = jaws[..., 0], jaws[..., 1]
@@ -331,10 +256,3 @@ class ApertureFluence:
         """Return a smooth max(0, distance) and its slope."""
         root = namespace(distance).sqrt(distance * distance + self.softness**2)
         return 0.5 * (distance + root), 0.5 * (1.0 + distance / root)
-
-
-def _difference_transposed(cotangent: Array) -> Array:
-    """Return the transpose (..., p + 1) of taking differences of neighbours, (..., p)."""
-    xp = namespace(cotangent)
-    none = xp.zeros_like(cotangent[..., :1])
-    return xp.concat([none, cotangent], axis=-1) - xp.concat([cotangent, none], axis=-1)

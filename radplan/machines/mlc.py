@@ -161,7 +161,7 @@ MLCS: Mapping[str, MLC] = {
             leaf_offset=0.15,
             travel=(200.0, 150.0),
             span=np.inf,
-            min_gap=0.0,
+            min_gap=1.0,
             speed=35.0,
             tongue_groove=0.6,
             provenance={
@@ -169,7 +169,7 @@ MLCS: Mapping[str, MLC] = {
                 "transmission": "below 0.5 %, Bedford et al. 2013; 0.5 % taken; commission your own",
                 "leaf_offset": "rounded tip, 0.2 to 0.5 mm of gap in use, 0.3 mm taken; commission your own",
                 "tongue_groove": "estimate: a leaf side that faces an opening blocks 0.3 mm more; commission your own",
-                "limits": "40 cm field, 15 cm past the axis, interdigitation, 3.5 cm/s; Bedford et al. 2013",
+                "limits": "40 cm field, 15 cm past the axis, 1 mm dynamic gap, 3.5 cm/s; Bedford et al. 2013",
             },
         ),
     )

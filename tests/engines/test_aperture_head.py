@@ -129,6 +129,34 @@ def test_all_of_it_is_differentiable(xp_target):
             assert float(to_numpy(gradient[number]).flat[place]) == pytest.approx(slope, abs=1e-6 * scale)
 
 
+@pytest.mark.parametrize("device", ["numpy", "torch:cpu"])
+def test_rows_beyond_the_pixels_may_be_left_out(device):
+    """A Millennium 120 seen on a strip of its width: fluence and gradients as on pixels that see all of its leaves.
+
+    Jaws cut by a smooth step, so that rows behind them still have widths of a micrometre.
+    """
+    mlc, rng, here = library_mlc("Millennium 120"), np.random.default_rng(0), target(device)
+    middle, width = rng.uniform(-30.0, 30.0, (1, 60, 1)), rng.uniform(5.0, 50.0, (1, 60, 1))
+    first = np.concatenate([middle - width / 2, middle + width / 2], axis=2)[0]
+    weights = rng.normal(size=(120, 80))
+
+    def seen(half, place):
+        across = place.asarray(np.arange(-half, half + 0.5), "float64")
+        leaves = place.asarray(mlc.boundaries.copy(), "float64")
+        made = replace(apertures(place, tongue_groove=0.8), across=across, boundaries=leaves)
+        ends = motion(place, first, first + 4.0, (-30.0, 30.0), (-30.0, 30.0))
+        middle = slice(int(half) - 40, int(half) + 40)
+        cotangent = np.zeros((80, 2 * int(half)))
+        cotangent[:, middle] = weights[:80]
+        back = made.pullback(ends, place.asarray(cotangent, "float64"))
+        parts = [*back.leaves, *back.along, *back.across, back.mu]
+        return to_numpy(made.fluence(ends))[:, middle], np.concatenate([to_numpy(part).ravel() for part in parts])
+
+    (whole, every), (part, found) = seen(200.0, target("numpy")), seen(40.0, here)
+    np.testing.assert_allclose(part, whole, atol=5e-4)
+    np.testing.assert_allclose(found, every, atol=1e-3 * np.max(np.abs(every)))
+
+
 def test_options_switch_everything_off():
     patient, linac, mlc = phantom("box"), library_machine("generic_photon_6mv"), library_mlc("Millennium 120")
     leaves = np.zeros((60, 2))

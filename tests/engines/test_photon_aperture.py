@@ -12,7 +12,8 @@ from radplan.arrays import target, to_numpy
 from radplan.beams import Beams
 from radplan.beams.control_points import ControlPoint, TreatmentField
 from radplan.engines import PhotonPencilBeam, dose_influence
-from radplan.engines.aperture_fluence import ApertureFluence, Motion, edge_average
+from radplan.engines.aperture_edges import edge_average
+from radplan.engines.aperture_fluence import ApertureFluence, Motion
 from radplan.engines.aperture_variables import ApertureVariables
 from radplan.engines.photon_aperture import ApertureOptions, aperture_model
 from radplan.errors import InputError
