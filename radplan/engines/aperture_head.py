@@ -31,14 +31,17 @@ _JAW_SOFTNESS = 1.0
 class HeadScatter:
     r"""The map from fluence to fluence with head scatter, :math:`(1 - f) \Phi + f \, G_\sigma * \Phi / e`.
 
-    Beyond the map there is no fluence. Make it with `HeadScatter.of`.
+    Beyond the map there is no fluence. Make it with `HeadScatter.of`, or with `HeadScatter.between` for pixels that are
+    not all as wide.
 
     Parameters
     ----------
     kept : float
         What stays of the fluence from the target, 1 - f.
-    x, y : array of shape (p, r), (q, s)
-        Thin factors of the blur: x times its transpose blurs along x; f / e is inside those of x.
+    onto : (array, array) of shape (r, p), (s, q)
+        The first blur, from pixels to nodes along x and along y; f / e is inside that of x.
+    back : (array, array) of shape (p, r), (q, s)
+        The second blur, from nodes to pixels.
 
     >>> from radplan.arrays import target
     >>> made = HeadScatter.of(Head(0.08, 22.0), (201, 201), 1.0, target("numpy"))
@@ -49,38 +52,53 @@ class HeadScatter:
     """
 
     kept: float
-    x: Array
-    y: Array
+    onto: tuple[Array, Array]
+    back: tuple[Array, Array]
 
     @classmethod
     def of(cls, head: Head, shape: tuple[int, int], pitch: float, place: Target) -> HeadScatter:
         """Return the map on square pixels of a pitch [mm]."""
-        strength = math.sqrt(head.scatter / head.visible(REFERENCE_SIDE))
-        x, y = (_half_blur(count, pitch, head.scatter_sigma) for count in shape)
-        return cls(1.0 - head.scatter, place.asarray(strength * x, "float64"), place.asarray(y, "float64"))
+        x, y = (np.asarray((np.arange(count + 1) - 0.5 * count) * pitch, dtype=np.float64) for count in shape)
+        return cls.between(head, x, y, place)
+
+    @classmethod
+    def between(cls, head: Head, x: Floats, y: Floats, place: Target) -> HeadScatter:
+        """Return the map on pixels between edges ``(p + 1,)`` along x and ``(q + 1,)`` along y [mm]."""
+        strength = head.scatter / head.visible(REFERENCE_SIDE)
+        (x_onto, x_back), (y_onto, y_back) = (_half_blurs(edges, head.scatter_sigma) for edges in (x, y))
+        onto, back = (strength * x_onto, y_onto), (x_back, y_back)
+        first, second = (tuple(place.asarray(one, "float64") for one in pair) for pair in (onto, back))
+        return cls(1.0 - head.scatter, (first[0], first[1]), (second[0], second[1]))
 
     def apply(self, fluence: Array) -> Array:
         """Return the fluence ``(p, q)`` with head scatter of one without."""
-        xp = namespace(fluence)
-        x, y = xp.permute_dims(self.x, (1, 0)), xp.permute_dims(self.y, (1, 0))
-        between = xp.matmul(xp.matmul(x, fluence), self.y)
-        return self.kept * fluence + xp.matmul(xp.matmul(self.x, between), y)
+        return self.kept * fluence + _both_sides(self.back, _both_sides(self.onto, fluence))
 
     def adjoint(self, cotangent: Array) -> Array:
-        """Return the transpose's image ``(p, q)``: the map is its own transpose."""
-        return self.apply(cotangent)
+        """Return the image ``(p, q)`` that the transpose makes of one."""
+        xp = namespace(cotangent)
+        back, onto = (tuple(xp.permute_dims(one, (1, 0)) for one in pair) for pair in (self.back, self.onto))
+        return self.kept * cotangent + _both_sides((onto[0], onto[1]), _both_sides((back[0], back[1]), cotangent))
 
 
-def _half_blur(count: int, pitch: float, sigma: float) -> Floats:
-    """Return the matrix (count, nodes) whose product with its transpose blurs averages of pixels."""
-    # Why: that pixels hold averages is itself a blur, of variance pitch^2 / 12 on the way in and again on the way out.
-    half = math.sqrt((sigma**2 + pitch**2 / 6.0) / 2.0)
-    spacing = _NODE_SPACING * half
-    reach = 0.5 * (count - 1) * pitch + _NODE_REACH * half
-    nodes = np.arange(-math.ceil(reach / spacing), math.ceil(reach / spacing) + 1) * spacing
-    centres = (np.arange(count) - 0.5 * (count - 1)) * pitch
-    distance = (centres[:, None] - nodes) / half
-    return np.asarray(np.exp(-0.5 * distance**2) * math.sqrt(pitch * spacing / (2.0 * math.pi)) / half)
+def _both_sides(factors: tuple[Array, Array], image: Array) -> Array:
+    """Return an image with one matrix applied along x and one along y."""
+    xp = namespace(image)
+    return xp.matmul(xp.matmul(factors[0], image), xp.permute_dims(factors[1], (1, 0)))
+
+
+def _half_blurs(edges: Floats, sigma: float) -> tuple[Floats, Floats]:
+    """Return the matrices (nodes, pixels) and (pixels, nodes) whose product blurs averages of pixels."""
+    widths, centres = np.diff(edges), 0.5 * (edges[1:] + edges[:-1])
+    # Why: that pixels hold averages is itself a blur, of variance width^2 / 12 on the way in and again on the way out.
+    halves = np.sqrt(0.5 * sigma**2 + widths**2 / 12.0)[:, None]
+    spacing = _NODE_SPACING * float(halves.min())
+    low, high = (end + side * _NODE_REACH * float(halves.max()) for end, side in ((centres[0], -1), (centres[-1], 1)))
+    nodes = (
+        0.5 * (low + high) + (np.arange(math.ceil((high - low) / spacing) + 1) - 0.5 * (high - low) / spacing) * spacing
+    )
+    blur = np.exp(-0.5 * ((centres[:, None] - nodes) / halves) ** 2) * math.sqrt(spacing / (2.0 * math.pi)) / halves
+    return np.ascontiguousarray((blur * widths[:, None]).T), blur
 
 
 @dataclass(frozen=True)

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
-import numpy as np
-import scipy.fft
-
-from radplan import arrays
 from radplan.arrays import Array, namespace
 from radplan.engines.aperture_fluence import ApertureFluence, Motion
 from radplan.engines.aperture_head import HeadScatter
+from radplan.engines.aperture_maps import MapPair
 from radplan.engines.aperture_variables import FieldLayout
-from radplan.engines.map_gather import MapGather
+from radplan.engines.photon_terms import Ints
+from radplan.engines.pose_reader import PoseReader, Voxels
 
 _BATCH = 16
 """Segments whose openings are held at once."""
@@ -35,12 +32,10 @@ class PosePart:
         Shares of the field's monitor units in every piece.
     profile : array of shape (nx, ny)
         In-air fluence off axis.
-    transfer : array of shape (K, mx, my // 2 + 1)
-        Spectra of the radial functions.
-    read : MapGather
+    maps : MapPair
+        From fluence to maps.
+    read : PoseReader
         From maps to voxels.
-    border : int
-        Pixels of the maps before the fluence.
     scatter : HeadScatter, optional
         Adds head scatter to the fluence; there is none when left out.
     """
@@ -51,19 +46,15 @@ class PosePart:
     end: Array
     portions: Array
     profile: Array
-    transfer: Array
-    read: MapGather
-    border: int
+    maps: MapPair
+    read: PoseReader
     scatter: HeadScatter | None = None
 
-    def dose(self, x: Array) -> Array:
-        """Return the dose of every voxel ``(n,)`` at all variables."""
+    def add_dose(self, x: Array, total: Array) -> Array:
+        """Return `total` ``(n,)``, which is used up, with the dose of every voxel at all variables added."""
         fluence = self.total_fluence(x)
-        maps = (fluence if self.scatter is None else self.scatter.apply(fluence)) * self.profile
-        padded = self._padded(arrays.like(maps, self.profile, self.read.weights.dtype))
-        fft = _fourier(padded)
-        spectrum = fft.rfftn(padded, axes=(-2, -1))
-        return self.read.gather(fft.irfftn(self.transfer * spectrum, s=self.read.shape, axes=(-2, -1)))
+        seen = (fluence if self.scatter is None else self.scatter.apply(fluence)) * self.profile
+        return self.read.gather(*self.maps.maps(seen), total)
 
     def total_fluence(self, x: Array) -> Array:
         """Return the fluence ``(nx, ny)`` [MU], before head scatter and off-axis profile."""
@@ -72,17 +63,16 @@ class PosePart:
 
     def add_pullback(self, x: Array, cotangent: Array, total: Array) -> Array:
         """Return `total`, of the field's variables, with the gradient for cotangents ``(n,)`` on the dose added."""
-        xp, maps = namespace(total), self.read.scatter(cotangent)
-        fft = _fourier(maps)
-        spectrum = xp.sum(self.transfer * fft.rfftn(maps, axes=(-2, -1)), axis=0)
-        image = fft.irfftn(spectrum[None, ...], s=self.read.shape, axes=(-2, -1))[0, ...]
-        nx, ny = self.profile.shape
-        inner = image[self.border : self.border + nx, self.border : self.border + ny]
-        seen = xp.astype(inner, total.dtype) * self.profile
+        xp, image = namespace(total), self.maps.fluence(*self.read.scatter(cotangent))
+        seen = xp.astype(image, total.dtype) * self.profile
         back = self._turned(seen if self.scatter is None else self.scatter.adjoint(seen))
         for batch in self._batches():
             total = total + self._to_variables(self.fluence.pullback(self._motion(x, batch), back), batch)
         return total
+
+    def restrict(self, rows: Ints, voxels: Voxels) -> PosePart:
+        """Return the part for some voxels: their numbers, and the voxels themselves."""
+        return replace(self, read=self.read.restrict(rows, voxels))
 
     def _batches(self) -> list[slice]:
         return [slice(i, i + _BATCH) for i in range(0, self.begin.shape[0], _BATCH)]
@@ -120,18 +110,3 @@ class PosePart:
             jaws = jaws + xp.matmul(turned, xp.concat([order[0][t], order[1][t]], axis=1))
         mu = xp.matmul(xp.permute_dims(self.portions[batch, :], (1, 0)), motion.mu)
         return xp.concat([xp.reshape(leaves, (-1,)), xp.reshape(jaws, (-1,)), mu])
-
-    def _padded(self, image: Array) -> Array:
-        """Return a map (1, mx, my) with an image at its place."""
-        xp, (mx, my) = namespace(image), self.read.shape
-        for axis, size in ((0, mx), (1, my)):
-            before, after = list(image.shape), list(image.shape)
-            before[axis], after[axis] = self.border, size - self.border - image.shape[axis]
-            blank = [xp.zeros(tuple(s), dtype=image.dtype, device=arrays.device_of(image)) for s in (before, after)]
-            image = xp.concat([blank[0], image, blank[1]], axis=axis)
-        return image[None, ...]
-
-
-def _fourier(x: Array) -> Any:
-    """Return the Fourier transforms for an array: SciPy's are faster than NumPy's own."""
-    return scipy.fft if isinstance(x, np.ndarray) else namespace(x).fft

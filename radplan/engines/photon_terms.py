@@ -76,7 +76,7 @@ def _blurred_edge(x: Floats, sigma: float, width: float) -> Floats:
     return np.asarray(0.5 * (erf((x + width / 2) * scale) - erf((x - width / 2) * scale)))
 
 
-_PRIMARY_LENGTH, _SCATTER_LENGTH = 6.0, 60.0
+PRIMARY_LENGTH, SCATTER_LENGTH = 6.0, 60.0
 """How far back along its ray a voxel looks for the density that widens its primary and its scatter [mm]."""
 
 
@@ -147,7 +147,7 @@ class BeamRays:
         rows = _reached(x, y, axial, beam.bixels, radius)
         depth = radiological_depth(scene.density, scene.ct_grid, beam.source, scene.points[rows])
         distance = axial[rows] if machine.distance == "axis" else _ray_length(local[rows], machine.sad)
-        basis = machine.kernel.basis(_central_ssd(beam, scene.density, scene.ct_grid))
+        basis = machine.kernel.basis(central_ssd(beam, scene.density, scene.ct_grid))
         stretch = distance / machine.sad
         if scene.density_scaling:
             weights = widened_weights(basis, scene, beam, rows, depth, stretch)
@@ -201,7 +201,7 @@ def widened_weights(
             f"density_scaling needs a machine whose kernel tells scatter from primary, and {scene.machine.name!r} does "
             "not: take one of radplan's own, or leave density_scaling off"
         )
-    lengths = (_PRIMARY_LENGTH, _SCATTER_LENGTH)
+    lengths = (PRIMARY_LENGTH, SCATTER_LENGTH)
     near, far = density_before(scene.density, scene.ct_grid, beam.source, scene.points[rows], lengths)
     return np.asarray(basis.parted_weights(depth, near * stretch, far * stretch))
 
@@ -228,7 +228,7 @@ def _ray_length(local: Floats, sad: float) -> Floats:
     return np.asarray(np.sqrt(local[:, 0] ** 2 + local[:, 1] ** 2 + (sad - local[:, 2]) ** 2))
 
 
-def _central_ssd(beam: Beam, density: Array, grid: Grid) -> float:
+def central_ssd(beam: Beam, density: Array, grid: Grid) -> float:
     """Return the surface distance of the bixel nearest to the axis, of those whose ray meets the patient [mm]."""
     order = np.argsort(np.sum(beam.bixels**2, axis=1), kind="stable")
     nearest = surface_distance(density, grid, beam.source, beam.targets[order[:1]])[0]

@@ -121,7 +121,8 @@ def test_an_aperture_of_open_bixels_equals_their_sum(patient, linac):
               for y in np.asarray([2.5, 7.5]) - 30.0 + 10.0 * row]  # fmt: skip
     beams = Beams.from_rays([np.asarray(bixels)], gantry=30.0, couch=15.0, collimator=40.0, sad=linac.sad,
                             isocenter=(3.0, -4.0, 5.0), bixel_width=5.0, machine=linac.name)  # fmt: skip
-    dij = dose_influence(patient, beams, linac, grid=6.0, engine=PhotonPencilBeam(), stored=False)
+    # Why: bixels end at 75 mm unless told otherwise, which leaves out 0.66 % of the largest dose in this case.
+    dij = dose_influence(patient, beams, linac, grid=6.0, engine=PhotonPencilBeam(lateral_cutoff=240.0), stored=False)
     expected = dij.forward(np.full(beams.count, 100.0))["physical_dose"]
     found = model.forward(np.asarray(model.variables.start))["physical_dose"]
     assert np.max(np.abs(found - expected)) < 0.005 * np.max(expected)

@@ -1,0 +1,77 @@
+"""How dose of apertures is calculated."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from radplan.engines.aperture_depths import Depths
+from radplan.errors import InputError
+
+
+@dataclass(frozen=True)
+class ApertureOptions:
+    """How dose of apertures is calculated.
+
+    Parameters
+    ----------
+    pixel : float
+        Largest pixel of the maps [mm]; never larger than the standard deviation of the source.
+    lateral_cutoff : float, optional
+        Radius of the kernel in the isocentre plane [mm]; `reach` when left out.
+    margin : float
+        How far beyond the plan's openings fluence is calculated and jaws may go [mm].
+    jaw_transmission : float
+        Fluence behind jaws over open fluence, in [0, 1).
+    softness : float
+        Length over which a jaw takes over from a leaf [mm], > 0.
+    gantry_steps : int
+        Gantry positions that a segment with a turning gantry is calculated at, >= 1.
+    head_scatter, back_scatter, tongue_and_groove : bool
+        Whether the machine's head scatter and monitor back-scatter, and the collimator's interlocking, are counted.
+    reach : float
+        Radius of the kernel where no cut-off is given [mm].
+    depths : "fan" or "exact"
+        Radiological depths read between the rays of a fan, about as far apart as voxels of the CT, or one exact ray
+        for each voxel, which takes five times as long and is no nearer to a smooth outline.
+    cache_depths : bool
+        Whether depths are kept, 2 bytes for each voxel and pose, or calculated whenever they are needed.
+    free_collimator : bool
+        Whether the collimator angle of every control point is a variable too.
+    density_scaling : bool
+        Whether the kernel is wider where density is low, see `radplan.engines.photon_terms.widened_weights`.
+
+    Raises
+    ------
+    InputError
+        When an option is out of its range.
+
+    >>> ApertureOptions().pixel
+    1.0
+    """
+
+    pixel: float = 1.0
+    lateral_cutoff: float | None = None
+    margin: float = 20.0
+    jaw_transmission: float = 0.004
+    softness: float = 0.2
+    gantry_steps: int = 1
+    head_scatter: bool = True
+    back_scatter: bool = True
+    tongue_and_groove: bool = True
+    density_scaling: bool = False
+    reach: float = 250.0
+    depths: Depths = "fan"
+    cache_depths: bool = True
+    free_collimator: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("pixel", "margin", "softness", "gantry_steps", "reach"):
+            if not (self.__dict__[name] > 0 and math.isfinite(self.__dict__[name])):
+                raise InputError(f"{name} must be > 0 and finite, got {self.__dict__[name]}")
+        if self.lateral_cutoff is not None and not self.lateral_cutoff > 0:
+            raise InputError(f"lateral_cutoff must be > 0 mm, got {self.lateral_cutoff}")
+        if not 0 <= self.jaw_transmission < 1:
+            raise InputError(f"jaw_transmission must lie in [0, 1), got {self.jaw_transmission}")
+        if self.depths not in ("fan", "exact"):
+            raise InputError(f"depths must be 'fan' or 'exact', got {self.depths!r}")
