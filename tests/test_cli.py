@@ -143,7 +143,7 @@ def test_progress_and_metrics_are_told(tmp_path: Path, capsys: pytest.CaptureFix
     stages = ("patient", "machine", "beams", "dose", "optimise", "files")
     assert all(f"\n{stage} " in f"\n{said}" for stage in stages)
     assert "Physical dose, 10 fractions, as optimised" in said
-    assert "RBE x dose" in said
+    assert "RBE-weighted dose" in said
     assert f"The plan lies in {tmp_path / 'out'}" in said
     assert "2 beams" in said
 

@@ -37,6 +37,7 @@ _log = logging.getLogger(__name__)
 RATIO_METRICS = ("mean", "D98", "D50", "D2", "max")
 """What is told of a quantity in which fractions do not add up, unless something else is asked for."""
 
+_TITLES = {"rbe_x_dose": "RBE-weighted dose"}
 _ACRONYMS = {"let": "LET", "rbe": "RBE", "bed": "BED", "eqd2": "EQD2"}
 
 
@@ -344,7 +345,10 @@ class Plan:
 
     def title(self, quantity: str | Quantity) -> str:
         """Return a quantity's name as words for axes and tables."""
-        words = [_ACRONYMS.get(word, word) for word in self.quantity(quantity).name.split("_")]
+        name = self.quantity(quantity).name
+        if name in _TITLES:
+            return _TITLES[name]
+        words = [_ACRONYMS.get(word, word) for word in name.split("_")]
         return " ".join([words[0][0].upper() + words[0][1:], *words[1:]])
 
     def caption(self) -> str:

@@ -38,7 +38,7 @@ def draw_maps(plan: Plan) -> Figure:
     word = "prescription" if plan.patient.prescription else "maximum"
     scene = Scene(plan)
     planes = (AXIAL, _upright(plan))
-    views = [scene.view(AXIAL), _reached(scene, planes[1], dose >= _SHOWN_FROM * reference)]
+    views = [_reached(scene, plane, dose >= _SHOWN_FROM * reference) for plane in planes]
     heights = [(top - bottom) / (right - left) for left, right, bottom, top in views]
     width = min(4.6, 9.0 / sum(heights))
     size = (width * len(names) + 3.0, width * sum(heights) + 1.9)
@@ -82,12 +82,15 @@ def _upright(plan: Plan) -> Plane:
 
 
 def _reached(scene: Scene, plane: Plane, seen: Any) -> View:
-    """Return the view of an upright plane, along z no farther than dose reaches."""
-    left, right, bottom, top = scene.view(plane)
-    z = scene.plan.model.grid.axes[2][np.any(seen, axis=(1, 2))]
-    if not z.size:
-        return left, right, bottom, top
-    return left, right, max(bottom, float(z[0]) - _AROUND), min(top, float(z[-1]) + _AROUND)
+    """Return the view of a plane, no farther than a little beyond where dose reaches."""
+    ends = scene.view(plane)
+    if not seen.any():
+        return ends
+    found = []
+    for k, axis in enumerate((plane.across, plane.up)):
+        places = scene.plan.model.grid.axes[axis][np.any(seen, axis=tuple(a for a in range(3) if a != 2 - axis))]
+        found += [max(ends[2 * k], float(places[0]) - _AROUND), min(ends[2 * k + 1], float(places[-1]) + _AROUND)]
+    return found[0], found[1], found[2], found[3]
 
 
 def _norm(name: str, cube: Any, dose: Any, reference: float) -> Normalize:

@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 from scipy.ndimage import map_coordinates
 
 from radplan.analysis.sampling import sample
@@ -53,11 +54,14 @@ def draw_profiles(plan: Plan) -> Figure:
         below = figure.add_subplot(parts[1, column], sharex=above)
         line = _Line(plan, beam)
         _draw_doses(above, plan, line, alone[column])
-        _draw_ratios(below, plan, line, alone[column], lets[column] if lets else None)
+        ratios = _draw_ratios(below, plan, line, alone[column], lets[column] if lets else None)
         for axes in (above, below):
             line.shade(axes)
             axes.grid(color="0.9", linewidth=0.7)
             axes.tick_params(labelsize=8)
+        if column == 0:
+            handles = [*above.get_legend_handles_labels()[0], *ratios, Patch(color="#fbe9e9", label="target")]
+            figure.legend(handles=handles, loc="outside lower center", ncol=len(handles), fontsize=8, frameon=False)
         angle = f"gantry {beam.gantry:g}°" + (f", couch {beam.couch:g}°" if beam.couch else "")
         above.set_title(f"axis of the beam at {angle}", fontsize=10)
         below.set_xlabel("water-equivalent depth on the axis [mm]", fontsize=9)
@@ -108,10 +112,10 @@ def _draw_doses(axes: Axes, plan: Plan, line: _Line, alone: Any) -> None:
         axes.axhline(plan.patient.prescription, color="black", linestyle=":", linewidth=1.0)
     axes.set_ylim(bottom=0.0)
     axes.set_ylabel(f"dose of the course [Gy, {unit}]", fontsize=9)
-    axes.legend(fontsize=8, loc="best", framealpha=0.8, edgecolor="none")
 
 
-def _draw_ratios(axes: Axes, plan: Plan, line: _Line, alone: Any, let: Any) -> None:
+def _draw_ratios(axes: Axes, plan: Plan, line: _Line, alone: Any, let: Any) -> list[Any]:
+    """Draw LET and RBE; returns the curves for a legend."""
     doses = line.read(alone)
     total = line.read(plan["physical_dose"])
     handles = []
@@ -129,7 +133,7 @@ def _draw_ratios(axes: Axes, plan: Plan, line: _Line, alone: Any, let: Any) -> N
         other.axhline(1.1, color=_COLORS["rbe"], linestyle=(0, (1, 3)), linewidth=1.0)
         other.set_ylabel("RBE (dotted: 1.1)", fontsize=9, color=_COLORS["rbe"])
         other.tick_params(labelsize=8)
-    axes.legend(handles=handles, fontsize=8, loc="upper left", frameon=False)
+    return handles
 
 
 def _ratio(values: Any, dose: Any) -> Any:
