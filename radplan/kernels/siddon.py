@@ -138,18 +138,18 @@ def _means(
     i, si, tx, ex = _start(source[0], dx, enter, low[0], size[0], box[0, 0], box[0, 1])
     j, sj, ty, ey = _start(source[1], dy, enter, low[1], size[1], box[1, 0], box[1, 1])
     k, sk, tz, ez = _start(source[2], dz, enter, low[2], size[2], box[2, 0], box[2, 1])
-    t, inside, since = enter, False, 0.0
+    t, inside, passed = enter, False, np.zeros(lengths.size)
     while t < leave and box[0, 0] <= i < box[0, 1] and box[1, 0] <= j < box[1, 1] and box[2, 0] <= k < box[2, 1]:
         rho = flat[(k * shape[1] + j) * shape[2] + i]
         step = (min(tx, ty, tz, leave) - t) * length
         inside = inside or rho > 0.0
         if inside and step > 0.0:
-            since += step
             for m in range(lengths.size):
                 # Why: a mean over a path grown by a step is a mean of the old one and the step, which never leaves
                 # the range of the densities, however thin the steps.
-                share = np.expm1(-step / lengths[m]) / np.expm1(-since / lengths[m])
-                means[m] += share * (rho - means[m])
+                new = -np.expm1(-step / lengths[m])
+                passed[m] = new + (1.0 - new) * passed[m]
+                means[m] += new / passed[m] * (rho - means[m])
         t = min(tx, ty, tz, leave)
         if tx <= ty and tx <= tz:
             i, tx = i + si, tx + ex
