@@ -142,7 +142,8 @@ def _matrad_depths(layer: EnergyLayer) -> Floats:
     integral = np.concatenate([[0.0], np.cumsum(between)])
     top = int(np.argmax(layer.dose))
     front, tail = integral[top] / _STEPS, (integral[-1] - integral[top]) / _STEPS
-    behind = np.arange(integral[min(top + 1, integral.size - 1)], integral[-1], tail) if tail > 0.0 else []
+    after = integral[min(top + 1, integral.size - 1)]
+    behind = np.arange(after, integral[-1], tail) if tail > 0.0 else np.zeros(0)
     wanted = np.concatenate([np.arange(_STEPS + 1) * front, behind, integral[[top, -1]]])
     levels, first = np.unique(integral, return_index=True)
     return np.asarray(np.interp(np.unique(wanted), levels, layer.depth[first]))

@@ -18,7 +18,7 @@ from radplan.kernels.hong import DOUBLE, ELLIPTIC, SINGLE, SpotField
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
-_BLOCKS = 256
+_BLOCKS = 128
 """Blocks of rows that threads share; fixed, so that results do not depend on the number of threads."""
 
 
@@ -43,7 +43,7 @@ class BeamField:
     @property
     def fine(self) -> bool:
         """Whether several sub-beamlets share a column."""
-        return self.field.columns.size > self.count or self.field.tracks.size > 0
+        return bool(self.field.tracks.size > 0)
 
     @classmethod
     def of(cls, beam: Beam, scene: Scene) -> BeamField:
@@ -87,6 +87,7 @@ class BeamField:
             knots=tables.knots,
             table=tables.table,
             starts=tables.starts,
+            ends=tables.knots[tables.starts[1:] - 1],
             bins=tables.bins,
             bin_starts=tables.bin_starts,
             per_mm=PER_MM,

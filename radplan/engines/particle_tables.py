@@ -20,6 +20,9 @@ Ints = npt.NDArray[np.int64]
 GRAY = 1.6021766208e-2
 """Gy mm^2 per 10^6 particles of 1 MeV cm^2/g each."""
 
+_REACH, _DOSE = 2, 3
+"""Columns, as `radplan.kernels.hong` numbers them."""
+
 PER_MM = 2.0
 """Bins per mm from which a place in a table is looked for."""
 
@@ -77,7 +80,7 @@ class Images:
         The lateral model.
 
     >>> Images(("physical_dose", "let_dose"), 0.0, None, "single").factors(1).tolist()
-    [[3]]
+    [[5]]
     """
 
     names: tuple[str, ...]
@@ -87,8 +90,8 @@ class Images:
 
     @property
     def first(self) -> int:
-        """The first column after those of cut-off, dose and widths."""
-        return 2 + len(WIDTHS[self.lateral])
+        """The first column after those of depth, cut-off, dose and widths."""
+        return _DOSE + 1 + len(WIDTHS[self.lateral])
 
     @property
     def with_let(self) -> bool:
@@ -161,7 +164,7 @@ class DepthTables:
 
     def largest_reach(self) -> Floats:
         """Return the square of the largest cut-off of each energy, shape (e,) [mm^2]."""
-        return np.maximum.reduceat(self.table[:, 0], self.starts[:-1]).astype(np.float64)
+        return np.maximum.reduceat(self.table[:, _REACH], self.starts[:-1]).astype(np.float64)
 
     def envelope(self, shifts: Floats) -> Floats:
         """Return the largest cut-off [mm] of all energies between whole millimetres of radiological depth.
@@ -175,13 +178,15 @@ class DepthTables:
         widest = np.zeros(max(1, math.ceil(float(np.max(ends - shifts[:, 0]))) + 2))
         for e, (least, largest) in enumerate(shifts):
             span = slice(self.starts[e], self.starts[e + 1])
-            reach = np.sqrt(self.table[span, 0].astype(np.float64))
-            before = np.floor(self.knots[span] - largest).astype(np.int64) - 1
-            after = np.ceil(self.knots[span] - least).astype(np.int64) + 1
-            for first, last, here, there in zip(before[:-1], after[1:], reach[:-1], reach[1:], strict=True):
-                places = slice(max(first, 0), max(last, 0) + 1)
-                widest[places] = np.maximum(widest[places], max(here, there))
-            widest[: max(before[0], 0)] = np.maximum(widest[: max(before[0], 0)], reach[0])
+            reach = np.sqrt(self.table[span, _REACH].astype(np.float64))
+            before = np.maximum(np.floor(self.knots[span] - largest).astype(np.int64) - 1, 0)
+            after = np.maximum(np.ceil(self.knots[span] - least).astype(np.int64) + 1, 0)
+            first, larger = before[:-1], np.maximum(reach[:-1], reach[1:])
+            for step in range(int(np.max(after[1:] - first)) + 1):
+                places = first + step
+                meets = (places <= after[1:]) & (places < widest.size)
+                np.maximum.at(widest, places[meets], larger[meets])
+            widest[: before[0]] = np.maximum(widest[: before[0]], reach[0])
         return np.asarray(widest * 1.0001)
 
 
@@ -217,7 +222,9 @@ def _columns(
     rows: list[int | None] | None,
 ) -> list[Floats]:
     widths = [layer.__dict__[name] for name in WIDTHS[images.lateral]]
-    columns = [cutoff.squared(layer, images.lateral, variance), GRAY / cutoff.share * layer.dose, *widths]
+    steps = np.diff(layer.depth.astype(np.float32)).astype(np.float64)
+    columns = [layer.depth, np.append(1.0 / steps, 0.0)]
+    columns += [cutoff.squared(layer, images.lateral, variance), GRAY / cutoff.share * layer.dose, *widths]
     if images.with_let:
         columns.append(layer.let)
     if images.model is None:

@@ -20,8 +20,9 @@ SINGLE, DOUBLE, ELLIPTIC = 0, 1, 2
 
 _PER_TURN = 0.5 / math.pi
 
-REACH, DOSE, WIDTH = 0, 1, 2
-"""Columns of a table: squared cut-off [mm^2], dose [Gy mm^2 / 10^6 particles], and from there the widths [mm]."""
+KNOT, INVERSE, REACH, DOSE, WIDTH = 0, 1, 2, 3, 4
+"""Columns of a table: depth [mm], one over the distance to the next [1/mm], squared cut-off [mm^2], dose
+[Gy mm^2 / 10^6 particles], and from there the widths [mm]. What is read together lies together."""
 
 
 class SpotField(NamedTuple):
@@ -59,7 +60,7 @@ class SpotField(NamedTuple):
         the share of the column's particles that the spot has.
     knots : (k,) float64 [mm]
         Depths of all tables, one after another; `table` (k, t) float32 their values, `starts` (tables + 1,) their first
-        rows.
+        rows, `ends` (tables,) float64 their last depths [mm].
     bins : (b,) int32
         For depths in steps of 1 / `per_mm` from a table's first, a table row at or before them; `bin_starts` (tables,)
         says where each table's begin.
@@ -95,32 +96,13 @@ class SpotField(NamedTuple):
     knots: Array
     table: Array
     starts: Array
+    ends: Array
     bins: Array
     bin_starts: Array
     per_mm: float
     model: int
     factors: Array
     thresholds: Array
-
-
-@njit(cache=True, inline="always")
-def _knot(t: float, first: int, last: int, knots: Array, bins: Array, bin_first: int, per_mm: float) -> int:
-    """Return the table row at or before a depth; the first one in front of the table, -1 behind it."""
-    if t > knots[last]:
-        return -1
-    if t <= knots[first]:
-        return first
-    row = bins[bin_first + int((t - knots[first]) * per_mm)]
-    while row + 1 < last and knots[row + 1] < t:
-        row += 1
-    return int(row)
-
-
-@njit(cache=True, inline="always")
-def _part(t: float, row: int, knots: Array) -> float:
-    """Return how far a depth lies between a table row and the next, 0 in front of the table."""
-    part = (t - knots[row]) / (knots[row + 1] - knots[row])
-    return part if part > 0.0 else 0.0
 
 
 @njit(cache=True, inline="always")
@@ -176,12 +158,16 @@ def meet(field: SpotField, v: int, ray: int, widest: float) -> tuple[float, floa
 def look_up(field: SpotField, spot: int, depth: float, r2: float) -> tuple[int, float]:
     """Return the table row of a spot at a depth and how far behind it that lies; row -1 where it gives no dose."""
     e, t = field.energies[spot], depth + field.shifts[spot]
-    first, last = field.starts[e], field.starts[e + 1] - 1
-    row = _knot(t, first, last, field.knots, field.bins, field.bin_starts[e], field.per_mm)
-    if row < 0:
+    if t > field.ends[e]:
         return -1, 0.0
-    part = _part(t, row, field.knots)
-    if r2 > between(field.table, row, part, REACH):
+    table, row, last = field.table, field.starts[e], field.starts[e + 1] - 1
+    behind = t - table[row, KNOT]
+    if behind > 0.0:
+        row = np.int64(field.bins[field.bin_starts[e] + int(behind * field.per_mm)])
+        while row + 1 < last and table[row + 1, KNOT] < t:
+            row += 1
+    part = max((t - table[row, KNOT]) * table[row, INVERSE], 0.0)
+    if r2 > between(table, row, part, REACH):
         return -1, 0.0
     return row, part
 
