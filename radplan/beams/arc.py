@@ -107,6 +107,11 @@ def place_arc(
             raise InputError(f"{label} of an arc must be > 0 and finite, got {value}")
     if not (margin >= 0.0 and math.isfinite(margin)):
         raise InputError(f"margin of an arc must be >= 0 mm, got {margin}")
+    if patient.patient_position != "HFS":
+        raise InputError(
+            f"arcs and apertures are calculated for patients head first supine (HFS), but {patient.name} lies "
+            f"{patient.patient_position}"
+        )
     centre = np.asarray(target_center(patient, targets) if isocenter is None else isocenter, dtype=np.float64)
     if centre.shape != (3,):
         raise InputError(f"isocenter must have shape (3,), got {centre.shape}")

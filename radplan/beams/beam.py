@@ -42,6 +42,8 @@ class Beam:
         Of particle beams: the energy of each spot [MeV/u]; spots of different energies may share a place.
     range_shifter : RangeShifter, optional
         Of particle beams: a slab that all spots pass before the patient.
+    patient_position : str
+        How the patient lies, DICOM: ``"HFS"``, ``"HFP"``, ``"FFS"``, ...; see `radplan.geometry.frames`.
 
     Raises
     ------
@@ -62,6 +64,7 @@ class Beam:
     bixels: Floats
     energies: Floats | None = None
     range_shifter: RangeShifter | None = None
+    patient_position: str = "HFS"
 
     def __post_init__(self) -> None:
         for name in ("gantry", "couch", "collimator"):
@@ -107,7 +110,7 @@ class Beam:
     @property
     def rotation(self) -> Floats:
         """Columns: the beam-limiting-device axes x, y, z in the world, shape (3, 3)."""
-        return beam_rotation(self.gantry, self.couch, self.collimator)
+        return beam_rotation(self.gantry, self.couch, self.collimator, self.patient_position)
 
     @property
     def source(self) -> Floats:
@@ -169,6 +172,7 @@ class Beams:
         radiation: str = "photons",
         energies: Sequence[npt.ArrayLike] | None = None,
         range_shifter: RangeShifter | None = None,
+        patient_position: str = "HFS",
     ) -> Beams:
         """Return beams with the bixels of an imported ray list, in the order given.
 
@@ -192,6 +196,8 @@ class Beams:
             Per beam, the energy of each spot [MeV/u]: `rays` then lists one place for each spot.
         range_shifter : RangeShifter, optional
             In front of the patient in all particle beams.
+        patient_position : str
+            How the patient lies: ``"HFS"``, ``"HFP"``, ``"FFS"``, ...
 
         Raises
         ------
@@ -216,6 +222,7 @@ class Beams:
                 bixels=np.asarray(bixels, dtype=np.float64),
                 energies=None if layer is None else np.asarray(layer, dtype=np.float64),
                 range_shifter=range_shifter,
+                patient_position=patient_position,
             )
             for three, centre, bixels, layer in zip(angles, centres, rays, layers, strict=True)
         )

@@ -59,7 +59,8 @@ def place_beams(
     machine : PhotonMachine or ParticleMachine
         Gives the source-axis distance, the name and the energies of spots.
     gantry, couch, collimator : float or iterable of float
-        IEC 61217 angles [degree], one per beam or one for all.
+        IEC 61217 angles [degree], one per beam or one for all: of the room, in which the patient lies as
+        `patient.patient_position` says.
     bixel_width : float
         Side of the square bixels, or distance between spots, in the isocentre plane [mm]. When it is smaller than the
         CT's largest voxel side, one more ring of bixels closes the gaps between projected voxels.
@@ -109,8 +110,16 @@ def place_beams(
     ring = bixel_width < max(grid.spacing)
     beams = []
     for three, position in zip(angles, isocentres(centre, len(angles)), strict=True):
-        bixels = _bixels(points, position, beam_rotation(*three), machine.sad, float(bixel_width), ring)
-        beam = Beam(*three, isocenter=position, sad=machine.sad, bixel_width=bixel_width, bixels=bixels)
+        lies = patient.patient_position
+        bixels = _bixels(points, position, beam_rotation(*three, lies), machine.sad, float(bixel_width), ring)
+        beam = Beam(
+            *three,
+            isocenter=position,
+            sad=machine.sad,
+            bixel_width=bixel_width,
+            bixels=bixels,
+            patient_position=lies,
+        )
         if isinstance(machine, ParticleMachine):
             spacing = float(bixel_width if layer_spacing is None else layer_spacing)
             beam = _with_spots(beam, patient, grown, machine, spacing, range_shifter)

@@ -10,6 +10,9 @@ the patient's left, ``y`` to the head and ``z`` to the ceiling (anterior). The a
 - *collimator* positive turns the jaws counter-clockwise seen from the source: collimator 90 at gantry 0 has its ``x``
   toward the head.
 
+A patient who lies otherwise (DICOM PatientPosition HFP, FFS, HFDR, ...) is turned against the room, so that the same
+angles enter elsewhere: gantry 0 comes from above, which for a prone patient is posterior.
+
 matRad's rotations are the same with the collimator at 0; its beam's-eye-view axes are named differently:
 ``x = x_bev``, ``y = z_bev``, ``z = -y_bev``.
 
@@ -24,15 +27,30 @@ import numpy as np
 import numpy.typing as npt
 
 from radplan.arrays import Array, like, namespace
-from radplan.errors import InputError
+from radplan.errors import InputError, UnknownNameError
 
 Floats = npt.NDArray[np.float64]
 
 # Why: at all angles 0 the columns are the BLD axes x, y, z in LPS: left, superior, anterior.
 _AXES_AT_ZERO = ((1.0, 0.0, 0.0), (0.0, 0.0, -1.0), (0.0, 1.0, 0.0))
 
+PATIENT_POSITIONS: dict[str, tuple[tuple[int, int, int], ...]] = {
+    "HFS": ((1, 0, 0), (0, 1, 0), (0, 0, 1)),
+    "HFP": ((-1, 0, 0), (0, -1, 0), (0, 0, 1)),
+    "HFDR": ((0, -1, 0), (1, 0, 0), (0, 0, 1)),
+    "HFDL": ((0, 1, 0), (-1, 0, 0), (0, 0, 1)),
+    "FFS": ((-1, 0, 0), (0, 1, 0), (0, 0, -1)),
+    "FFP": ((1, 0, 0), (0, -1, 0), (0, 0, -1)),
+    "FFDR": ((0, -1, 0), (-1, 0, 0), (0, 0, -1)),
+    "FFDL": ((0, 1, 0), (1, 0, 0), (0, 0, -1)),
+}
+"""DICOM PatientPosition: head or feet first; supine, prone, on the right or the left side.
 
-def beam_rotation(gantry: float, couch: float = 0.0, collimator: float = 0.0) -> Floats:
+Each is the rotation from where a direction of the room points in a head-first supine patient (LPS) to where it points
+in this one."""
+
+
+def beam_rotation(gantry: float, couch: float = 0.0, collimator: float = 0.0, patient_position: str = "HFS") -> Floats:
     r"""Return the rotation whose columns are the BLD axes in the world.
 
     With isocentre :math:`c`, a world point is :math:`p = c + R\,b` and a BLD point is :math:`b = R^T (p - c)`.
@@ -41,6 +59,8 @@ def beam_rotation(gantry: float, couch: float = 0.0, collimator: float = 0.0) ->
     ----------
     gantry, couch, collimator : float
         IEC 61217 angles [degree]. Multiples of 90 are exact: their sines and cosines are 0, 1 and -1.
+    patient_position : str
+        How the patient lies, one of `PATIENT_POSITIONS`.
 
     Returns
     -------
@@ -51,21 +71,28 @@ def beam_rotation(gantry: float, couch: float = 0.0, collimator: float = 0.0) ->
     ------
     InputError
         When an angle is not a finite number.
+    UnknownNameError
+        When the patient position is not one of DICOM's eight recumbent ones.
 
     Notes
     -----
-    Source: IEC 61217:2011, sections 3.2 to 3.6.
+    Source: IEC 61217:2011, sections 3.2 to 3.6; DICOM PS3.3 C.7.3.1.1.2 for patient positions.
 
     >>> beam_rotation(gantry=90.0)[:, 2].tolist()  # toward the source: the patient's left
     [1.0, 0.0, 0.0]
+    >>> beam_rotation(gantry=90.0, patient_position="HFP")[:, 2].tolist()  # and the right of one who lies prone
+    [-1.0, 0.0, 0.0]
     """
+    if patient_position not in PATIENT_POSITIONS:
+        raise UnknownNameError("patient position", str(patient_position), PATIENT_POSITIONS)
     cg, sg = _cos_sin("gantry", gantry)
     cc, sc = _cos_sin("couch", couch)
     cb, sb = _cos_sin("collimator", collimator)
     turn_couch = np.asarray([[cc, 0.0, sc], [0.0, 1.0, 0.0], [-sc, 0.0, cc]])
     turn_gantry = np.asarray([[cg, -sg, 0.0], [sg, cg, 0.0], [0.0, 0.0, 1.0]])
     turn_collimator = np.asarray([[cb, -sb, 0.0], [sb, cb, 0.0], [0.0, 0.0, 1.0]])
-    rotation: Floats = turn_couch @ turn_gantry @ np.asarray(_AXES_AT_ZERO) @ turn_collimator + 0.0
+    lies = np.asarray(PATIENT_POSITIONS[patient_position], dtype=np.float64)
+    rotation: Floats = lies @ turn_couch @ turn_gantry @ np.asarray(_AXES_AT_ZERO) @ turn_collimator + 0.0
     return rotation
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from radplan.errors import InputError, UnknownNameError
+from radplan.geometry.frames import PATIENT_POSITIONS
 from radplan.geometry.grid import Grid
 from radplan.patient.ct import CT, HU_TABLES, HUTable
 from radplan.patient.expressions import evaluate_expression
@@ -96,6 +97,9 @@ class Patient:
         How structures meet a dose grid: by exact shares of voxels, or by voxel centres as matRad does.
     overrides : sequence of DensityOverride
         Given densities that replace the CT's, later ones over earlier ones; see `with_density`.
+    patient_position : str
+        How the patient lay in the scanner and lies on the treatment couch, DICOM: ``"HFS"`` (head first, supine),
+        ``"HFP"``, ``"FFS"``, ... It says where the angles of the room enter; the axes are always the patient's.
 
     Raises
     ------
@@ -119,6 +123,7 @@ class Patient:
     prescription: float | None = None
     membership: Membership = "volume"
     overrides: tuple[DensityOverride, ...] = ()
+    patient_position: str = "HFS"
 
     def __post_init__(self) -> None:
         held = self.structures if isinstance(self.structures, Structures) else Structures(self.structures)
@@ -137,6 +142,8 @@ class Patient:
             )
         if self.fractions is not None and not (self.fractions >= 1 and float(self.fractions).is_integer()):
             raise InputError(f"fractions must be a whole number >= 1, got {self.fractions}")
+        if self.patient_position not in PATIENT_POSITIONS:
+            raise UnknownNameError("patient position", self.patient_position, PATIENT_POSITIONS)
         if self.membership not in get_args(Membership):
             raise UnknownNameError("membership method", self.membership, get_args(Membership))
         object.__setattr__(self, "goals", tuple(_checked_goal(goal, held) for goal in self.goals))

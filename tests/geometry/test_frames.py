@@ -5,8 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from radplan.errors import InputError
-from radplan.geometry.frames import beam_rotation, beam_to_world, isocentre_plane, source_position, world_to_beam
+from radplan.errors import InputError, UnknownNameError
+from radplan.geometry.frames import (
+    PATIENT_POSITIONS,
+    beam_rotation,
+    beam_to_world,
+    isocentre_plane,
+    source_position,
+    world_to_beam,
+)
 
 LEFT, POSTERIOR, SUPERIOR = np.eye(3)
 ISOCENTER = np.asarray([10.0, -20.0, 30.0])
@@ -106,3 +113,34 @@ def test_the_axis_runs_through_the_isocentre():
     x, y, distance = isocentre_plane(world_to_beam(ISOCENTER[None, :], ISOCENTER, rotation), 1000.0)
     np.testing.assert_allclose([x[0], y[0], distance[0]], [0.0, 0.0, 1000.0])
     np.testing.assert_allclose(np.linalg.norm(source - ISOCENTER), 1000.0)
+
+
+@pytest.mark.parametrize(
+    ("position", "above", "from_room_x"),
+    [
+        ("HFS", -POSTERIOR, LEFT),
+        ("HFP", POSTERIOR, -LEFT),
+        ("FFS", -POSTERIOR, -LEFT),
+        ("FFP", POSTERIOR, LEFT),
+        ("HFDR", LEFT, POSTERIOR),
+        ("HFDL", -LEFT, -POSTERIOR),
+        ("FFDR", LEFT, -POSTERIOR),
+        ("FFDL", -LEFT, POSTERIOR),
+    ],
+)
+def test_the_patient_lies_in_the_room(position, above, from_room_x):
+    # Gantry 0 shines from above, gantry 90 from the side that is on the right for one who looks at the gantry.
+    np.testing.assert_array_equal(beam_rotation(0, patient_position=position)[:, 2], above)
+    np.testing.assert_array_equal(beam_rotation(90, patient_position=position)[:, 2], from_room_x)
+    toward_gantry = SUPERIOR if position.startswith("H") else -SUPERIOR
+    np.testing.assert_array_equal(beam_rotation(0, patient_position=position)[:, 1], toward_gantry)
+    turned = np.asarray(PATIENT_POSITIONS[position])
+    assert np.linalg.det(turned) == 1.0
+    np.testing.assert_allclose(
+        beam_rotation(33, 12, 7, position), turned @ beam_rotation(33, 12, 7), rtol=0, atol=1e-15
+    )
+
+
+def test_an_unknown_position_is_refused():
+    with pytest.raises(UnknownNameError, match="no patient position named 'SITTING'"):
+        beam_rotation(0, patient_position="SITTING")

@@ -200,7 +200,8 @@ def test_scout_views_are_left_out_and_positions_announced(tmp_path, caplog):
     case = read_case(tmp_path)
     assert case.patient.ct.grid.shape == (4, 5, 6)
     assert case.series.frame_of_reference == FRAME
-    assert "HFP" in caplog.text
+    assert case.patient.patient_position == "HFP"
+    assert "the patient lay HFP: beam angles are those of the room" in caplog.text
     assert "no RTSTRUCT" in caplog.text
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from radplan.errors import FileError
+from radplan.geometry.frames import PATIENT_POSITIONS
 from radplan.io.dicom.contours import Ends
 from radplan.io.dicom.ct import CTSeries, read_ct
 from radplan.io.dicom.folder import FileEntry, Folder, list_folder
@@ -96,9 +97,7 @@ def read_case(
     contours = _choose_structure_set(held, structure_set)
     chosen = _choose_series(held, series, contours)
     images = read_ct(entry.path for entry in chosen)
-    position = images.orientation.patient_position
-    if position not in ("", "HFS"):
-        logger.warning("the patient lay %s: beam angles are those of a patient head first, supine", position)
+    position = _position(images)
     structures, densities = Structures(), tuple[DensityOverride, ...]()
     if contours is None:
         logger.warning("%s holds no RTSTRUCT: the patient has no structures", folder)
@@ -106,8 +105,24 @@ def read_case(
         frame = images.frame_of_reference
         structures, densities = read_structure_set(contours.path, images.ct.grid, frame, allow_other_frame, ends)
     name = folder.name or folder.resolve().name
-    patient = Patient(name, images.ct, structures, hu_table=chosen_table, overrides=densities)
+    patient = Patient(
+        name, images.ct, structures, hu_table=chosen_table, overrides=densities, patient_position=position
+    )
     return DicomCase(patient, images, contours.instance if contours else "")
+
+
+def _position(images: CTSeries) -> str:
+    """Return how the patient lay; head first supine where the files do not say."""
+    stated = images.orientation.patient_position
+    if stated not in ("", *PATIENT_POSITIONS):
+        raise FileError(
+            images.files[0], f"PatientPosition is {stated!r}; expected one of {', '.join(PATIENT_POSITIONS)}"
+        )
+    if not stated:
+        logger.warning("the images do not say how the patient lay: head first, supine (HFS) is assumed")
+    elif stated != "HFS":
+        logger.warning("the patient lay %s: beam angles are those of the room, in which the patient is turned", stated)
+    return stated or "HFS"
 
 
 def _choose_structure_set(held: Folder, wanted: str | Path | None) -> FileEntry | None:
