@@ -14,7 +14,7 @@ from radplan.arrays import Array, Target, namespace
 from radplan.beams.beam import Beams
 from radplan.errors import InputError, UnknownNameError
 from radplan.geometry.grid import Grid
-from radplan.operators import LinearOperator, SparseOperator, adjoint_sum, apply_all, restrict_all
+from radplan.operators import LinearOperator, SparseOperator, adjoint_sum, apply_all, restrict_all, share_places
 
 
 @dataclass(frozen=True)
@@ -248,10 +248,11 @@ class Dij:
         rows = np.arange(grid.size) if voxels is None else np.asarray(voxels)
         cases = Scenarios.nominal() if scenarios is None else scenarios
         place = arrays.target(device)
-        operators = {
+        made = {
             name: tuple(SparseOperator.from_scipy(m, place, dtype) for m in _one_per_scenario(matrix))
             for name, matrix in matrices.items()
         }
+        operators = _sharing_places(made, len(cases))
         count = next(iter(operators.values()))[0].shape[1] if operators else 0
         parameters = {
             name: place.asarray(np.atleast_2d(np.asarray(values)), dtype)
@@ -361,6 +362,16 @@ class Dij:
         if name not in self.operators:
             raise UnknownNameError("image", name, self.operators)
         return self.operators[name]
+
+
+def _sharing_places(
+    operators: Mapping[str, tuple[LinearOperator, ...]], scenarios: int
+) -> dict[str, tuple[LinearOperator, ...]]:
+    """Return operators of which those of one scenario with entries in the same places share them."""
+    if any(len(ops) != scenarios for ops in operators.values()):
+        return dict(operators)
+    cases = [share_places([ops[scenario] for ops in operators.values()]) for scenario in range(scenarios)]
+    return {name: tuple(case[place] for case in cases) for place, name in enumerate(operators)}
 
 
 def _one_per_scenario(matrix: Any) -> Sequence[Any]:

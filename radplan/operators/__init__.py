@@ -10,7 +10,7 @@ from radplan.operators.base import ComposedOperator, DenseOperator, LinearOperat
 from radplan.operators.family import FamilyMember, OperatorFamily
 from radplan.operators.sparse import SparseOperator
 from radplan.operators.storage import CompressedRows
-from radplan.operators.together import adjoint_sum, apply_all, restrict_all
+from radplan.operators.together import adjoint_sum, apply_all, restrict_all, share_places
 
 __all__ = [
     "ComposedOperator",
@@ -25,4 +25,5 @@ __all__ = [
     "adjoint_sum",
     "apply_all",
     "restrict_all",
+    "share_places",
 ]

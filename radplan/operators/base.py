@@ -133,7 +133,7 @@ class SelectedRows(LinearOperator):
 
     def spread(self, y: Array) -> Array:
         """Return values of the chosen rows among zeros for the others, ``(rows,)`` to ``(rows of the operator,)``."""
-        return columnwise(lambda v: arrays.segment_add(self.operator.shape[0], self._index, v))(y)
+        return columnwise(lambda v: arrays.scatter(self.operator.shape[0], self._index, v))(y)
 
     def apply(self, x: Array) -> Array:
         return self.take(self.operator.apply(x))

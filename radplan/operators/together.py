@@ -85,6 +85,31 @@ def adjoint_sum(operators: Sequence[LinearOperator], ys: Sequence[Array]) -> Arr
     return total
 
 
+def share_places(operators: Sequence[LinearOperator]) -> list[LinearOperator]:
+    """Return the operators, those sparse ones whose entries stand in the same places with one array of them.
+
+    >>> import scipy.sparse
+    >>> made = [SparseOperator.from_scipy(scipy.sparse.csr_array([[1.0, 2.0]]) * n) for n in (1, 2)]
+    >>> one, two = share_places(made)
+    >>> one.rows.indices is two.rows.indices
+    True
+    """
+    made = list(operators)
+    for place, first in enumerate(made):
+        for later in range(place + 1, len(made)):
+            other = made[later]
+            if isinstance(first, SparseOperator) and isinstance(other, SparseOperator) and _same_places(first, other):
+                made[later] = first.with_values(other.rows.data, other.columns.data)
+    return made
+
+
+def _same_places(one: SparseOperator, other: SparseOperator) -> bool:
+    a, b = one.rows, other.rows
+    if a.indices is b.indices or one.shape != other.shape or (one.target, one.dtype) != (other.target, other.dtype):
+        return False
+    return bool(np.array_equal(a.indptr, b.indptr) and np.array_equal(a.indices, b.indices))
+
+
 def restrict_all(operators: Sequence[LinearOperator], rows: Array) -> list[LinearOperator]:
     """Return every operator with the chosen rows only, a host array of row numbers ``(m,)``; groups stay together."""
     chosen = np.asarray(rows, dtype=np.int64)
