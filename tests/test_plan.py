@@ -11,7 +11,7 @@ from radplan.arrays import to_numpy
 from radplan.errors import CalculationError, InputError, UnknownNameError
 from radplan.influence import Dij
 from radplan.optim.goals import Goal
-from radplan.optim.objectives import DoseMimicking, SquaredDeviation, SquaredOverdosing
+from radplan.optim.objectives import DoseMimicking, Mean, SquaredDeviation, SquaredOverdosing
 from radplan.optim.problem import Problem
 from radplan.optim.variables import on_device
 from radplan.patient.patient import Patient
@@ -257,3 +257,82 @@ def test_the_isocenter_is_the_beams_or_the_middle_of_the_targets(plan: Plan) -> 
     shown = evaluate(plan.model, X, plan.patient, beams=small_case.beams())
     np.testing.assert_allclose(shown.isocenter, [0.0, 0.0, 0.0])
     assert "2 beams" in shown.caption()
+
+
+def particle_model() -> Dij:
+    """The small case as protons of variable RBE: root beta as for photons, alpha larger where LET is."""
+    model = small_case.dij()
+    dose = model.operators["physical_dose"][0].to_scipy().toarray()  # type: ignore[attr-defined]
+    let = model.operators["let_dose"][0].to_scipy().toarray()  # type: ignore[attr-defined]
+    images = {
+        "physical_dose": dose,
+        "let_dose": let,
+        "alpha_dose": 0.1 * dose + 0.02 * let,
+        "sqrt_beta_dose": 0.05**0.5 * dose,
+    }
+    parameters = {name: model.voxel_parameters[name] for name in ("alpha_x", "beta_x")}
+    return Dij.from_matrices(
+        images,
+        small_case.GRID,
+        model.voxels,
+        radiation="protons",
+        voxel_parameters=parameters,
+        beam_index=model.beam_index,
+    )
+
+
+def test_a_prescription_to_ions_is_rbe_weighted() -> None:
+    plan = evaluate(particle_model(), X, small_case.patient(), fractions=25)
+    assert plan.prescribed == "rbe_x_dose"
+    assert [quantity.name for quantity in plan.told()] == ["rbe_x_dose", "physical_dose", "let", "rbe"]
+    assert [quantity.name for quantity in plan.told(["effect"])] == ["rbe_x_dose", "physical_dose", "effect"]
+    assert "CI" in plan.metrics("rbe_x_dose")["PTV"]
+    assert "CI" not in plan.metrics("physical_dose")["PTV"]
+    assert evaluate(small_case.dij(), X, small_case.patient()).prescribed == "physical_dose"
+    physical = (Goal("PTV", SquaredDeviation(50.0)),)
+    assert Plan(X, particle_model(), small_case.patient(), 25, physical).prescribed == "physical_dose"
+
+
+def test_ratios_by_name_take_one_percent_of_the_prescription_as_their_floor() -> None:
+    plan = evaluate(particle_model(), X, small_case.patient(prescription=60.0), fractions=20)
+    assert plan.quantity("let").quantity.floor == pytest.approx(0.03)  # type: ignore[attr-defined]
+    assert plan.quantity("rbe").quantity.floor == pytest.approx(0.03)  # type: ignore[attr-defined]
+    assert plan.quantity(LET(floor=0.5)).quantity == LET(floor=0.5)
+    bare = evaluate(particle_model(), X, small_case.patient(prescription=None), fractions=20)
+    assert bare.quantity("let").quantity == LET()
+
+
+def test_rbe_is_the_ratio_of_its_doses() -> None:
+    plan = evaluate(particle_model(), X, small_case.patient(), fractions=25)
+    expected = plan["rbe_x_dose"] / np.where(plan["physical_dose"] > 0, plan["physical_dose"], 1.0)
+    there = plan["physical_dose"] > 1.0
+    np.testing.assert_allclose(plan["rbe"][there], expected[there], rtol=1e-5)
+
+
+def test_let_goals_start_from_a_plan_of_dose_and_move_it() -> None:
+    """Two beams of different LET: the one of low LET takes over, and the target keeps its dose."""
+    model, patient = particle_model(), small_case.patient()
+    doses = [Goal("PTV", SquaredDeviation(50.0), weight=100.0, quantity="rbe_x_dose")]
+    plain = optimize(model, doses, patient, fractions=25)
+    lower = optimize(model, [*doses, Goal("Cord", Mean(), weight=20.0, quantity="let")], patient, fractions=25)
+    assert lower.goals[-1].quantity == LET(floor=0.02)
+    before, after = (plan.metrics("let", ["Cord"])["Cord"]["mean"] for plan in (plain, lower))
+    assert after < 0.9 * before
+    kept = [plan.metrics("rbe_x_dose", ["PTV"])["PTV"]["Dmean"] for plan in (plain, lower)]
+    assert kept[1] == pytest.approx(kept[0], rel=0.02)
+
+
+def test_let_goals_alone_start_at_the_prescription_not_at_zero() -> None:
+    model, patient = particle_model(), small_case.patient()
+    plan = optimize(model, [Goal("Cord", Mean(), quantity="let")], patient, fractions=25)
+    assert plan.metrics("rbe_x_dose", ["PTV"])["PTV"]["Dmean"] > 10.0
+    assert plan.metrics("let", ["Cord"])["Cord"]["mean"] < 2.5  # the beam of low LET has 2 keV/um
+    with pytest.raises(InputError, match="add a goal of dose"):
+        optimize(model, [Goal("Cord", Mean(), quantity="let")], small_case.patient(prescription=None), fractions=25)
+
+
+def test_options_that_tables_cannot_tell_apart_are_refused() -> None:
+    goals = tuple(Goal("PTV", SquaredOverdosing(1.0), quantity=LETxDose(c=c)) for c in (0.04, 0.05))
+    plan = Plan(X, particle_model(), small_case.patient(), 25, goals)
+    with pytest.raises(InputError, match="'let_x_dose' is asked for with different options"):
+        plan.told()

@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from radplan.errors import FileError
+from radplan.biology.rbe import McNamara
+from radplan.errors import FileError, InputError
 from radplan.io import save as saving
-from radplan.io.plan_file import read_plan_file
 from radplan.io.describe import described_spec
+from radplan.io.plan_file import read_plan_file
+from radplan.io.plan_sections import GridSpec
 from radplan.io.save import save_plan, staged
 from radplan.optim.goals import Goal
 from radplan.optim.objectives import SquaredDeviation, SquaredOverdosing
+from radplan.patient.ct import CT
+from radplan.patient.structures import Structures
 from radplan.plan import Plan
+from radplan.quantities.base import Quantity
 from radplan.quantities.let import LETxDose
 from tests import small_case
 
@@ -97,3 +103,60 @@ def test_a_file_in_the_place_of_the_folder_is_refused(plan: Plan, tmp_path: Path
     with pytest.raises(FileError, match="is a file"), staged(tmp_path / "out" / "deeper"):
         pass
     assert (tmp_path / "out").read_text() == "mine"
+
+
+def test_a_script_tells_its_grid_engine_and_solver(tmp_path: Path) -> None:
+    import radplan as rp
+    from radplan.engines import ParticlePencilBeam
+    from radplan.optim.solvers import ProjectedLBFGS
+
+    patient, machine = rp.load_patient("box"), rp.load_machine("generic_proton")
+    beams = rp.place_beams(patient, machine, gantry=0.0, bixel_width=30.0, layer_spacing=30.0)
+    engine = ParticlePencilBeam(biology=McNamara(p0=0.999064), let_threshold=2.5)
+    dij = rp.dose_influence(patient, beams, machine, grid=15.0, engine=engine)
+    goals = [rp.Goal("OuterTarget", rp.SquaredDeviation(60.0), quantity="rbe_x_dose")]
+    plan = rp.optimize(dij, goals, patient, fractions=30, solver=ProjectedLBFGS(max_iterations=3))
+    save_plan(plan, tmp_path)
+    spec = read_plan_file(tmp_path / "plan.json")
+    assert spec.engine.grid == (15.0, 15.0, 15.0)
+    assert spec.engine.name == "particle_pencil_beam"
+    assert spec.engine.options == {"let_threshold": 2.5}
+    assert spec.engine.stored
+    assert spec.biology.name == "mcnamara"  # type: ignore[union-attr]
+    assert spec.biology.parameters["p0"] == 0.999064  # type: ignore[union-attr]
+    assert (spec.solver.name, spec.solver.options["max_iterations"]) == ("lbfgs", 3)
+    assert (spec.machine, spec.radiation, spec.quantity) == ("generic_proton", "protons", "rbe_x_dose")
+    assert (spec.beams.gantry, spec.beams.bixel_width) == ((0.0,), 30.0)
+
+
+def test_a_dose_grid_of_its_own_is_told_whole(tmp_path: Path) -> None:
+    plan = Plan(X, small_case.dij(), small_case.patient(), 25)
+    assert described_spec(plan).engine.grid == (5.0, 5.0, 4.0)
+    moved = replace(small_case.GRID, origin=(-20.0, -20.0, -14.0))
+    patient = replace(
+        small_case.patient(goals=False), ct=CT(moved, small_case.patient().ct.hu), structures=Structures()
+    )
+    told = described_spec(Plan(X, small_case.dij(), patient, 25)).engine.grid
+    assert isinstance(told, GridSpec)
+    assert (told.shape, told.origin) == (small_case.GRID.shape, small_case.GRID.origin)
+
+
+def test_a_quantity_that_would_overwrite_another_is_refused(plan: Plan, tmp_path: Path) -> None:
+    again = Goal("Cord", SquaredOverdosing(2.0), quantity=LETxDose(c=0.2))
+    with pytest.raises(InputError, match="'let_x_dose' is asked for with different options"):
+        save_plan(replace(plan, goals=(*plan.goals, again)), tmp_path / "out")
+
+    @dataclass(frozen=True)
+    class Origin(Quantity):
+        name = "origin"
+        unit = "Gy"
+        needs = ("physical_dose",)
+        additive = True
+
+        def forward(self, physical_dose):  # type: ignore[no-untyped-def, override]
+            return physical_dose
+
+    taken = Goal("Cord", SquaredOverdosing(2.0), quantity=Origin())
+    with pytest.raises(InputError, match="a quantity named 'origin' cannot be saved"):
+        save_plan(replace(plan, goals=(*plan.goals, taken)), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
