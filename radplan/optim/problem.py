@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from copy import copy
 from functools import cached_property
 from typing import Any
 
@@ -19,7 +20,7 @@ from radplan.optim.starting import start_scale
 from radplan.optim.terms import Members, Term, bind, structure_members
 from radplan.patient import Patient
 from radplan.quantities.base import Quantity
-from radplan.quantities.resolver import QuantityResolver
+from radplan.quantities.resolver import Evaluation, QuantityResolver
 
 _PROBES = 4
 """Random cotangents from which the scaling of a model is estimated that is no matrix."""
@@ -87,6 +88,7 @@ class Problem:
         self.goals, self.constraints = _checked_terms(goals, constraints, robust)
         self.fractions = _checked_fractions(fractions)
         self.robust = robust
+        self._leaning: tuple[Array, Array, Array, Array] | None = None
         stated: tuple[Goal | Constraint, ...] = (*self.goals, *self.constraints)
         if background is not None:
             _check_background(background, stated)
@@ -129,7 +131,25 @@ class Problem:
         values = {key: evaluation[key] for key in self._goal_keys}
         cost = self._composite if self.robust == "composite" else self._sum_of_goals
         value, cotangents = cost(values)
+        if self._leaning is not None:
+            value = value + namespace(value).astype(self._lean(evaluation, self._leaning, cotangents), value.dtype)
         return Point(self, x, images, value, evaluation, cotangents)
+
+    def augmented(self, multipliers: Array, penalties: Array) -> Problem:
+        r"""Return the problem whose cost leans on the constraints instead of having them: the augmented Lagrangian.
+
+        Added is :math:`\sum_i \tfrac12 \rho_i (s_i - \mathrm{clip}(s_i, l_i, u_i))^2` with
+        :math:`s = c(x) + \lambda/\rho`, c the values of the constraints between l and u.
+
+        Parameters
+        ----------
+        multipliers, penalties : array of shape (m,)
+            :math:`\lambda`, and :math:`\rho` >= 0; a constraint with penalty 0 is left out.
+        """
+        other = copy(self)
+        other._leaning = (self.constraint_lower, self.constraint_upper, multipliers, penalties)
+        other.constraints = ()
+        return other
 
     def along(self, x: Array | Point, direction: Array) -> Line:
         """Return the problem on the line ``x + t direction``.
@@ -250,6 +270,24 @@ class Problem:
             masked = xp.reshape(xp.astype(worst, gradients.dtype), (-1, 1)) * gradients
             self._add(cotangents, term, masked, values[term.quantity], term.weight)
         return xp.max(total), cotangents
+
+    def _lean(
+        self, evaluation: Evaluation, leaning: tuple[Array, Array, Array, Array], cotangents: dict[Any, Array]
+    ) -> Array:
+        """Return the cost of leaning on the constraints, shape (), and add its cotangents."""
+        xp = namespace(self.start)
+        lower, upper, multipliers, penalties = leaning
+        total = 0.0 * penalties[0]
+        for row, term in enumerate(self.constraint_terms):
+            values = evaluation[term.quantity]
+            found, gradient = term.cost(values, (1.0,))
+            penalty = penalties[row]
+            shift = multipliers[row] / xp.where(penalty > 0.0, penalty, xp.ones_like(penalty))
+            moved = xp.astype(found, self.start.dtype) + shift
+            beyond = moved - xp.minimum(xp.maximum(moved, lower[row]), upper[row])
+            total = total + 0.5 * penalty * beyond**2
+            self._add(cotangents, term, gradient * xp.astype(penalty * beyond, gradient.dtype), values, 1.0)
+        return total
 
     def _add(self, cotangents: dict[Any, Array], term: Term, gradient: Array, values: Array, factor: float) -> None:
         """Add the cotangent of one term to that of its quantity, filling in scenarios it does not look at."""

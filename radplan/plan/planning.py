@@ -60,7 +60,8 @@ def optimize(
     fractions : int, optional
         Number of fractions; the patient's, or 30, when left out.
     solver : Solver or str, optional
-        A solver, or its name for default options; the projected L-BFGS otherwise.
+        A solver, or its name for default options; otherwise the projected L-BFGS, within an augmented Lagrangian
+        where there are constraints.
     constraints : sequence of Constraint
         What must hold.
     robust : "composite", optional
@@ -80,7 +81,8 @@ def optimize(
     InputError
         A goal, the start, the background or a name does not fit.
     """
-    chosen = SOLVERS.get(solver)() if isinstance(solver, str) else (solver or SOLVERS.get("lbfgs")())
+    usual = "augmented_lagrangian" if constraints else "lbfgs"
+    chosen = SOLVERS.get(solver)() if isinstance(solver, str) else (solver or SOLVERS.get(usual)())
     earlier = None if background is None else np.asarray(background, dtype=np.float64)
     count = _fractions(fractions, patient)
     floor = dose_floor(patient, count)

@@ -1,7 +1,17 @@
 """Searches for the best variables of a problem; `SOLVERS` names them all."""
 
+from radplan.optim.solvers.augmented_lagrangian import AugmentedLagrangian
 from radplan.optim.solvers.base import SOLVERS, Progress, Solution, Solver, Status
 from radplan.optim.solvers.projected_lbfgs import ProjectedLBFGS
 from radplan.optim.solvers.scipy_lbfgsb import ScipyLBFGSB
 
-__all__ = ["SOLVERS", "Progress", "ProjectedLBFGS", "ScipyLBFGSB", "Solution", "Solver", "Status"]
+__all__ = [
+    "SOLVERS",
+    "AugmentedLagrangian",
+    "Progress",
+    "ProjectedLBFGS",
+    "ScipyLBFGSB",
+    "Solution",
+    "Solver",
+    "Status",
+]

@@ -30,6 +30,7 @@ class Status(Enum):
     CONVERGED = "converged"
     ITERATION_LIMIT = "iteration limit reached"
     STALLED = "no further progress"
+    INFEASIBLE = "constraints not met"
     STOPPED = "stopped by the callback"
     INTERRUPTED = "interrupted"
 
@@ -43,6 +44,7 @@ _ADVICE = {
     Status.CONVERGED: "The goals are balanced: change weights or references to move the plan.",
     Status.ITERATION_LIMIT: "Still improving: raise max_iterations or start again from this plan.",
     Status.STALLED: "No further descent in this precision: the plan is as good as it gets; float64 may give more.",
+    Status.INFEASIBLE: "Constraints contradict each other or what the beams can do: loosen one, or state it as a goal.",
     Status.STOPPED: "The best point so far is returned: start again from this plan to go on.",
     Status.INTERRUPTED: "The best point so far is returned: start again from this plan to go on.",
 }
@@ -164,7 +166,7 @@ def refuse_constraints(solver: Solver, problem: Problem) -> None:
         labels = "; ".join(constraint.label for constraint in problem.constraints)
         raise InputError(
             f"the solver {solver.name!r} takes bounds only, not the {len(problem.constraints)} constraints given "
-            f"({labels}): state them as goals with a high weight"
+            f"({labels}): take 'augmented_lagrangian', or state them as goals with a high weight"
         )
 
 
