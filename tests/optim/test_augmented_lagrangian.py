@@ -81,8 +81,8 @@ def test_two_constraints_against_another_solver():
     found = AugmentedLagrangian(violation=1e-5, tolerance=1e-8, max_iterations=5000).solve(problem)
     signs = np.asarray([-1.0, 1.0])
     exact = minimize(
-        lambda x: 1e-3 * float(problem.at(x).value), free.x, jac=lambda x: 1e-3 * problem.at(x).gradient, method="SLSQP",
-        bounds=[(0.0, None)] * 12, options={"ftol": 1e-9, "maxiter": 500},
+        lambda x: 1e-3 * float(problem.at(x).value), free.x, jac=lambda x: 1e-3 * problem.at(x).gradient,
+        method="SLSQP", bounds=[(0.0, None)] * 12, options={"ftol": 1e-9, "maxiter": 500},
         constraints=[{"type": "ineq", "fun": lambda x: signs * (problem.constraint_values(x) - ends),
                       "jac": lambda x: signs[:, None] * problem.constraint_jacobian(x)}],
     )  # fmt: skip

@@ -210,7 +210,7 @@ def test_refuses(name):
         solver.solve(problem, x0=np.full(12, np.nan))
     limited = Problem(make_dij(), GOALS, constraints=[Constraint("organ", Mean(), upper=1.0)], weights=MEMBERS)
     if name != "augmented_lagrangian":
-        with pytest.raises(InputError, match="not the 1 constraints given .* take 'augmented_lagrangian'"):
+        with pytest.raises(InputError, match=r"not the 1 constraints given .* take 'augmented_lagrangian'"):
             solver.solve(limited)
     broken = Problem(make_dij(), [*GOALS, Goal("target", Undefined())], weights=MEMBERS)
     with pytest.raises(CalculationError, match="in 1 goals: target: undefined of physical_dose"):
