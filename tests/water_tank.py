@@ -10,7 +10,7 @@ from radplan.geometry.grid import Grid
 from radplan.patient import CT, Patient, Structure, Structures
 
 VOXEL = 20.0
-WIDE = ApertureOptions(lateral_cutoff=250.0, margin=60.0)
+AS_SHIPPED = ApertureOptions()
 
 
 def scans(path):
@@ -41,7 +41,7 @@ def water_tank():
     return Patient("tank", CT(grid, np.where(water, 0.0, -1000.0).astype(np.float32)), Structures([body]))
 
 
-def dose_of_field(tank, machine, width, length, ssd, grid, options=WIDE, voxels=None):
+def dose_of_field(tank, machine, width, length, ssd, grid, options=AS_SHIPPED, voxels=None):
     """Dose per MU (n,) [Gy/MU] of jaws width (x) by length (y) [mm] at the isocentre, 100 cm from the source."""
     jaws = (-width / 2, width / 2), (-length / 2, length / 2)
     points = tuple(ControlPoint(mu, 0.0, 0.0, 0.0, (0.0, machine.sad - ssd, 0.0), *jaws) for mu in (0.0, 1.0))

@@ -49,7 +49,9 @@ def tissue_phantom(machine, depth, side):
 def photons_of(machine):
     """The machine without the last radial function, its electron contamination."""
     kernel = machine.kernel
-    return replace(machine, kernel=replace(kernel, cumulated=kernel.cumulated[:-1], table=kernel.table[:-1]))
+    return replace(
+        machine, kernel=replace(kernel, cumulated=kernel.cumulated[:-1], table=kernel.table[:-1], scattered=None)
+    )
 
 
 def test_rank_six_holds_the_full_kernel(machine):
