@@ -33,6 +33,9 @@ Bools = npt.NDArray[np.bool_]
 # Why: rotations leave errors of 1e-13 mm, which must not decide about voxels on the edge between two bixels.
 _EDGE = 1e-9
 
+_FAR = 100.0
+"""How far outside the images an isocentre may lie [mm]: air beside the patient need not have been scanned."""
+
 
 def place_beams(
     patient: Patient,
@@ -82,8 +85,8 @@ def place_beams(
     UnknownNameError
         When the patient has no structure of a name in `targets`.
     InputError
-        When there is nothing to cover, a target has no voxels or lies out of range, an angle or a length is wrong, or
-        layers or a range shifter are asked of photons.
+        When there is nothing to cover, a target has no voxels or lies out of range, the isocentre lies more than 100 mm
+        outside the images, an angle or a length is wrong, or layers or a range shifter are asked of photons.
 
     Notes
     -----
@@ -110,6 +113,7 @@ def place_beams(
     ring = bixel_width < max(grid.spacing)
     beams = []
     for three, position in zip(angles, isocentres(centre, len(angles)), strict=True):
+        _check_isocentre(position, grid)
         lies = patient.patient_position
         bixels = _bixels(points, position, beam_rotation(*three, lies), machine.sad, float(bixel_width), ring)
         beam = Beam(
@@ -125,6 +129,16 @@ def place_beams(
             beam = _with_spots(beam, patient, grown, machine, spacing, range_shifter)
         beams.append(beam)
     return Beams(tuple(beams), machine.radiation, machine.name)
+
+
+def _check_isocentre(position: Floats, grid: Grid) -> None:
+    low, high = grid.bounds
+    if np.any(position < low - _FAR) or np.any(position > high + _FAR):
+        raise InputError(
+            f"the isocentre {position.tolist()} mm lies far outside the images, which reach from "
+            f"{low.round(1).tolist()} to {high.round(1).tolist()} mm (x, y, z of the patient): is it in mm, and "
+            "in the coordinates of these images?"
+        )
 
 
 def _with_spots(

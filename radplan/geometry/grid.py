@@ -13,6 +13,9 @@ from radplan.errors import InputError
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
+_MOST = 2**31 - 1
+"""Most voxels of a grid: more fit neither the memory nor the indices of any matrix."""
+
 
 @dataclass(frozen=True)
 class Grid:
@@ -32,7 +35,7 @@ class Grid:
     Raises
     ------
     InputError
-        When a count is below 1 or a spacing is not a positive finite number.
+        When a count is below 1, a spacing is not a positive finite number, or there are more than 2^31 - 1 voxels.
 
     >>> grid = Grid(shape=(2, 3, 4), spacing=(1.0, 2.0, 5.0), origin=(0.0, 0.0, 10.0))
     >>> grid.size, grid.voxel_volume
@@ -55,6 +58,12 @@ class Grid:
             raise InputError(f"grid spacing (x, y, z) must be three lengths > 0 mm, got {self.spacing}")
         if not all(np.isfinite(o) for o in origin):
             raise InputError(f"grid origin (x, y, z) must be three finite positions in mm, got {self.origin}")
+        count = int(shape[0]) * int(shape[1]) * int(shape[2])
+        if count > _MOST:
+            raise InputError(
+                f"a grid of {count:.3g} voxels ({int(shape[2])} x {int(shape[1])} x {int(shape[0])} at {spacing} mm), "
+                f"more than can be calculated ({_MOST:.3g}): choose a larger spacing, usual are 2 to 5 mm"
+            )
         object.__setattr__(self, "shape", tuple(int(n) for n in shape))
         object.__setattr__(self, "spacing", tuple(float(s) for s in spacing))
         object.__setattr__(self, "origin", tuple(float(o) for o in origin))
@@ -108,12 +117,22 @@ class Grid:
         """Return the grid of another spacing [mm] that starts on this grid's first voxel centre.
 
         Each axis runs from the first voxel centre in steps of the spacing and ends at or before the last centre.
+
+        Raises
+        ------
+        InputError
+            When the spacing is no length > 0, so small that there are too many voxels, or so large that one is left.
         """
         steps = (float(spacing),) * 3 if isinstance(spacing, int | float) else _triple("spacing", spacing)
         if not all(s > 0 and np.isfinite(s) for s in steps):
             raise InputError(f"grid spacing must be > 0 mm, got {spacing}")
         extents = [(n - 1) * s for n, s in zip(self.shape[::-1], self.spacing, strict=True)]
         nx, ny, nz = (int(np.floor(extent / step + 1e-9)) + 1 for extent, step in zip(extents, steps, strict=True))
+        if nx * ny * nz == 1 < self.size:
+            raise InputError(
+                f"a spacing of {steps} mm leaves one voxel of a volume of {np.round(extents, 1).tolist()} mm: "
+                "choose a smaller one"
+            )
         return Grid((nz, ny, nx), (steps[0], steps[1], steps[2]), self.origin)
 
 

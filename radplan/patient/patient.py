@@ -199,6 +199,12 @@ class Patient:
                 f"patient {self.name}: "
                 + self.hu_table.outside_message(float(hu[bad]), f"voxel [z, y, x] = [{z}, {y}, {x}]")
             )
+        above = int(np.count_nonzero(hu > self.hu_table.hu[-1]))
+        if above:
+            logger.warning(
+                "patient %s: %d voxels above %g HU take the density at the end of the HU table %r, %g",
+                self.name, above, self.hu_table.hu[-1], self.hu_table.name, self.hu_table.density[-1],
+            )  # fmt: skip
         density = np.zeros(self.ct.grid.size, dtype=np.float32)
         density[voxels] = self.hu_table.relative_density(hu)
         for override in self.overrides:

@@ -11,7 +11,9 @@ from radplan.beams import place_beams
 from radplan.beams.place import dilate, round_half_away, target_center
 from radplan.errors import InputError, UnknownNameError
 from radplan.geometry import Grid, world_to_beam
+from radplan.machines import library_machine
 from radplan.patient import CT, Patient, Structure, Structures
+from radplan.patient.phantoms import phantom
 
 
 @dataclass(frozen=True)
@@ -168,3 +170,12 @@ def test_growth_flows_around_gaps_and_takes_each_axis_its_own_steps():
     assert grown[0].astype(int).tolist() == [[1, 1, 0, 0, 0], [1, 1, 0, 0, 0], [1, 1, 1, 0, 0]]
     assert dilate(mask, (1, 2, 0), inside)[0].astype(int).tolist() == [[1, 1, 0, 0, 0]] * 3
     assert mask.sum() == 1
+
+
+def test_an_isocentre_far_from_the_images_is_refused():
+    box, linac = phantom("box"), library_machine("generic_photon_6mv")
+    assert place_beams(box, linac, gantry=0.0, bixel_width=10.0, isocenter=(0.0, 0.0, 150.0)).count > 0
+    with pytest.raises(
+        InputError, match=r"isocentre \[500\.0, 0\.0, 0\.0\] mm lies far outside the images, .* is it in mm"
+    ):
+        place_beams(box, linac, gantry=0.0, bixel_width=10.0, isocenter=(500.0, 0.0, 0.0))

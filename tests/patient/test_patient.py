@@ -9,7 +9,7 @@ import pytest
 
 from radplan.errors import InputError, UnknownNameError
 from radplan.geometry.grid import Grid
-from radplan.patient import CT, Patient, Structure, Structures, find_external
+from radplan.patient import CT, Patient, Structure, Structures, find_external, hu_table
 
 GRID = Grid((6, 12, 12), (2.0, 2.0, 2.0), (0.0, 0.0, 0.0))
 
@@ -56,6 +56,18 @@ def test_hu_beyond_the_table_outside_the_patient_does_not_matter():
     hu = water_block()
     hu[0, 0, 0] = -3024.0
     assert patient([BODY], hu).density()[0, 0, 0] == 0.0
+
+
+def test_a_clipped_table_says_once_how_many_voxels_it_clips(caplog):
+    hu = water_block()
+    hu[3, 4, 5:8] = 3500.0
+    hu[0, 0, 0] = 5000.0  # outside the body
+    subject = patient([BODY], hu, hu_table=hu_table("matrad"))
+    with caplog.at_level(logging.WARNING):
+        subject.density()
+        assert subject.density().max() == pytest.approx(2.505)
+    said = "patient case: 3 voxels above 3000 HU take the density at the end of the HU table 'matrad', 2.505"
+    assert caplog.messages == [said]
 
 
 def test_external_is_found_and_announced_when_absent(caplog):
