@@ -33,6 +33,9 @@ class Variables:
         Typical size of a change, > 0; variables that hold each other share one.
     labels : tuple of str
         What kinds of variables these are, such as ``("bixel weight [MU]",)``.
+    minimum : float or array of shape (count,)
+        Least value other than 0 that can be delivered, 0 where there is none: no bound, as 0 stays allowed; see
+        `radplan.optim.minimum`.
 
     >>> Variables(2).project(np.asarray([-1.0, 3.0])).tolist()
     [0.0, 3.0]
@@ -44,6 +47,7 @@ class Variables:
     start: Any = 1.0
     scale: Any = 1.0
     labels: tuple[str, ...] = ("weight",)
+    minimum: Any = 0.0
 
     def __post_init__(self) -> None:
         if self.count < 1:

@@ -13,6 +13,7 @@ from radplan.geometry.grid import Grid
 from radplan.geometry.rays import surface_distance
 
 if TYPE_CHECKING:
+    from radplan.beams.beam import Beams
     from radplan.machines.particle import ParticleMachine
 
 Floats = npt.NDArray[np.float64]
@@ -113,6 +114,64 @@ def air_gap(machine: ParticleMachine, surface: Floats) -> Floats:
         Distances from the source to the surface [mm].
     """
     return AIR * (surface + machine.nozzle_distance - machine.sad - machine.fit_air_offset)
+
+
+def spot_limits(beams: Beams, machine: ParticleMachine) -> tuple[Floats, Floats]:
+    r"""Return the least and largest weight of every spot that the machine's monitor allows [10^6 particles].
+
+    A spot of M monitor units has :math:`N = M n(E)` particles, with the particles per MU n of its energy layer.
+
+    Parameters
+    ----------
+    beams : Beams
+        Beams of spots, in the order of the weights.
+    machine : ParticleMachine
+        Gives ``particles_per_mu``, ``min_mu`` and ``max_mu`` of each energy.
+
+    Returns
+    -------
+    least, largest : arrays of shape (spots,)
+        0 and infinity where the machine sets no limit.
+    """
+    layers = [machine.entry(index) for index in _energy_indices(beams, machine)]
+    least = np.asarray([layer.min_mu * layer.particles_per_mu for layer in layers]) / 1e6
+    largest = np.asarray([layer.max_mu * layer.particles_per_mu for layer in layers]) / 1e6
+    return least, largest
+
+
+def monitor_units(beams: Beams, machine: ParticleMachine, weights: npt.ArrayLike) -> Floats:
+    """Return the monitor units of spot weights, both of shape (spots,), per fraction.
+
+    Parameters
+    ----------
+    beams : Beams
+        Beams of spots, in the order of the weights.
+    machine : ParticleMachine
+        Gives the particles per MU of each energy.
+    weights : array of shape (spots,)
+        [10^6 particles per fraction]
+
+    Raises
+    ------
+    InputError
+        When there is not one weight for each spot.
+    """
+    x = np.asarray(weights, dtype=np.float64)
+    if x.shape != (beams.count,):
+        raise InputError(f"expected one weight for each of {beams.count} spots, got an array of shape {x.shape}")
+    per_mu = np.asarray([machine.entry(index).particles_per_mu for index in _energy_indices(beams, machine)])
+    return np.asarray(1e6 * x / per_mu)
+
+
+def _energy_indices(beams: Beams, machine: ParticleMachine) -> list[int]:
+    found: list[int] = []
+    for beam in beams:
+        if beam.energies is None:
+            raise InputError(f"the beam at gantry {beam.gantry:g} has no energies, so its spots have no monitor units")
+        energies, inverse = np.unique(beam.energies, return_inverse=True)
+        index = np.asarray([machine.energy_index(float(energy)) for energy in energies])
+        found += index[inverse.reshape(-1)].tolist()
+    return found
 
 
 def _layers(peaks: Floats, used: Bools, spacing: float) -> Bools:

@@ -11,6 +11,7 @@ import numpy as np
 import threadpoolctl
 
 from radplan.beams.beam import Beams
+from radplan.beams.spots import spot_limits
 from radplan.biology.rbe import RBE_MODELS, ConstantRBE, RBEModel
 from radplan.engines.base import ENGINES, Engine, Machine, Voxels
 from radplan.engines.particle_cutoff import Cutoff, Lateral
@@ -196,13 +197,14 @@ class ParticlePencilBeam(Engine):
         if isinstance(model, ConstantRBE):
             parameters["rbe"] = np.full((1, voxels.size), model.value)
         place = operators[0].target
+        least, largest = spot_limits(beams, particles)
         return Dij(
             operators={name: (operator,) for name, operator in zip(images.names, operators, strict=True)},
             grid=grid,
             voxels=voxels,
             scenarios=scenarios,
             radiation=particles.radiation,
-            variables=Variables(beams.count, labels=("spot weight [1e6 particles]",)),
+            variables=Variables(beams.count, upper=largest, labels=("spot weight [1e6 particles]",), minimum=least),
             voxel_parameters={name: place.asarray(values, dtype) for name, values in parameters.items()},
             beam_index=beams.beam_index,
             beams=beams,

@@ -2,5 +2,6 @@
 
 from radplan.plan.course import Plan
 from radplan.plan.planning import DEFAULT_FRACTIONS, evaluate, optimize
+from radplan.plan.spots import deliverable
 
-__all__ = ["DEFAULT_FRACTIONS", "Plan", "evaluate", "optimize"]
+__all__ = ["DEFAULT_FRACTIONS", "Plan", "deliverable", "evaluate", "optimize"]
