@@ -90,6 +90,9 @@ def main() -> None:
     options = parser.parse_args()
     logging.disable(logging.WARNING)
     folder = Path(options.data) / "cases" / "thorax-imrt"
+    if not folder.is_dir():
+        print(f"{folder} is not there: nothing to recalculate")
+        return
     case, reference = read_case(folder), read_reference(folder / TABLE)
     given = {"patient": case, "machine": "generic_photon_6mv", "grid": options.grid, "reference": reference}
 
