@@ -73,8 +73,8 @@ class Builder:
         reach = options.reach if options.lateral_cutoff is None else options.lateral_cutoff
         self.spectra = Spectra(self.pitch, reach, place, dtype)
         spacing = max(1.0, min(_COARSEST_RAYS, *scene.ct_grid.spacing))
-        self.depths = DepthReader(scene, options.depths, spacing)
         self.rim = _rim(scene.points)
+        self.depths = DepthReader(scene, options.depths, spacing, self.rim)
         self._bases: list[tuple[KernelBasis, Voxels]] = []
 
     def parts(
@@ -166,6 +166,9 @@ class Builder:
 
     def _fluence(self, layout: FieldLayout, mlc: MLC | None, x: Floats, y: Floats) -> ApertureFluence:
         along, across = (x, y) if layout.field.leaf_axis == "x" else (y, x)
+        jaws = self.options.jaw_transmission
+        if isinstance(jaws, tuple) and layout.field.leaf_axis == "y":
+            jaws = jaws[::-1]
         return ApertureFluence(
             along=self.place.asarray(along, "float64"),
             across=self.place.asarray(across, "float64"),
@@ -173,7 +176,7 @@ class Builder:
             sigma=self.scene.machine.source_sigma,
             leaf_offset=0.0 if mlc is None else mlc.leaf_offset,
             transmission=0.0 if mlc is None else mlc.transmission,
-            jaw_transmission=self.options.jaw_transmission,
+            jaw_transmission=jaws,
             softness=self.options.softness,
             back_scatter=self._back_scatter(layout.field),
             tongue_groove=mlc.tongue_groove if mlc is not None and self.options.tongue_and_groove else 0.0,

@@ -107,11 +107,14 @@ class DepthReader:
         near to the truth; the fan smooths the stairs that an outline has in voxels.
     spacing : float
         Distance of the fan's rays in the isocentre plane, and of the planes where their depth is noted [mm].
+    rim : array of shape (3, m)
+        Points whose convex hull holds all voxels [mm].
     """
 
     scene: PhotonScene
     method: Depths
     spacing: float
+    rim: Floats
 
     def codes(self, table: WeightTable, rotation: Floats, isocenter: Floats, points: Floats) -> Codes:
         """Return the codes of world points ``(3, n)`` for a beam; its collimator does not matter."""
@@ -134,7 +137,7 @@ class DepthReader:
         from radplan.kernels import fan_depth
 
         scene, sad = self.scene, self.scene.machine.sad
-        low, high = plane_bounds(points, rotation, isocenter, sad)
+        low, high = plane_bounds(self.rim, rotation, isocenter, sad)
         first, counts = low - 0.5 * self.spacing, np.ceil((high - low) / self.spacing).astype(np.int64) + 2
         rays, planes = np.asarray([*first[:2], self.spacing]), np.asarray([first[2], self.spacing])
         depths = np.empty((counts[1], counts[0], counts[2]), dtype=np.float32)

@@ -197,7 +197,7 @@ def lines_pullback(cotangent: Array, across: Array, spans: Any) -> Array:
 
     out = np.empty((*across.shape[:-1], cotangent.shape[0]))
     flat = across.reshape(-1, across.shape[-1])
-    aperture.lines_pullback(cotangent, flat, spans.reshape(-1, 2), out.reshape(-1, out.shape[-1]))
+    aperture.lines_pullback(cotangent.T.copy(), flat, spans.reshape(-1, 2), out.reshape(-1, out.shape[-1]))
     return out
 
 

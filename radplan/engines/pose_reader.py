@@ -160,8 +160,9 @@ class PoseReader:
             from radplan.kernels import pose_dose
 
             flat = self._flat(fine, coarse)
+            read = pose_dose.read_few if self.voxels.count < pose_dose.FEW else pose_dose.read_pose
             for part in self._compiled():
-                pose_dose.read_pose(*part, flat, total)
+                read(*part, flat, total)
             return total
         return total + self._read(fine, coarse, self._values)[0]
 
@@ -186,7 +187,8 @@ class PoseReader:
 
             size = (pixels + large[0] * large[1]) * self.voxels.lanes
             given = np.ascontiguousarray(values, dtype=self.voxels.dtype)
-            written = [pose_dose.write_pose(*part, given, size) for part in self._compiled()]
+            write = pose_dose.write_few if self.voxels.count < pose_dose.SHARE else pose_dose.write_pose
+            written = [write(*part, given, size) for part in self._compiled()]
             flat = sum(written[1:], written[0]).reshape(-1, self.voxels.lanes)[:, :functions]
         else:
             flat = self._write(values, pixels + large[0] * large[1], functions)

@@ -22,6 +22,9 @@ BLOCK = np.uint64(64)
 PIECES = 64
 """Pieces that threads share when they read."""
 
+FEW = 20_000
+"""Voxels fewer than which one thread does alone: waking others takes longer."""
+
 SHARE = 200_000
 """Voxels that one thread at least writes; each thread has maps of its own."""
 
@@ -137,10 +140,29 @@ def _slopes(scratch: Array, first: Any, j: Any) -> tuple[Any, Any, Any, Any]:
     return -g2 * scale, (more * f * f - f - f) * scale, (g + g - more * g * g) * scale, f2 * scale
 
 
-@njit(cache=True, parallel=True, fastmath=True, error_model="numpy")
+@njit(cache=True, fastmath=True, error_model="numpy")
+def _read_some(
+    points: Array, frame: Array, codes: Array, widths: Array, table: Array, scales: Array, blocks: Array,
+    maps: Array, first: Any, stop: Any, out: Array,
+) -> None:  # fmt: skip
+    """Do what `read_pose` does for the voxels from `first` to before `stop`."""
+    flat, row = table.reshape(table.size), np.uint64(table.shape[1]) * _WIDE
+    scratch, places = np.ones(_ROWS * BLOCK, maps.dtype), np.empty(3 * BLOCK, np.int32)
+    for low in range(first, stop, BLOCK):
+        size = min(BLOCK, stop - low)
+        _prepare(points, frame, codes, widths, scales, blocks, low, size, scratch, places)
+        for j in range(size):
+            out[low + j] += collect(
+                maps, np.uint64(places[j]) * _WIDE, np.uint64(places[BLOCK + j]) * _WIDE, flat,
+                np.uint64(places[BLOCK + BLOCK + j]) * _WIDE, row, _four(scratch, _SHARES, j),
+                _four(scratch, _ALONG, j), _four(scratch, _ACROSS, j),
+            )  # fmt: skip
+
+
+@njit(cache=True, parallel=True)
 def read_pose(
-    points: Array, frame: Array, codes: Array, widths: Array, table: Array, scales: Array, blocks: Array, maps: Array,
-    out: Array,
+    points: Array, frame: Array, codes: Array, widths: Array, table: Array, scales: Array, blocks: Array,
+    maps: Array, out: Array,
 ) -> None:  # fmt: skip
     """Add the dose of one beam at every voxel, ``(SAD / L)^2 sum_k w_k map_k``.
 
@@ -169,75 +191,86 @@ def read_pose(
         Added to.
     """
     count = np.uint64(points.shape[1])
-    flat, row = table.reshape(table.size), np.uint64(table.shape[1]) * _WIDE
     for piece in prange(PIECES):
-        scratch, places = np.ones(_ROWS * BLOCK, maps.dtype), np.empty(3 * BLOCK, np.int32)
+        first = np.uint64(piece) * count // np.uint64(PIECES)
         stop = np.uint64(piece + 1) * count // np.uint64(PIECES)
-        for low in range(np.uint64(piece) * count // np.uint64(PIECES), stop, BLOCK):
-            size = min(BLOCK, stop - low)
-            _prepare(points, frame, codes, widths, scales, blocks, low, size, scratch, places)
-            for j in range(size):
-                out[low + j] += collect(
-                    maps, np.uint64(places[j]) * _WIDE, np.uint64(places[BLOCK + j]) * _WIDE, flat,
-                    np.uint64(places[BLOCK + BLOCK + j]) * _WIDE, row, _four(scratch, _SHARES, j),
-                    _four(scratch, _ALONG, j), _four(scratch, _ACROSS, j),
-                )  # fmt: skip
+        _read_some(points, frame, codes, widths, table, scales, blocks, maps, first, stop, out)
 
 
-@njit(cache=True, parallel=True, fastmath=True, error_model="numpy")
+@njit(cache=True)
+def read_few(
+    points: Array, frame: Array, codes: Array, widths: Array, table: Array, scales: Array, blocks: Array,
+    maps: Array, out: Array,
+) -> None:  # fmt: skip
+    """Do what `read_pose` does, without waking other threads."""
+    count = np.uint64(points.shape[1])
+    _read_some(points, frame, codes, widths, table, scales, blocks, maps, np.uint64(0), count, out)
+
+
+@njit(cache=True, fastmath=True, error_model="numpy")
 def read_slopes(
-    points: Array, frame: Array, codes: Array, widths: Array, table: Array, scales: Array, blocks: Array, maps: Array,
-    out: Array,
+    points: Array, frame: Array, codes: Array, widths: Array, table: Array, scales: Array, blocks: Array,
+    maps: Array, out: Array,
 ) -> None:  # fmt: skip
     """Add the slopes ``(2, n)`` of what `read_pose` adds along the fast and the slow axis of the maps [1/mm]."""
     count = np.uint64(points.shape[1])
     flat, row = table.reshape(table.size), np.uint64(table.shape[1]) * _WIDE
-    for piece in prange(PIECES):
-        scratch, places = np.ones(_ROWS * BLOCK, maps.dtype), np.empty(3 * BLOCK, np.int32)
-        stop = np.uint64(piece + 1) * count // np.uint64(PIECES)
-        for low in range(np.uint64(piece) * count // np.uint64(PIECES), stop, BLOCK):
-            size = min(BLOCK, stop - low)
-            _prepare(points, frame, codes, widths, scales, blocks, low, size, scratch, places)
-            for j in range(size):
-                pixel, step = np.uint64(places[j]) * _WIDE, np.uint64(places[BLOCK + j]) * _WIDE
-                entry, shares = np.uint64(places[BLOCK + BLOCK + j]) * _WIDE, _four(scratch, _SHARES, j)
-                along = _slopes(scratch, _AT_X, j)
-                across = _slopes(scratch, _AT_Y, j)
-                out[0, low + j] += collect(
-                    maps, pixel, step, flat, entry, row, shares, along, _four(scratch, _ACROSS, j)
-                )
-                out[1, low + j] += collect(
-                    maps, pixel, step, flat, entry, row, shares, _four(scratch, _ALONG, j), across
-                )
+    scratch, places = np.ones(_ROWS * BLOCK, maps.dtype), np.empty(3 * BLOCK, np.int32)
+    for low in range(np.uint64(0), count, BLOCK):
+        size = min(BLOCK, count - low)
+        _prepare(points, frame, codes, widths, scales, blocks, low, size, scratch, places)
+        for j in range(size):
+            pixel, step = np.uint64(places[j]) * _WIDE, np.uint64(places[BLOCK + j]) * _WIDE
+            entry, shares = np.uint64(places[BLOCK + BLOCK + j]) * _WIDE, _four(scratch, _SHARES, j)
+            along, across = _slopes(scratch, _AT_X, j), _slopes(scratch, _AT_Y, j)
+            out[0, low + j] += collect(maps, pixel, step, flat, entry, row, shares, along, _four(scratch, _ACROSS, j))
+            out[1, low + j] += collect(maps, pixel, step, flat, entry, row, shares, _four(scratch, _ALONG, j), across)
 
 
-@njit(cache=True, parallel=True, fastmath=True, error_model="numpy")
+@njit(cache=True, fastmath=True, error_model="numpy")
+def _write_some(
+    points: Array, frame: Array, codes: Array, widths: Array, table: Array, scales: Array, blocks: Array,
+    values: Array, first: Any, stop: Any, maps: Array,
+) -> None:  # fmt: skip
+    """Add the transpose of `read_pose` for the voxels from `first` to before `stop` to flat maps."""
+    flat, row = table.reshape(table.size), np.uint64(table.shape[1]) * _WIDE
+    scratch, places = np.ones(_ROWS * BLOCK, maps.dtype), np.empty(3 * BLOCK, np.int32)
+    for low in range(first, stop, BLOCK):
+        size = min(BLOCK, stop - low)
+        _prepare(points, frame, codes, widths, scales, blocks, low, size, scratch, places)
+        for j in range(size):
+            a, b, c, d = _four(scratch, _SHARES, j)
+            value = values[low + j]
+            distribute(
+                maps, np.uint64(places[j]) * _WIDE, np.uint64(places[BLOCK + j]) * _WIDE, flat,
+                np.uint64(places[BLOCK + BLOCK + j]) * _WIDE, row, (a * value, b * value, c * value, d * value),
+                _four(scratch, _ALONG, j), _four(scratch, _ACROSS, j),
+            )  # fmt: skip
+
+
+@njit(cache=True, parallel=True)
 def write_pose(
     points: Array, frame: Array, codes: Array, widths: Array, table: Array, scales: Array, blocks: Array,
     values: Array, size: int,
 ) -> Array:  # fmt: skip
     """Return the transpose ``(size,)`` of `read_pose`, flat maps, for ``values (n,)``."""
-    count = np.uint64(points.shape[1])
-    flat, row = table.reshape(table.size), np.uint64(table.shape[1]) * _WIDE
-    number = min(COPIES, points.shape[1] // SHARE + 1)
+    count, number = np.uint64(points.shape[1]), min(COPIES, points.shape[1] // SHARE + 1)
     copies = np.zeros((number, size), values.dtype)
     for copy in prange(number):
-        scratch, places = np.ones(_ROWS * BLOCK, values.dtype), np.empty(3 * BLOCK, np.int32)
-        mine, stop = copies[copy], np.uint64(copy + 1) * count // np.uint64(number)
-        for low in range(np.uint64(copy) * count // np.uint64(number), stop, BLOCK):
-            part = min(BLOCK, stop - low)
-            _prepare(points, frame, codes, widths, scales, blocks, low, part, scratch, places)
-            for j in range(part):
-                a, b, c, d = _four(scratch, _SHARES, j)
-                value = values[low + j]
-                distribute(
-                    mine, np.uint64(places[j]) * _WIDE, np.uint64(places[BLOCK + j]) * _WIDE, flat,
-                    np.uint64(places[BLOCK + BLOCK + j]) * _WIDE, row, (a * value, b * value, c * value, d * value),
-                    _four(scratch, _ALONG, j), _four(scratch, _ACROSS, j),
-                )  # fmt: skip
-    if number > 1:
-        for piece in prange(PIECES):
-            for copy in range(1, number):
-                for at in range(np.uint64(piece * size // PIECES), np.uint64((piece + 1) * size // PIECES)):
-                    copies[0, at] += copies[copy, at]
+        first = np.uint64(copy) * count // np.uint64(number)
+        stop = np.uint64(copy + 1) * count // np.uint64(number)
+        _write_some(points, frame, codes, widths, table, scales, blocks, values, first, stop, copies[copy])
+    for copy in range(1, number):
+        copies[0] += copies[copy]
     return copies[0]
+
+
+@njit(cache=True)
+def write_few(
+    points: Array, frame: Array, codes: Array, widths: Array, table: Array, scales: Array, blocks: Array,
+    values: Array, size: int,
+) -> Array:  # fmt: skip
+    """Do what `write_pose` does, without waking other threads."""
+    maps, count = np.zeros(size, values.dtype), np.uint64(points.shape[1])
+    _write_some(points, frame, codes, widths, table, scales, blocks, values, np.uint64(0), count, maps)
+    return maps
