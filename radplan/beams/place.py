@@ -49,6 +49,8 @@ def place_beams(
     targets: str | Sequence[str] | None = None,
     layer_spacing: float | None = None,
     range_shifter: RangeShifter | None = None,
+    setup_margin: float = 0.0,
+    range_margin: tuple[float, float] = (0.0, 0.0),
 ) -> Beams:
     """Return beams whose bixels or spots cover the targets, seen from every direction.
 
@@ -79,6 +81,11 @@ def place_beams(
         Of particles: distance in water between the peaks of neighbouring layers [mm]; by default `bixel_width`.
     range_shifter : RangeShifter, optional
         Of particles: a slab in front of the patient in all beams.
+    setup_margin : float
+        How far the patient may stand off [mm]: targets grow by the margin or by this, whichever is more, as in matRad.
+    range_margin : (float, float)
+        Of particles: by how much ranges may be wrong, as a share of the depth and in mm; (0.035, 1.0) is usual. Layers
+        then cover the targets in front and behind wherever they may come to lie.
 
     Raises
     ------
@@ -96,8 +103,12 @@ def place_beams(
     [-3.0, -0.0, 1.0]
     """
     photons = machine.radiation == "photons"
-    if photons and (layer_spacing is not None or range_shifter is not None):
-        raise InputError(f"layer_spacing and range_shifter are for particles, but {machine.name!r} delivers photons")
+    if photons and (layer_spacing is not None or range_shifter is not None or range_margin != (0.0, 0.0)):
+        raise InputError(
+            f"layer_spacing, range_shifter and range_margin are for particles, but {machine.name!r} delivers photons"
+        )
+    if not (setup_margin >= 0.0 and math.isfinite(setup_margin)):
+        raise InputError(f"setup_margin must be >= 0 mm, got {setup_margin}")
     if not photons and not isinstance(machine, ParticleMachine):
         raise InputError(f"spots of {machine.radiation} need a ParticleMachine, got {machine.name!r}")
     if not (bixel_width > 0.0 and math.isfinite(bixel_width)):
@@ -108,7 +119,8 @@ def place_beams(
     centre = _center(grid, membership) if isocenter is None else isocenter
     angles = beam_angles(gantry, couch, collimator)
     usual = bixel_width if photons else min(grid.spacing)
-    grown = _grown(patient, membership > 0, float(usual if margin is None else margin))
+    growth = float(usual if margin is None else margin)
+    grown = _grown(patient, membership > 0, setup_margin if 0.0 <= growth < setup_margin else growth)
     points = grid.points(np.flatnonzero(grown))
     ring = bixel_width < max(grid.spacing)
     beams = []
@@ -126,7 +138,7 @@ def place_beams(
         )
         if isinstance(machine, ParticleMachine):
             spacing = float(bixel_width if layer_spacing is None else layer_spacing)
-            beam = _with_spots(beam, patient, grown, machine, spacing, range_shifter)
+            beam = _with_spots(beam, patient, grown, machine, spacing, range_shifter, range_margin)
         beams.append(beam)
     return Beams(tuple(beams), machine.radiation, machine.name)
 
@@ -148,11 +160,12 @@ def _with_spots(
     machine: ParticleMachine,
     spacing: float,
     shifter: RangeShifter | None,
+    range_margin: tuple[float, float],
 ) -> Beam:
     """Return a beam with the spots on its bixels' rays in place of the bixels."""
     shift = 0.0 if shifter is None else shifter.thickness
     rays, energies = place_spots(
-        patient.density(), target, patient.ct.grid, beam.source, beam.targets, machine, spacing, shift
+        patient.density(), target, patient.ct.grid, beam.source, beam.targets, machine, spacing, shift, range_margin
     )
     return replace(beam, bixels=beam.bixels[rays], energies=machine.energies[energies], range_shifter=shifter)
 

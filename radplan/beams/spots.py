@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from radplan.beams.beam import Beams
     from radplan.machines.particle import ParticleMachine
 
+logger = logging.getLogger(__name__)
+
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
@@ -25,6 +28,9 @@ AIR = 0.0011
 
 _PASSAGES = 16
 """Passages of a ray through the targets that are told apart."""
+
+_PEAK_ROOM = 3.0
+"""Depth of target in water beyond the last peak that goes without saying [mm]."""
 
 _TOLERANCE = 0.1
 """Share of the layer spacing by which neighbouring peaks may lie closer."""
@@ -39,6 +45,7 @@ def place_spots(
     machine: ParticleMachine,
     layer_spacing: float,
     shift: float = 0.0,
+    range_margin: tuple[float, float] = (0.0, 0.0),
 ) -> tuple[Ints, Ints]:
     """Return the spots of one beam: a ray and an energy of the machine each, rays in order, energies ascending.
 
@@ -64,6 +71,9 @@ def place_spots(
         Distance in water between the peaks of neighbouring layers [mm], > 0.
     shift : float
         Water-equivalent thickness in front of the patient [mm].
+    range_margin : (float, float)
+        By how much ranges may be wrong: a share of the depth, and [mm]. Peaks are placed from the shallowest to the
+        deepest place that entry and exit may then have.
 
     Returns
     -------
@@ -83,6 +93,9 @@ def place_spots(
     """
     if not (layer_spacing > 0.0 and math.isfinite(layer_spacing)):
         raise InputError(f"layer_spacing must be > 0 mm, got {layer_spacing}")
+    share, length = range_margin
+    if not (0.0 <= share < 1.0 and 0.0 <= length < math.inf):
+        raise InputError(f"range_margin must be a share in [0, 1) and a length >= 0 mm, got {share:g} and {length:g}")
     from radplan.kernels import siddon
 
     spans, counts = siddon.mask_crossings(
@@ -93,11 +106,13 @@ def place_spots(
     peaks = machine.peaks - shift
     wanted = np.zeros((points.shape[0], peaks.size), dtype=bool)
     for passage in range(_PASSAGES):
-        entry, leave = spans[:, passage, 0] + air, spans[:, passage, 1] + air
+        entry = spans[:, passage, 0] * (1.0 - share) - length + air
+        leave = spans[:, passage, 1] * (1.0 + share) + length + air
         crossed = counts > passage
         wanted |= crossed[:, None] & (peaks >= entry[:, None]) & (peaks <= leave[:, None])
     if not wanted.any():
         raise InputError(_out_of_range(spans, counts, peaks, machine, shift))
+    _warn_of_range(spans + air[:, None, None], counts, peaks, machine)
     wanted &= _layers(peaks, np.any(wanted, axis=0), layer_spacing)
     rays, energies = np.nonzero(wanted)
     return rays.astype(np.int64), energies.astype(np.int64)
@@ -182,6 +197,23 @@ def _layers(peaks: Floats, used: Bools, spacing: float) -> Bools:
         if abs(peaks[index] - current) >= spacing * (1.0 - _TOLERANCE):
             kept[index], current = True, peaks[index]
     return kept
+
+
+def _warn_of_range(spans: Floats, counts: Ints, peaks: Floats, machine: ParticleMachine) -> None:
+    """Say when parts of the targets lie where the machine places no peak, by more than a voxel's worth."""
+    met = counts > 0
+    first, last = spans[met, 0, 0], np.take_along_axis(spans[met, :, 1], (counts[met] - 1)[:, None], axis=1)[:, 0]
+    deep, shallow = last > peaks[-1] + _PEAK_ROOM, first < peaks[0] - _PEAK_ROOM
+    reach, begin = f"reach {last.max():.0f} mm deep", f"begin {max(float(first.min()), 0.0):.0f} mm deep"
+    for beyond, where, reached, advice in (
+        (deep, reach, f"the deepest peak lies at {peaks[-1]:.0f} mm", "choose other angles"),
+        (shallow, begin, f"the shallowest peak lies at {peaks[0]:.0f} mm", "use a range shifter"),
+    ):
+        if beyond.any():
+            logger.warning(
+                "machine %s: on %d of %d rays the targets %s, but %s: %s",
+                machine.name, int(beyond.sum()), int(met.sum()), where, reached, advice,
+            )  # fmt: skip
 
 
 def _out_of_range(spans: Floats, counts: Ints, peaks: Floats, machine: ParticleMachine, shift: float) -> str:

@@ -117,3 +117,40 @@ def test_range_shifter_broadening():
         shifter.variance(gaps, range80=80.0)
     with pytest.raises(InputError, match="thickness"):
         RangeShifter(0.0, 100.0)
+
+
+def test_range_margins_add_layers_in_front_and_behind():
+    plain, wide = (machine().peaks[spots(slab(20, 30), 0.1, range_margin=m)[1]] for m in ((0.0, 0.0), (0.05, 1.0)))
+    air = 0.0011 * (10000.0 - 60.0 + 500.0 - 10000.0)
+    every = machine().peaks
+    inside = (every >= 40.0 * 0.95 - 1.0 + air) & (every <= 60.0 * 1.05 + 1.0 + air)
+    np.testing.assert_array_equal(wide, every[inside])
+    assert wide.min() < plain.min()
+    assert wide.max() > plain.max()
+    with pytest.raises(InputError, match="range_margin"):
+        spots(slab(20, 30), 0.1, range_margin=(1.5, 0.0))
+
+
+def test_margins_of_a_plan():
+    case = patient()
+    plain = place_beams(case, machine(), gantry=0.0, bixel_width=4.0)
+    set_up = place_beams(case, machine(), gantry=0.0, bixel_width=4.0, setup_margin=6.0)
+    deep = place_beams(case, machine(), gantry=0.0, bixel_width=4.0, range_margin=(0.035, 1.0))
+    assert np.ptp(set_up[0].bixels[:, 0]) == pytest.approx(np.ptp(plain[0].bixels[:, 0]) + 8.0, abs=4.1)
+    assert {tuple(place) for place in plain[0].bixels} <= {tuple(place) for place in set_up[0].bixels}
+    assert deep[0].energies.max() > plain[0].energies.max()
+    assert deep[0].energies.min() < plain[0].energies.min()
+    with pytest.raises(InputError, match="setup_margin"):
+        place_beams(case, machine(), gantry=0.0, setup_margin=-1.0)
+    with pytest.raises(InputError, match="range_margin"):
+        place_beams(case, library_machine("generic_photon_6mv"), gantry=0.0, range_margin=(0.03, 0.0))
+
+
+def test_a_target_partly_out_of_range_is_told(caplog):
+    with caplog.at_level("WARNING"):
+        spots(slab(40, 60), spacing=2.0)
+    assert "the deepest peak lies at" in caplog.text
+    caplog.clear()
+    with caplog.at_level("WARNING"):
+        spots(slab(2, 30), spacing=2.0)
+    assert "use a range shifter" in caplog.text
