@@ -117,6 +117,7 @@ def _plan(parsed: argparse.Namespace) -> int:
     beams = _beams(spec, patient, machine, clock)
     dij = _influence(spec, patient, beams, machine, grid, wish.engine, clock)
     plan = _optimized(spec, dij, wish, patient, beams, earlier, clock)
+    plan = _delivered(spec, plan, clock)
     plan = _normalized(spec, plan)
     _tell_metrics(plan, spec)
     clock.done("metrics", plan.normalization or "as optimised")
@@ -258,6 +259,19 @@ def _optimized(
         clock.done("optimise", f"{solution.status.value} after {solution.iterations} iterations: {solution.value:.6g}")
         if solution.status is not Status.CONVERGED:
             print(f"{'':<10} {solution.status.advice}")
+    return plan
+
+
+def _delivered(spec: PlanSpec, plan: Plan, clock: _Clock) -> Plan:
+    """Return a plan of particles without spots below the machine's minimum, where that is asked for."""
+    from radplan.optim.solvers import Status
+    from radplan.plan import deliverable
+
+    stopped = plan.solution is not None and plan.solution.status is Status.INTERRUPTED
+    if plan.model.radiation == "photons" or not spec.deliverable or stopped:
+        return plan
+    plan, report = deliverable(plan, robust=spec.robust)
+    clock.done("spots", str(report))
     return plan
 
 

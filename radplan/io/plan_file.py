@@ -66,7 +66,8 @@ class PlanSpec(Section):
     `normalize` left out means: when there is a prescription, D95 of the target with the highest level is brought to
     it; ``false`` leaves the optimised weights as they are. `background` is the ``dose.npz`` or RTDOSE file of an
     earlier plan of the same patient, whose dose the goals see added. `radiation` names a built-in machine where none is
-    given, else what the machine must deliver.
+    given, else what the machine must deliver. `deliverable` optimises plans of particles once more without spots below
+    the machine's least monitor units.
 
     >>> PlanSpec(fractions=25).beams.gantry[1]
     40.0
@@ -91,6 +92,7 @@ class PlanSpec(Section):
     constraints: tuple[sections.ConstraintSpec, ...] = ()
     robust: Literal["composite"] | None = None
     solver: sections.SolverSpec = sections.SolverSpec()
+    deliverable: bool = True
     normalize: sections.NormalizeSpec | Literal[False] | None = None
     background: str | None = None
     metrics: tuple[str, ...] = ()

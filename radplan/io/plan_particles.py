@@ -81,6 +81,8 @@ def beam_settings(wish: BeamsSpec, machine: Machine) -> dict[str, Any]:
         "bixel_width": wish.bixel_width if wish.spot_spacing is None else wish.spot_spacing,
         "isocenter": wish.isocenter,
         "margin": wish.margin,
+        "setup_margin": wish.setup_margin,
+        "range_margin": wish.range_margin,
         "targets": wish.targets,
         "layer_spacing": wish.layer_spacing,
         "range_shifter": None if shifter is None else RangeShifter(shifter.thickness, shifter.isocenter_distance),

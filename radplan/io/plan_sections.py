@@ -126,8 +126,9 @@ class RangeShifterSpec(Section):
 class BeamsSpec(Section):
     """Where beams come from [degree, IEC 61217] and how finely they are divided [mm].
 
-    `spot_spacing` is what particles call `bixel_width`; `layer_spacing` (in water) and `range_shifter` are theirs
-    alone. Without `gantry`, photons come from nine directions, particles from both sides.
+    `spot_spacing` is what particles call `bixel_width`; `layer_spacing` (in water), `range_shifter` and `range_margin`
+    (share of the depth, and mm) are theirs alone. Without `gantry`, photons come from nine directions, particles from
+    both sides.
 
     >>> BeamsSpec(gantry=[0, 90]).gantry
     (0.0, 90.0)
@@ -142,6 +143,8 @@ class BeamsSpec(Section):
     range_shifter: RangeShifterSpec | None = None
     isocenter: Point | None = None
     margin: NotNegative | None = None
+    setup_margin: NotNegative = 0.0
+    range_margin: tuple[NotNegative, NotNegative] = (0.0, 0.0)
     targets: tuple[str, ...] | None = None
 
     @field_validator("gantry", mode="before")
