@@ -15,7 +15,8 @@ from radplan.beams.spots import spot_limits
 from radplan.biology.rbe import RBE_MODELS, ConstantRBE, RBEModel
 from radplan.engines.base import ENGINES, Engine, Machine, Voxels
 from radplan.engines.particle_cutoff import Cutoff, Lateral
-from radplan.engines.particle_tables import Images, Tissues
+from radplan.engines.particle_tables import Images
+from radplan.engines.particle_tissues import Tissues, check_tissues
 from radplan.errors import InputError
 from radplan.geometry.grid import Grid
 from radplan.influence import Dij, Scenarios, Variables
@@ -169,6 +170,8 @@ class ParticlePencilBeam(Engine):
         particles = _particle_machine(machine, self.name)
         self._check(beams, scenarios)
         images, model = self._images(particles), self.rbe_model(particles)
+        if images.model is not None:
+            check_tissues(patient, images.model.name)
         parameters = patient.voxel_parameters(grid, voxels)
         tissues = Tissues.of(parameters["alpha_x"][0], parameters["beta_x"][0])
         scene = Scene(
@@ -218,7 +221,10 @@ class ParticlePencilBeam(Engine):
             names.append("let_dose")
         if self.let_threshold is not None:
             if not machine.has_let:
-                raise InputError(f"dirty dose needs LET, which machine {machine.name!r} does not tabulate")
+                raise InputError(
+                    f"dirty dose needs LET, which machine {machine.name!r} does not tabulate: leave let_threshold out, "
+                    "or choose another machine"
+                )
             names.append("dirty_dose")
         variable = model is not None and model.needs != "nothing"
         if variable:

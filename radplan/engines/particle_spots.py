@@ -11,7 +11,8 @@ from radplan.arrays import Array
 from radplan.beams.beam import Beam
 from radplan.beams.spots import air_gap
 from radplan.engines.particle_cutoff import Cutoff
-from radplan.engines.particle_tables import Images, Tissues
+from radplan.engines.particle_tables import Images
+from radplan.engines.particle_tissues import Tissues
 from radplan.errors import InputError
 from radplan.geometry.grid import Grid
 from radplan.geometry.rays import surface_distance

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from radplan.arrays import Array
 from radplan.biology.rbe import RadiationQuality, RBEModel
 from radplan.engines.particle_cutoff import WIDTHS, Cutoff, Lateral
+from radplan.engines.particle_tissues import Tissues, tissue_rows
 from radplan.errors import InputError
 from radplan.machines.particle import EnergyLayer, ParticleMachine
 
@@ -25,43 +26,6 @@ _REACH, _DOSE = 2, 3
 
 PER_MM = 2.0
 """Bins per mm from which a place in a table is looked for."""
-
-
-@dataclass(frozen=True, eq=False)
-class Tissues:
-    """Tissues of the voxels, and how their images are made of a table's columns.
-
-    Parameters
-    ----------
-    alpha_x, beta_x : arrays of shape (t,)
-        Radiosensitivity to photons [1/Gy, 1/Gy^2].
-    index : array of shape (n,)
-        The tissue of each voxel, int32.
-
-    >>> Tissues.of(np.asarray([0.1, 0.5, 0.1]), np.asarray([0.05, 0.05, 0.05])).index.tolist()
-    [0, 1, 0]
-    """
-
-    alpha_x: Floats
-    beta_x: Floats
-    index: npt.NDArray[np.int32]
-
-    @classmethod
-    def of(cls, alpha_x: Floats, beta_x: Floats) -> Tissues:
-        """Return the tissues of voxels with these parameters, each ``(n,)``."""
-        # Why: patients have few tissues and many voxels; sorting these would take longer than the dose.
-        index = np.full(alpha_x.size, -1, dtype=np.int32)
-        firsts: list[int] = []
-        while np.any(left := index < 0):
-            first = int(np.argmax(left))
-            index[(alpha_x == alpha_x[first]) & (beta_x == beta_x[first])] = len(firsts)
-            firsts.append(first)
-        return cls(alpha_x[firsts], beta_x[firsts], index)
-
-    @property
-    def count(self) -> int:
-        """Number of tissues."""
-        return int(self.alpha_x.size)
 
 
 @dataclass(frozen=True)
@@ -188,29 +152,6 @@ class DepthTables:
                 np.maximum.at(widest, places[meets], larger[meets])
             widest[: before[0]] = np.maximum(widest[: before[0]], reach[0])
         return np.asarray(widest * 1.0001)
-
-
-def tissue_rows(machine: ParticleMachine, tissues: Tissues) -> list[int | None]:
-    """Return the machine's tabulated tissue for each of the voxels' tissues; None where none is declared.
-
-    Raises
-    ------
-    InputError
-        When a tissue is not tabulated.
-    """
-    known = np.stack([machine.tissue_alpha_x, machine.tissue_beta_x], axis=1)
-    rows: list[int | None] = []
-    for pair in np.stack([tissues.alpha_x, tissues.beta_x], axis=1):
-        match = np.flatnonzero(np.all(np.isclose(known, pair, rtol=1e-6, atol=1e-12), axis=1))
-        if match.size == 0 and np.any(pair != 0.0):
-            listed = ", ".join(f"{a:g}/{b:g}" for a, b in known)
-            raise InputError(
-                f"machine {machine.name!r} tabulates alpha and beta for tissues of alpha_x/beta_x {listed} only, but "
-                f"the patient has one of {pair[0]:g}/{pair[1]:g} [1/Gy, 1/Gy^2]: give the structures one of those, or "
-                "choose a model of LET"
-            )
-        rows.append(int(match[0]) if match.size else None)
-    return rows
 
 
 def _columns(

@@ -215,9 +215,18 @@ class QuantityResolver:
         kind = "an image" if name in QUANTITIES or name in self._own else "neither a quantity nor an image"
         return (
             f"{trail[0]!r} cannot be calculated: {name!r}{chain} is {kind} that this {self.model.radiation} model does "
-            f"not give; its images are {', '.join(self.model.images)}. Choose an engine that gives {name!r}, or bring "
-            f"the matrix: Dij.from_matrices({{..., {name!r}: matrix}}, grid)"
+            f"not give; its images are {', '.join(self.model.images)}. Choose an engine that gives {name!r}"
+            f"{_SOURCES.get(name, '')}, or bring the matrix: Dij.from_matrices({{..., {name!r}: matrix}}, grid)"
         )
+
+
+_SOURCES = {
+    "let_dose": " (a particle machine that tabulates LET, with the engine's let=True)",
+    "dirty_dose": " (that of particles with let_threshold=, for a machine that tabulates LET)",
+    "alpha_dose": " (that of particles with a biology= that varies with LET or is tabulated)",
+    "sqrt_beta_dose": " (that of particles with a biology= that varies with LET or is tabulated)",
+}
+"""What gives an image, for messages."""
 
 
 @dataclass(frozen=True, eq=False)

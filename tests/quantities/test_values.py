@@ -56,8 +56,8 @@ def test_let_x_dose_is_the_second_term_of_a_linear_rbe(photons):
     np.testing.assert_allclose(resolver.get(LETxDose(c=0.08))(X), 2.0 * added, rtol=1e-12)
 
 
-def test_only_let_does_not_add_up():
-    assert [name for name in QUANTITIES.names() if not QUANTITIES.get(name).additive] == ["let"]
+def test_only_ratios_do_not_add_up():
+    assert [name for name in QUANTITIES.names() if not QUANTITIES.get(name).additive] == ["let", "rbe"]
 
 
 @pytest.mark.parametrize("value", [0.0, -1.0, float("nan")])
