@@ -12,6 +12,9 @@ import sys
 import time
 from pathlib import Path
 
+from matplotlib.figure import Figure
+from PIL import Image
+
 import radplan as rp
 from radplan.io.dicom import read_plan
 from radplan.recalc import SceneOptions
@@ -40,7 +43,7 @@ def thorax(folder: Path) -> None:
         case / "RTPLAN_Hashed.dcm", case, grid=GRID, reference=case / TABLE, names=NAMES, fit_factor="PTV4140"
     )
     tell("thorax", found, began)
-    draw_dvh_comparison(found).savefig(folder / "recalc_thorax_dvh.png", dpi=95)
+    save(draw_dvh_comparison(found), folder / "recalc_thorax_dvh.png")
 
 
 def prostate(folder: Path, calibration: str) -> None:
@@ -61,7 +64,7 @@ def prostate(folder: Path, calibration: str) -> None:
     ours, theirs = found.dose.reshape(-1)[place][0], found.comparison.dose.reshape(-1)[place][0]
     print(f"  at the voxel of the isocentre {ours:.2f} Gy, Eclipse {theirs:.2f} Gy: {100 * (ours / theirs - 1):+.2f} %")
     if calibration == "isocentric":
-        draw_dose_comparison(found).savefig(folder / "recalc_prostate.png", dpi=80)
+        save(draw_dose_comparison(found, scaled=False), folder / "recalc_prostate.png")
 
 
 def arcs(folder: Path) -> None:
@@ -69,7 +72,7 @@ def arcs(folder: Path) -> None:
         *read_plan(CASES / "vmat-plans" / "vmat_example.dcm"),
         *read_plan(CASES / "vmat-plans" / "breast-4arc-vmat.dcm").fields[:2],
     ]
-    draw_apertures(fields, panels=8).savefig(folder / "recalc_apertures.png", dpi=80)
+    save(draw_apertures(fields, panels=8), folder / "recalc_apertures.png")
     for path in sorted((CASES / "vmat-plans").glob("*.dcm")):
         if path.stem.endswith("rtstruct"):
             continue
@@ -80,6 +83,14 @@ def arcs(folder: Path) -> None:
             f"{path.stem}: {len(found.delivery)} fields, {found.delivery.mu:.3f} MU, {points} control points, "
             f"{found.dose.max() / found.fractions:.2f} Gy at most per fraction, {time.process_time() - began:.0f} s"
         )
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write a figure in 128 colours, which keeps it small."""
+    figure.savefig(path, dpi=90)
+    with Image.open(path) as drawn:
+        small = drawn.convert("RGB").quantize(128)
+    small.save(path, optimize=True)
 
 
 def tell(name: str, found: rp.Recalculation, began: float) -> None:

@@ -71,8 +71,15 @@ def draw_dvh_comparison(recalculation: Recalculation, title: str | None = None) 
     return figure
 
 
-def draw_dose_comparison(recalculation: Recalculation) -> Figure:
+def draw_dose_comparison(recalculation: Recalculation, scaled: bool = True) -> Figure:
     """Draw calculated dose, reference dose and their difference on an axial and a coronal plane through the isocentre.
+
+    Parameters
+    ----------
+    recalculation : Recalculation
+        What to draw.
+    scaled : bool
+        Whether the calculated dose is multiplied by the comparison's factor, where there is one.
 
     Raises
     ------
@@ -82,11 +89,11 @@ def draw_dose_comparison(recalculation: Recalculation) -> Figure:
     comparison = _comparison(recalculation)
     if comparison.dose is None:
         raise InputError("the reference holds DVHs only; a figure of doses needs an RTDOSE or NRRD dose")
-    factor = comparison.factor or 1.0
+    factor = (comparison.factor or 1.0) if scaled else 1.0
     doses = factor * recalculation.dose, np.asarray(comparison.dose)
     inside = doses[1] > 0
     top = float(np.quantile(doses[1][inside], 0.999))
-    words = "radplan" if comparison.factor is None else f"radplan x {factor:.3f}"
+    words = "radplan" if factor == 1.0 else f"radplan x {factor:.3f}"
     figure = Figure(figsize=(12.6, 7.2), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(2, 3)
