@@ -34,6 +34,12 @@ WIDEST = 200.0
 _TABLE_PITCH = 0.5
 """Largest pixel on which kernels are integrated before they are transformed [mm]."""
 
+_ODD = 11
+"""Parts of a coarse pixel's side on which cores are taken from whole kernels."""
+
+_LEAK_BLUR = 1.5
+"""Standard deviation of what blurs leakage far from the openings [mm]: edges on coarse pixels would ring."""
+
 
 def window(radius: Floats) -> Floats:
     """Return the share of a kernel that belongs to its core: 1 on the axis, 0 from `CORE` on, with three slopes.
@@ -296,39 +302,43 @@ class Spectra:
 
     def _core(self, basis: KernelBasis, shape: tuple[int, int]) -> Floats:
         """Return the spectra of the cores, from pixel averages to what a cubic spline reads."""
-        parts = math.ceil(self.pitch / _TABLE_PITCH - 1e-9)
-        step = self.pitch / parts
-        raster = _ended(np.asarray(basis.raster(step, CORE + step), dtype=np.float64), step, self.reach)
-        spectra = _spectra(raster * window(_radii(raster, step)), (shape[0] * parts, shape[1] * parts))
-        first, second = np.fft.fftfreq(shape[0]), np.fft.rfftfreq(shape[1])
-        rows = np.round(first * shape[0]).astype(np.int64) % (shape[0] * parts)
-        spectra = spectra[:, rows, : second.size]
-        averages = [np.sinc(f / parts) * np.sinc(f) * spline_response(f, "cubic") for f in (first, second)]
-        return np.asarray(spectra / (averages[0][:, None] * averages[1]))
+        raster, step = self._cores(basis, math.ceil(self.pitch / _TABLE_PITCH - 1e-9))
+        averages = [np.sinc(f) * spline_response(f, "cubic") for f in _frequencies(shape)]
+        return np.asarray(_spectra(raster, step / self.pitch, shape) / (averages[0][:, None] * averages[1]))
 
     def _tail(self, basis: KernelBasis, shape: tuple[int, int]) -> Floats:
         """Return the spectra of the tails on coarse pixels, for fluence on fine ones."""
-        raster = self._coarse(basis)
-        parts = 2 * math.ceil(RATIO * self.pitch / _TABLE_PITCH / 2.0) + 1
-        step, reach = RATIO * self.pitch / parts, math.ceil(CORE / (RATIO * self.pitch)) + 1
-        sharp = np.asarray(basis.raster(step, (reach * parts + parts // 2) * step), dtype=np.float64)
-        sharp = sharp * window(_radii(sharp, step))
-        size = 2 * reach + 1
-        sums = sharp.reshape(sharp.shape[0], size, parts, size, parts).sum(axis=(2, 4))
-        middle = slice(raster.shape[1] // 2 - reach, raster.shape[1] // 2 + reach + 1)
-        raster[:, middle, middle] -= sums
-        first, second = np.fft.fftfreq(shape[0]), np.fft.rfftfreq(shape[1])
-        averages = [np.sinc(f) * np.sinc(f / RATIO) * spline_response(f, "cubic") ** 2 for f in (first, second)]
-        return np.asarray(_spectra(raster, shape) / (averages[0][:, None] * averages[1]))
+        averages = [np.sinc(f / RATIO) * spline_response(f, "cubic") ** 2 for f in _frequencies(shape)]
+        return np.asarray(self._tails(basis, shape) / (averages[0][:, None] * averages[1]))
 
     def _full(self, basis: KernelBasis, shape: tuple[int, int]) -> Floats:
-        """Return the spectra of whole kernels on coarse pixels; what they blur is smooth and is not sharpened again."""
-        return _spectra(self._coarse(basis), shape)
+        """Return the spectra of whole kernels on coarse pixels, blurred a little: what leaks has edges at jaws."""
+        raster, step = self._cores(basis, _ODD)
+        whole = self._tails(basis, shape) + _spectra(raster, step / (RATIO * self.pitch), shape)
+        width = _LEAK_BLUR / (RATIO * self.pitch)
+        averages = [
+            spline_response(f, "cubic") ** 2 * np.exp(2.0 * (np.pi * width * f) ** 2) for f in _frequencies(shape)
+        ]
+        return np.asarray(whole / (averages[0][:, None] * averages[1]))
 
-    def _coarse(self, basis: KernelBasis) -> Floats:
+    def _cores(self, basis: KernelBasis, parts: int) -> tuple[Floats, float]:
+        """Return the cores on fine parts of a fine pixel, or of a coarse one for `_ODD` parts, and the parts' side."""
+        step = (RATIO if parts == _ODD else 1) * self.pitch / parts
+        reach = (math.ceil(CORE / (RATIO * self.pitch)) + 1.5) * RATIO * self.pitch - 0.5 * step
+        raster = _ended(np.asarray(basis.raster(step, reach), dtype=np.float64), step, self.reach)
+        return raster * window(_radii(raster, step)), step
+
+    def _tails(self, basis: KernelBasis, shape: tuple[int, int]) -> Floats:
+        """Return the spectra of the tails as they are, on coarse pixels."""
         pitch = RATIO * self.pitch
-        reach = max(self.reach, CORE) + 2.0 * pitch
-        return _ended(np.asarray(basis.raster(pitch, reach), dtype=np.float64), pitch, self.reach)
+        raster = np.array(basis.raster(pitch, max(self.reach, CORE) + 2.0 * pitch), dtype=np.float64)
+        raster = _ended(raster, pitch, self.reach)
+        sharp, _ = self._cores(basis, _ODD)
+        size = sharp.shape[1] // _ODD
+        sums = sharp.reshape(sharp.shape[0], size, _ODD, size, _ODD).sum(axis=(2, 4))
+        middle = slice(raster.shape[1] // 2 - size // 2, raster.shape[1] // 2 + size // 2 + 1)
+        raster[:, middle, middle] -= sums
+        return _spectra(raster, 1.0, shape)
 
 
 def _radii(raster: Floats, step: float) -> Floats:
@@ -341,15 +351,16 @@ def _ended(raster: Floats, step: float, reach: float) -> Floats:
     return np.asarray(raster * np.clip((reach - _radii(raster, step)) / step + 0.5, 0.0, 1.0))
 
 
-def _spectra(raster: Floats, shape: tuple[int, int]) -> Floats:
-    """Return the real spectra of rasters that are symmetric about their middle, on maps of a shape."""
-    reach = raster.shape[1] // 2
-    wrapped = raster
-    for axis, size in ((1, shape[0]), (2, shape[1])):
-        # Why: what does not fit on the map comes in again on its other side, as a periodic convolution has it.
-        folded = np.zeros((*wrapped.shape[:axis], size, *wrapped.shape[axis + 1 :]))
-        for offset in range(-reach, reach + 1):
-            target = (slice(None),) * axis + (offset % size,)
-            folded[target] += np.take(wrapped, offset + reach, axis=axis)
-        wrapped = folded
-    return np.asarray(scipy.fft.rfftn(wrapped, axes=(1, 2)).real)
+def _frequencies(shape: tuple[int, int]) -> tuple[Floats, Floats]:
+    """Return the frequencies of the real spectra of maps [cycles per pixel]."""
+    return np.fft.fftfreq(shape[0]), np.fft.rfftfreq(shape[1])
+
+
+def _spectra(raster: Floats, step: float, shape: tuple[int, int]) -> Floats:
+    """Return the spectra on maps of a shape of functions whose averages over pixels of a side are given [map pixels].
+
+    The functions are the same in all quadrants, so that their spectra are sums of cosines.
+    """
+    axis = np.arange(-(raster.shape[1] // 2), raster.shape[1] // 2 + 1) * step
+    first, second = (np.cos(2.0 * np.pi * f[:, None] * axis) / np.sinc(f * step)[:, None] for f in _frequencies(shape))
+    return np.asarray(first @ raster @ second.T)

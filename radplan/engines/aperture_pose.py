@@ -75,7 +75,8 @@ class PosePart:
         return replace(self, read=self.read.restrict(rows, voxels))
 
     def _batches(self) -> list[slice]:
-        return [slice(i, i + _BATCH) for i in range(0, self.begin.shape[0], _BATCH)]
+        count = self.begin.shape[0]
+        return [slice(i, min(i + _BATCH, count)) for i in range(0, count, _BATCH)]
 
     def _turned(self, image: Array) -> Array:
         """Return an image with its axes exchanged where leaves move along y."""
