@@ -1,10 +1,11 @@
 """Run the benchmarks and print them as a table.
 
-    python -m tests.benchmarks [--peer-python PYTHON] [--device DEVICE] [--data FOLDER]
+    python -m tests.benchmarks [photons | particles] [--peer-python PYTHON] [--device DEVICE] [--data FOLDER]
 
 PYTHON is an interpreter that can import pyRadPlan 0.5.0 (``pip install "pyradplan==0.5.0" "pydantic<2.14"`` in an
 environment of its own). Peer and radplan run in turn, each step in a process of its own. FOLDER holds matRad's
-``cases/tg119/TG119.mat`` and ``cases/matrad_machines/photons_Generic.mat``; it defaults to RADPLAN_SHARED.
+``cases/tg119/TG119.mat`` and the machines in ``cases/matrad_machines``; it defaults to RADPLAN_SHARED.
+``tests/benchmarks/particles.py`` says more of the particles.
 """
 
 from __future__ import annotations
@@ -52,6 +53,8 @@ def row(what: str, ours: str, peer: str = "", ratio: str = "") -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Speed and memory beside the peer.")
+    parser.add_argument("what", nargs="?", choices=("photons", "particles"), default="photons")
+    parser.add_argument("--iterations", type=int, default=500, help="of the peer's carbon optimisation")
     parser.add_argument("--peer-python", default=os.environ.get("RADPLAN_PEER_PYTHON"))
     parser.add_argument("--device", default="numpy")
     parser.add_argument("--data", default=os.environ.get("RADPLAN_SHARED", str(ROOT.parent / "shared")))
@@ -65,6 +68,11 @@ def main() -> None:
     print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}", end=", ")
     print(f"load {os.getloadavg()[0]:.1f}\n")
     print("| | radplan | pyRadPlan 0.5.0 | ratio |\n|---|---|---|---|")
+    if options.what == "particles":
+        from tests.benchmarks.particles import particles
+
+        particles(options.peer_python, options.data, options.device, options.iterations)
+        return
     with tempfile.TemporaryDirectory() as folder:
         peer = None
         if options.peer_python:
