@@ -107,7 +107,7 @@ def wanted_engine(spec: PlanSpec, machine: Machine) -> Engine:
     if spec.biology is not None:
         if "biology" in options:
             raise InputError("the biology stands twice, in the engine's options and beside them: leave one out")
-        if "biology" not in [entry.name for entry in fields(cls)]:
+        if "biology" not in [entry.name for entry in fields(cls)]:  # type: ignore[arg-type]
             raise InputError(f"biology: the engine {cls.name!r} knows none, it is for {', '.join(cls.radiation)}")
         options["biology"] = rbe_model(spec.biology) if isinstance(spec.biology, BiologySpec) else None
     engine: Engine = find_engine(made(cls, "engine", options), machine.radiation)

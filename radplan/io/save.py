@@ -230,5 +230,5 @@ def _write_spots(path: Path, plan: Plan, machine: ParticleMachine | None) -> Non
 
 def _built_in(plan: Plan) -> ParticleMachine | None:
     name = plan.model.machine if isinstance(plan.model, Dij) else None
-    machine = library_machine(name) if name in MACHINES else None
+    machine = library_machine(name) if name is not None and name in MACHINES else None
     return machine if isinstance(machine, ParticleMachine) else None

@@ -268,7 +268,7 @@ class Plan:
             if values.size == 0:
                 continue
             structure = self.patient.structures[name]
-            usual = TARGET_METRICS if structure.role == "target" else ORGAN_METRICS
+            usual: Sequence[str] = TARGET_METRICS if structure.role == "target" else ORGAN_METRICS
             usual = usual if self.is_additive(quantity) else RATIO_METRICS
             volume = structure.volume / 1000.0
             table[name] = {m: metric(m, values, weights, volume) for m in (usual if names is None else names)}

@@ -138,8 +138,8 @@ class _Course:
 
     def dose_first(self, goals: Sequence[Goal], solver: Solver, progress: Callback | None) -> Solution | Array | None:
         """Return where a search with ratios among its goals begins; None where there are none, or nothing to go by."""
-        ratios = [term for term in (*goals, *self.constraints) if not _adds_up(term.quantity)]
-        if not ratios or not self.model.linear:
+        terms: tuple[Goal | Constraint, ...] = (*goals, *self.constraints)
+        if all(_adds_up(term.quantity) for term in terms) or not self.model.linear:
             return None
         doses = [goal for goal in goals if _adds_up(goal.quantity) and goal.weight > 0.0]
         if any(goal.objective.pushes != "down" for goal in doses):

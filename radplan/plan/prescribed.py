@@ -74,4 +74,4 @@ def floored(quantity: str | Quantity, floor: float | None, images: Collection[st
     ratios: dict[str, Quantity] = {"let": LET(), "rbe": RBE()}
     if floor is None or not isinstance(quantity, str) or quantity not in ratios or quantity in images:
         return quantity
-    return replace(ratios[quantity], floor=floor)  # type: ignore[type-var, call-arg]
+    return replace(ratios[quantity], floor=floor)  # type: ignore[type-var]

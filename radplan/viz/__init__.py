@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 from radplan.errors import InputError
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from radplan.analysis.dvh import DVH
     from radplan.plan import Plan
 
@@ -66,7 +68,7 @@ def save_figures(
     from radplan.viz.dvh import draw_dvh
     from radplan.viz.slices import draw_slices
 
-    drawn = {
+    drawn: dict[str, Callable[[], Figure]] = {
         "dvh.png": lambda: draw_dvh(plan, quantity, beside=beside, label=label),
         "slices.png": lambda: draw_slices(plan, quantity),
     }

@@ -75,9 +75,9 @@ def ratio_maps(plan: Plan) -> list[str]:
 
 def _upright(plan: Plan) -> Plane:
     """Return the plane, coronal or sagittal, that lies nearer to the beams."""
-    beams = () if plan.beams is None else tuple(plan.beams)
-    toward = np.asarray([np.abs(beam.source - beam.isocenter)[:2] / beam.sad for beam in beams] or [[1.0, 0.0]])
-    across, along = toward.sum(axis=0)
+    if plan.beams is None:
+        return CORONAL
+    across, along = np.sum([np.abs(beam.source - beam.isocenter)[:2] / beam.sad for beam in plan.beams], axis=0)
     return CORONAL if across >= along else SAGITTAL
 
 

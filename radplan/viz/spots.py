@@ -124,4 +124,4 @@ def _outline(plan: Plan, beam: Beam) -> tuple[Any, Any, Any]:
 def _closed(picture: Any) -> Any:
     from scipy.ndimage import binary_closing
 
-    return binary_closing(picture > 0.0, np.ones((3, 3))).astype(np.float64)
+    return binary_closing(picture > 0.0, np.ones((3, 3), dtype=bool)).astype(np.float64)
