@@ -1,11 +1,12 @@
 """Reading maps of the isocentre plane at the voxels of a beam, and the exact transpose.
 
-Compiled on NumPy, in the array API elsewhere. Maps have shape ``(K, nx, ny)``.
+Compiled on NumPy and on torch's CPU tensors, in the array API elsewhere. Maps have shape ``(K, nx, ny)``.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -143,8 +144,8 @@ class MapGather:
 
     def gather(self, maps: Array) -> Array:
         """Return the voxels ``(n,)`` of maps ``(K, nx, ny)``."""
-        if self.target.backend == "numpy":
-            return self._gather_compiled(maps)
+        if self._in_host_memory(maps):
+            return self.target.asarray(self._gather_compiled(arrays.to_numpy(maps)))
         xp = namespace(maps)
         flat = xp.reshape(xp.permute_dims(maps, (1, 2, 0)), (-1, self.functions))
         read = xp.zeros_like(self.weights)
@@ -155,8 +156,8 @@ class MapGather:
 
     def scatter(self, values: Array) -> Array:
         """Return the maps ``(K, nx, ny)`` that the transpose makes of voxels ``(n,)``."""
-        if self.target.backend == "numpy":
-            return self._scatter_compiled(values)
+        if self._in_host_memory(values):
+            return self.target.asarray(self._scatter_compiled(arrays.to_numpy(values)))
         xp = namespace(values)
         functions, pixels = self.functions, self.shape[0] * self.shape[1]
         parts = xp.take(values, self._rows)[:, None] * self.weights
@@ -201,16 +202,30 @@ class MapGather:
             along.append([((s[t, 3] * f + s[t, 2]) * f + s[t, 1]) * f + s[t, 0] for t in range(4)])
         return [(i * self.shape[1] + j, along[0][i] * along[1][j]) for i in range(4) for j in range(4)]
 
+    def _in_host_memory(self, values: Array) -> bool:
+        """Return whether compiled code can read the arrays where they lie, and nobody wants to trace what it does."""
+        if self.target.backend == "torch":
+            return values.device.type == "cpu" and not values.requires_grad
+        return self.target.backend == "numpy"
+
+    @cached_property
+    def _tables(self) -> tuple[Array, Array, Array, Array]:
+        """Corners, fractions, weights and spline as host arrays: views, not copies, where they lie on the host."""
+        corners, fractions, weights, spline = (
+            arrays.to_numpy(table) for table in (self.corners, self.fractions, self.weights, self.spline)
+        )
+        return corners, fractions, weights, spline
+
     def _gather_compiled(self, maps: Array) -> Array:
         from radplan.kernels import gather
 
-        functions, pixels = self.functions, self.shape[0] * self.shape[1]
-        flat = np.empty(pixels * functions + gather.LANES, dtype=self.weights.dtype)
+        functions, pixels, dtype = self.functions, self.shape[0] * self.shape[1], self._tables[2].dtype
+        flat = np.empty(pixels * functions + gather.LANES, dtype=dtype)
         flat[pixels * functions :] = 0.0
         flat[: pixels * functions].reshape(*self.shape, functions)[...] = np.moveaxis(maps, 0, 2)
-        out = np.zeros(self.count, dtype=self.weights.dtype)
+        out = np.zeros(self.count, dtype=dtype)
         read = gather.gather_few if self.rows.size < gather.FEW else gather.gather_maps
-        read(flat, self.shape[1], self.corners, self.fractions, self.weights, self.spline, self._rows, out)
+        read(flat, self.shape[1], *self._tables, self.rows, out)
         return out
 
     def _scatter_compiled(self, values: Array) -> Array:
@@ -218,7 +233,6 @@ class MapGather:
 
         write = gather.scatter_few if self.rows.size < gather.FEW else gather.scatter_maps
         flat = write(
-            np.ascontiguousarray(values), self.shape[1], self.corners, self.fractions, self.weights, self.spline,
-            self._rows, self.shape[0] * self.shape[1],
-        )  # fmt: skip
+            np.ascontiguousarray(values), self.shape[1], *self._tables, self.rows, self.shape[0] * self.shape[1]
+        )
         return flat.reshape(self.functions, *self.shape)

@@ -99,7 +99,7 @@ class DenseOperator(LinearOperator):
 
 @dataclass(frozen=True)
 class SelectedRows(LinearOperator):
-    """Some rows of another operator, by distinct row numbers on the host; the operator itself is shared.
+    """Some rows of another operator, by row numbers on the host; the operator itself is shared.
 
     >>> SelectedRows(DenseOperator(np.asarray([[1.0], [2.0]])), np.asarray([1])).apply(np.asarray([5.0])).tolist()
     [10.0]
@@ -133,7 +133,12 @@ class SelectedRows(LinearOperator):
 
     def spread(self, y: Array) -> Array:
         """Return values of the chosen rows among zeros for the others, ``(rows,)`` to ``(rows of the operator,)``."""
-        return columnwise(lambda v: arrays.scatter(self.operator.shape[0], self._index, v))(y)
+        place = arrays.scatter if self._distinct else arrays.segment_add
+        return columnwise(lambda v: place(self.operator.shape[0], self._index, v))(y)
+
+    @cached_property
+    def _distinct(self) -> bool:
+        return np.unique(self.rows).size == self.rows.size
 
     def apply(self, x: Array) -> Array:
         return self.take(self.operator.apply(x))
