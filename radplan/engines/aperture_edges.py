@@ -175,8 +175,13 @@ def row_spans(edges: Array, begin: Array, end: Array, sigma: float) -> Any:
     return np.stack([np.clip(first, 0, count), np.clip(last, 0, count)], axis=-1)
 
 
+def whole_spans(edges: Array, count: int) -> Any:
+    """Return all pixels ``(count, 2)``, for rows that are lit everywhere; None where `row_spans` is not used."""
+    return np.tile([0, edges.size - 1], (count, 1)) if isinstance(edges, np.ndarray) else None
+
+
 def summed_products(lines: Array, across: Array, spans: Any) -> Array:
-    """Return the sum ``(p, q)`` of products of lines ``(..., p)`` with rows ``(..., q)`` of `row_spans`."""
+    """Return the sum ``(p, q)`` of products of lines ``(..., p)`` with rows ``(..., q)``; see `row_spans`."""
     xp = namespace(lines)
     first, second = (xp.reshape(a, (-1, a.shape[-1])) for a in (lines, across))
     if spans is None:

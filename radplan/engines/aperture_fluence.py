@@ -59,12 +59,13 @@ class ApertureFluence:
 
     With the opening L of the leaves, J of the jaws, and their transmissions,
 
-    .. math:: \Phi = \sum_s S_s MU_s [T_L + (1 - T_L) L] [T_J + (1 - T_J) J],
+    .. math:: \Phi = \sum_s S_s MU_s [T_L + (1 - T_L) L] \prod_J [T_J + (1 - T_J) J],
 
-    where the product L J is the opening that both leave: leaf ends and leaf boundaries are cut at the jaws by a smooth
-    step, so that a leaf under a jaw keeps a gradient. Edges are blurred once. S is the output that monitor back-scatter
-    leaves, the mean of begin and end. Where leaves interlock, a strip about their boundary is open only where both
-    neighbours leave it open, :math:`\tfrac12 (a + b - \sqrt{(a - b)^2 + \epsilon^2} + \epsilon)` of their openings.
+    where the product of L and J is the opening that both leave: leaf ends and leaf boundaries are cut at the jaws by a
+    smooth step, so that a leaf under a jaw keeps a gradient. Edges are blurred once. S is the output that monitor
+    back-scatter leaves, the mean of begin and end. Where leaves interlock, a strip about their boundary is open only
+    where both neighbours leave it open,
+    :math:`\tfrac12 (a + b - \sqrt{(a - b)^2 + \epsilon^2} + \epsilon)` of their openings.
 
     Parameters
     ----------
@@ -76,8 +77,10 @@ class ApertureFluence:
         Standard deviation of the source in the isocentre plane, > 0 [mm].
     leaf_offset : float
         How far a leaf end lets through beyond its position [mm].
-    transmission, jaw_transmission : float
-        Of leaves and of jaws, in [0, 1).
+    transmission : float
+        Of leaves, in [0, 1).
+    jaw_transmission : float or (float, float)
+        Of all jaws, or of those along and those across the motion of the leaves, in [0, 1).
     softness : float
         Length over which a jaw takes over from a leaf, > 0 [mm]; edges in one place move by half of it.
     back_scatter : MonitorBackScatter, optional
@@ -92,7 +95,7 @@ class ApertureFluence:
     sigma: float
     leaf_offset: float
     transmission: float
-    jaw_transmission: float
+    jaw_transmission: float | tuple[float, float]
     softness: float
     back_scatter: MonitorBackScatter | None = None
     tongue_groove: float = 0.0
@@ -108,28 +111,29 @@ class ApertureFluence:
 
     def fluence(self, motion: Motion) -> Array:
         """Return the fluence ``(p, q)`` [MU]."""
-        xp, seen = namespace(self.along), self._openings(motion)
-        mu, (both, jaws_only, leaves_only, opened) = motion.mu * self._output(motion), self._shares()
-        weighted = self._with_strips(seen.cut) * (opened * mu)[:, None, None]
-        out = aperture_edges.summed_products(weighted, seen.cut_rows, seen.cut_spans)
-        behind_jaws = xp.sum(self._with_strips(seen.leaves) * (leaves_only * mu)[:, None, None], axis=0)
-        out = out + aperture_edges.summed_products(behind_jaws, seen.rows, seen.spans)
-        weighted = seen.jaw_along * (jaws_only * mu)[:, None]
-        return out + aperture_edges.summed_products(weighted, seen.jaw_across, seen.jaw_spans) + both * xp.sum(mu)
+        xp, seen, mu = namespace(self.along), self._openings(motion), motion.mu * self._output(motion)
+        t, (_, across) = self.transmission, self._jaws()
+        lines = self._behind_jaws_along(seen) * ((1.0 - t) * mu)[:, None, None]
+        out = (1.0 - across) * aperture_edges.summed_products(lines, seen.cut_rows, seen.cut_spans)
+        out = out + across * aperture_edges.summed_products(xp.sum(lines, axis=0), seen.rows, seen.spans)
+        jaw_along, jaw_across = self._leaking(seen)
+        return out + aperture_edges.summed_products(jaw_along * (t * mu)[:, None], jaw_across, seen.jaw_spans)
 
     def pullback(self, motion: Motion, cotangent: Array) -> Motion:
         """Return the cotangents of a motion for one ``(p, q)`` of the fluence."""
         xp, seen, output = namespace(self.along), self._openings(motion), self._output(motion)
-        leaves, cut = self._with_strips(seen.leaves), self._with_strips(seen.cut)
-        mu, (both, jaws_only, leaves_only, opened) = motion.mu * output, self._shares()
-        d_cut = opened * aperture_edges.lines_pullback(cotangent, seen.cut_rows, seen.cut_spans)
-        d_cut_rows = opened * aperture_edges.across_pullback(cotangent, cut, seen.cut_spans)
-        d_leaves = leaves_only * aperture_edges.lines_pullback(cotangent, seen.rows, seen.spans)[None, ...]
-        d_jaw_along = jaws_only * aperture_edges.lines_pullback(cotangent, seen.jaw_across, seen.jaw_spans)
-        d_jaw_across = jaws_only * aperture_edges.across_pullback(cotangent, seen.jaw_along, seen.jaw_spans)
-        d_mu = both * xp.sum(cotangent) + xp.sum(cut * d_cut, axis=(1, 2))
-        d_mu = d_mu + xp.sum(leaves * d_leaves, axis=(1, 2)) + xp.sum(seen.jaw_along * d_jaw_along, axis=1)
+        t, (along, across), mu = self.transmission, self._jaws(), motion.mu * output
+        lines, (jaw_along, jaw_across) = self._behind_jaws_along(seen), self._leaking(seen)
+        d_lines = (1.0 - across) * aperture_edges.lines_pullback(cotangent, seen.cut_rows, seen.cut_spans)
+        d_lines = d_lines + across * aperture_edges.lines_pullback(cotangent, seen.rows, seen.spans)[None, ...]
+        d_lines = (1.0 - t) * d_lines
+        d_cut_rows = (1.0 - t) * (1.0 - across) * aperture_edges.across_pullback(cotangent, lines, seen.cut_spans)
+        d_jaw_along = t * aperture_edges.lines_pullback(cotangent, jaw_across, seen.jaw_spans)
+        d_jaw_across = t * (1.0 - across) * aperture_edges.across_pullback(cotangent, jaw_along, seen.jaw_spans)
+        d_mu = xp.sum(lines * d_lines, axis=(1, 2)) + xp.sum(jaw_along * d_jaw_along, axis=1)
         per_row, per_segment = mu[:, None, None], mu[:, None]
+        d_cut, d_leaves = (1.0 - along) * d_lines, along * d_lines
+        d_jaw_along = (1.0 - along) * d_jaw_along
         ends, bounds = self._cut(motion)
         d_cut, d_leaves = self._strips_pullback(per_row * d_cut, seen.cut), per_row * d_leaves
         from_ends = self._to_ends(d_cut, self.along, ends)
@@ -160,10 +164,20 @@ class ApertureFluence:
         begin, end = (self.back_scatter.output(motion.along[t], motion.across[t]) for t in (0, 1))
         return 0.5 * (begin + end)
 
-    def _shares(self) -> tuple[float, float, float, float]:
-        """Return what passes where both block, only leaves, only jaws, and what more where none does."""
-        t, j = self.transmission, self.jaw_transmission
-        return t * j, t * (1 - j), j * (1 - t), (1 - t) * (1 - j)
+    def _jaws(self) -> tuple[float, float]:
+        """Return the transmissions of the jaws along and across."""
+        given = self.jaw_transmission
+        return given if isinstance(given, tuple) else (given, given)
+
+    def _behind_jaws_along(self, seen: _Openings) -> Array:
+        """Return what passes leaves and jaws along them, row by row and strip by strip (s, m, p)."""
+        along = self._jaws()[0]
+        return (1.0 - along) * self._with_strips(seen.cut) + along * self._with_strips(seen.leaves)
+
+    def _leaking(self, seen: _Openings) -> tuple[Array, Array]:
+        """Return what passes the jaws along (s, p) and across (s, q)."""
+        along, across = self._jaws()
+        return along + (1.0 - along) * seen.jaw_along, across + (1.0 - across) * seen.jaw_across
 
     def _leaf_ends(self, motion: Motion) -> tuple[Array, Array]:
         """Return where leaf ends of the rows that are seen block, begin and end, (s, r, 2)."""
@@ -192,7 +206,7 @@ class ApertureFluence:
             cut_spans=aperture_edges.row_spans(self.across, *bounds, self.sigma),
             jaw_along=aperture_edges.openings(self.along, *motion.along, self.sigma),
             jaw_across=aperture_edges.openings(self.across, *motion.across, self.sigma),
-            jaw_spans=aperture_edges.row_spans(self.across, *motion.across, self.sigma),
+            jaw_spans=aperture_edges.whole_spans(self.across, motion.mu.shape[0]),
         )
 
     def _to_ends(self, cotangent: Array, edges: Array, ends: tuple[Array, Array]) -> tuple[Array, Array]:

@@ -21,8 +21,8 @@ class ApertureOptions:
         Radius of the kernel in the isocentre plane [mm]; `reach` when left out.
     margin : float
         How far beyond the plan's openings fluence is calculated and jaws may go [mm].
-    jaw_transmission : float
-        Fluence behind jaws over open fluence, in [0, 1).
+    jaw_transmission : float or (float, float)
+        Fluence behind jaws over open fluence, of all or of x and y jaws, in [0, 1).
     softness : float
         Length over which a jaw takes over from a leaf [mm], > 0.
     gantry_steps : int
@@ -53,7 +53,7 @@ class ApertureOptions:
     pixel: float = 1.0
     lateral_cutoff: float | None = None
     margin: float = 20.0
-    jaw_transmission: float = 0.004
+    jaw_transmission: float | tuple[float, float] = 0.004
     softness: float = 0.2
     gantry_steps: int = 1
     head_scatter: bool = True
@@ -71,7 +71,8 @@ class ApertureOptions:
                 raise InputError(f"{name} must be > 0 and finite, got {self.__dict__[name]}")
         if self.lateral_cutoff is not None and not self.lateral_cutoff > 0:
             raise InputError(f"lateral_cutoff must be > 0 mm, got {self.lateral_cutoff}")
-        if not 0 <= self.jaw_transmission < 1:
-            raise InputError(f"jaw_transmission must lie in [0, 1), got {self.jaw_transmission}")
+        given = self.jaw_transmission if isinstance(self.jaw_transmission, tuple) else (self.jaw_transmission,) * 2
+        if len(given) != 2 or not all(0 <= one < 1 for one in given):
+            raise InputError(f"jaw_transmission must lie in [0, 1), one or two of it, got {self.jaw_transmission}")
         if self.depths not in ("fan", "exact"):
             raise InputError(f"depths must be 'fan' or 'exact', got {self.depths!r}")

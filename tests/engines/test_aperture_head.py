@@ -91,6 +91,17 @@ def test_a_groove_stays_dark_between_fields_that_meet_at_a_leaf():
     np.testing.assert_allclose(lines[0][22:58], 1.0, atol=1e-4)
 
 
+def test_jaws_may_let_through_differently():
+    place = target("numpy")
+    made = apertures(place, transmission=0.1, jaw_transmission=(0.02, 0.004))
+    ends = [[-30.0, 10.0]] * 3
+    shut = motion(place, ends, ends, (0.0, 90.0), (-6.0, 5.0))
+    fluence = made.fluence(shut)
+    expected = {(45, 40): 1.0, (20, 40): 0.02, (45, 62): 0.004, (20, 62): 0.02 * 0.004, (70, 40): 0.1, (70, 62): 0.0004}
+    for pixel, value in expected.items():
+        assert fluence[pixel] == pytest.approx(value, rel=2e-3), pixel
+
+
 def test_neighbours_that_stand_alike_have_no_groove():
     place = target("numpy")
     ends = [[-20.0, 13.0]] * 3
@@ -101,7 +112,12 @@ def test_neighbours_that_stand_alike_have_no_groove():
 def test_all_of_it_is_differentiable(xp_target):
     """Sweeping leaves, one nearly closed, one under a jaw; central differences in float64."""
     made = apertures(
-        xp_target, tongue_groove=0.8, back_scatter=CHAMBER, transmission=0.015, jaw_transmission=0.004, leaf_offset=0.3
+        xp_target,
+        tongue_groove=0.8,
+        back_scatter=CHAMBER,
+        transmission=0.015,
+        jaw_transmission=(0.02, 0.004),
+        leaf_offset=0.3,
     )
     first, last = [[-20.0, -8.0], [-3.0, -2.4], [-40.0, -33.0]], [[-4.0, 9.0], [1.0, 1.6], [-39.0, -31.0]]
     start = motion(xp_target, first, last, (-25.0, 12.0), (-13.0, 9.0), 2.0)
