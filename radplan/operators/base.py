@@ -138,7 +138,7 @@ class SelectedRows(LinearOperator):
 
     @cached_property
     def _distinct(self) -> bool:
-        return np.unique(self.rows).size == self.rows.size
+        return bool(np.unique(self.rows).size == self.rows.size)
 
     def apply(self, x: Array) -> Array:
         return self.take(self.operator.apply(x))

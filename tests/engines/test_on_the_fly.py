@@ -250,8 +250,9 @@ def test_torch_on_the_host_is_compiled_and_still_differentiable(patient, linac):
 
 def test_it_keeps_what_operators_promise(patient, linac, xp_target):
     model = dose_influence(
-        patient, beams_of(linac), linac, grid=15.0, stored=False, device=xp_target.name, dtype="float64"
-    )
+        patient, beams_of(linac, field(15.0, 4, 3), 15.0), linac, grid=20.0, stored=False, device=xp_target.name,
+        dtype="float64", engine=PhotonPencilBeam(lateral_cutoff=30.0),
+    )  # fmt: skip
     testing.check_operator(model.operators["physical_dose"][0], norms=0.03)
 
 
