@@ -10,6 +10,7 @@ import logging
 import os
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from matplotlib.figure import Figure
@@ -17,7 +18,7 @@ from PIL import Image
 
 import radplan as rp
 from radplan.io.dicom import read_plan
-from radplan.recalc import SceneOptions
+from radplan.recalc import SceneOptions, read_reference
 from radplan.viz.apertures import draw_apertures
 from radplan.viz.recalc import draw_dose_comparison, draw_dvh_comparison
 
@@ -39,8 +40,9 @@ GRID = 4.0
 def thorax(folder: Path) -> None:
     case = CASES / "thorax-imrt"
     began = time.process_time()
+    clinical = replace(read_reference(case / TABLE), label="clinical plan")
     found = rp.recalculate(
-        case / "RTPLAN_Hashed.dcm", case, grid=GRID, reference=case / TABLE, names=NAMES, fit_factor="PTV4140"
+        case / "RTPLAN_Hashed.dcm", case, grid=GRID, reference=clinical, names=NAMES, fit_factor="PTV4140"
     )
     tell("thorax", found, began)
     save(draw_dvh_comparison(found), folder / "recalc_thorax_dvh.png")
@@ -54,7 +56,7 @@ def prostate(folder: Path, calibration: str) -> None:
         case,
         calibration=calibration,
         grid=3.0,
-        reference=case / "EclipseProstate_Dose.nrrd",
+        reference=replace(read_reference(case / "EclipseProstate_Dose.nrrd"), label="Eclipse"),
         scene=SceneOptions(water=True),
         skin=10.0,
         fit_factor=True,
