@@ -123,7 +123,8 @@ class SparseOperator(LinearOperator):
         """
         pairs = ((self.rows, values), (self.columns, transposed_values))
         rows, columns = (replace(old, data=np.ascontiguousarray(new, self.dtype)) for old, new in pairs)
-        return SparseOperator(rows, columns, self.target, product(rows, self.target), product(columns, self.target))
+        forward, backward = self._forward.with_values(rows.data), self._backward.with_values(columns.data)
+        return SparseOperator(rows, columns, self.target, forward, backward)
 
     def restrict(self, rows: Array) -> LinearOperator:
         """Return the operator of the chosen rows: a copy, or a view where most of the matrix stays."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from abc import ABC, abstractmethod
+from copy import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,6 +64,10 @@ class Product(ABC):
     def times(self, x: Array) -> Array:
         """Return matrix times `x`, of shape ``(cols,)`` or ``(cols, k)``, already in the dtype of the matrix."""
 
+    @abstractmethod
+    def with_values(self, data: Array) -> Product:
+        """Return the product with a matrix of other values ``(nnz,)``, on the host; index arrays are shared."""
+
 
 class _CompiledProduct(Product):
     def __init__(self, matrix: CompressedRows, place: Target) -> None:
@@ -78,6 +83,11 @@ class _CompiledProduct(Product):
     def times(self, x: Array) -> Array:
         return columnwise(self._one)(x)
 
+    def with_values(self, data: Array) -> Product:
+        other = copy(self)
+        other._data = data
+        return other
+
     def _one(self, x: Array) -> Array:
         out = np.empty(self._rows, dtype=self._data.dtype)
         self._matvec(self._indptr, self._indices, self._data, self._chunks, np.ascontiguousarray(x), out)
@@ -90,17 +100,26 @@ class _TorchProduct(Product):
 
         index = np.int32 if matrix.data.shape[0] < 2**31 else np.int64
         parts = [torch.from_numpy(a) for a in (matrix.indptr.astype(index), matrix.indices.astype(index, copy=False))]
+        self._places = tuple(part.to(place.device) for part in parts)
+        self._shape = matrix.shape
+        self._matrix = self._with(torch.from_numpy(matrix.data).to(place.device))
+
+    def _with(self, values: Array) -> Array:
+        import torch
+
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Sparse (CSR|invariant)", category=UserWarning)
-            self._matrix = torch.sparse_csr_tensor(
-                *(part.to(place.device) for part in parts),
-                torch.from_numpy(matrix.data).to(place.device),
-                size=matrix.shape,
-                check_invariants=False,
-            )
+            return torch.sparse_csr_tensor(*self._places, values, size=self._shape, check_invariants=False)
 
     def times(self, x: Array) -> Array:
         return self._matrix @ x
+
+    def with_values(self, data: Array) -> Product:
+        import torch
+
+        other = copy(self)
+        other._matrix = self._with(torch.from_numpy(data).to(self._places[0].device))
+        return other
 
 
 class _CupyProduct(Product):
@@ -119,6 +138,16 @@ class _CupyProduct(Product):
     def times(self, x: Array) -> Array:
         return self._matrix @ x
 
+    def with_values(self, data: Array) -> Product:
+        import cupy
+        import cupyx.scipy.sparse
+
+        other, mine = copy(self), self._matrix
+        with mine.data.device:
+            parts = (cupy.asarray(data), mine.indices, mine.indptr)
+            other._matrix = cupyx.scipy.sparse.csr_matrix(parts, shape=mine.shape)
+        return other
+
 
 class _GenericProduct(Product):
     """Products by running sums in the array API: right on every backend, fast on none."""
@@ -127,9 +156,15 @@ class _GenericProduct(Product):
         self._indptr = place.asarray(matrix.indptr, "int64")
         self._indices = place.asarray(matrix.indices, "int64")
         self._data = place.asarray(matrix.data)
+        self._place = place
 
     def times(self, x: Array) -> Array:
         return columnwise(self._one)(x)
+
+    def with_values(self, data: Array) -> Product:
+        other = copy(self)
+        other._data = self._place.asarray(data)
+        return other
 
     def _one(self, x: Array) -> Array:
         xp = namespace(x)

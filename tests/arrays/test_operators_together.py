@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import scipy.sparse
 
+from radplan.arrays import to_numpy
 from radplan.operators import DenseOperator, SparseOperator, adjoint_sum, apply_all, restrict_all
 
 IMAGES = 3
@@ -59,3 +60,20 @@ def test_other_backends(rng):
     second = first.with_values(first.rows.data * 2, first.columns.data * 2)
     one, two = apply_all([first, second], first.target.asarray(rng.random(5), "float32"))
     np.testing.assert_allclose(two.numpy(), 2 * one.numpy(), rtol=1e-6)
+
+
+@pytest.mark.parametrize("device", ["numpy", "torch:cpu", "array_api_strict"])
+def test_other_values_share_the_index_arrays(device):
+    if device.startswith("torch"):
+        pytest.importorskip("torch")
+    matrix = scipy.sparse.random_array((30, 20), density=0.2, format="csr", rng=np.random.default_rng(1))
+    one = SparseOperator.from_scipy(matrix, device, "float64")
+    two = one.with_values(2.0 * one.rows.data, 2.0 * one.columns.data)
+    for mine, other in ((one._forward, two._forward), (one._backward, two._backward)):
+        for name in ("_indices", "_places"):
+            if name in vars(mine):
+                assert vars(other)[name] is vars(mine)[name]
+    x = one.target.asarray(np.arange(20.0))
+    np.testing.assert_allclose(to_numpy(two.apply(x)), 2.0 * (matrix @ np.arange(20.0)))
+    y = one.target.asarray(np.arange(30.0))
+    np.testing.assert_allclose(to_numpy(two.adjoint(y)), 2.0 * (matrix.T @ np.arange(30.0)))
