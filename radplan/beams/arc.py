@@ -46,6 +46,8 @@ def place_arc(
     isocenter: npt.ArrayLike | None = None,
     margin: float = 5.0,
     targets: str | Sequence[str] | None = None,
+    avoid: str | Sequence[str] | None = None,
+    side: Literal["low", "high"] = "low",
     mu: float = 400.0,
     gantry_speed: float = 6.0,
     jaws: bool = True,
@@ -54,8 +56,7 @@ def place_arc(
 ) -> DeliveryPlan:
     """Return a plan of one arc: leaves fitted to the target at every control point, monitor units spread evenly.
 
-    Where something is to be spared or the dose to be even, this is where an optimisation starts. Several arcs are one
-    plan of all their fields.
+    This is where an optimisation starts. Several arcs are one plan of all their fields.
 
     Parameters
     ----------
@@ -79,6 +80,11 @@ def place_arc(
         Growth of the projected target in the isocentre plane [mm], >= 0.
     targets : str or sequence of str, optional
         Structures to fit; by default the patient's `target_names`.
+    avoid : str or sequence of str, optional
+        Structures to shield: where a pair sees them, it opens on one side of them only. Two arcs, one for each side,
+        surround what a target is wrapped around.
+    side : "low" or "high"
+        The side that stays open, in the x of the collimator.
     mu : float
         Monitor units of a fraction, > 0.
     gantry_speed : float
@@ -116,14 +122,19 @@ def place_arc(
     if centre.shape != (3,):
         raise InputError(f"isocenter must have shape (3,), got {centre.shape}")
     angles = arc_angles(start, stop, spacing, direction)
-    surface = _surface(patient, targets)
+    if side not in ("low", "high"):
+        raise InputError(f"side of an arc must be 'low' or 'high', got {side!r}")
+    names = patient.target_names if targets is None else targets
+    surface = _surface(patient, names)
+    shielded = None if avoid is None else _surface(patient, avoid)
     shapes = np.empty((angles.size, mlc.pairs, 2))
+    pitch = max(patient.ct.grid.spacing)
     for index, gantry in enumerate(angles):
-        local = world_to_beam(surface, centre, beam_rotation(gantry, couch, collimator))
-        if float(local[:, 2].max()) >= machine.sad:
-            raise InputError(f"the target reaches behind the source, {machine.sad:g} mm away: check the isocenter")
-        x, y, _ = isocentre_plane(local, machine.sad)
-        shapes[index] = fitted_leaves(x, y, mlc, margin, max(patient.ct.grid.spacing))
+        rotation = beam_rotation(gantry, couch, collimator)
+        shapes[index] = fitted_leaves(*_projected(surface, centre, rotation, machine.sad), mlc, margin, pitch)
+        if shielded is not None:
+            seen = _projected(shielded, centre, rotation, machine.sad)
+            shapes[index] = _beside(shapes[index], *seen, mlc, side, pitch)
     step = abs(math.remainder(angles[1] - angles[0], 360.0))
     shapes = _kept_up(shapes, mlc.speed * step / gantry_speed)
     points = []
@@ -264,9 +275,29 @@ def segment_times(field: TreatmentField, mlc: MLC, gantry_speed: float = 6.0, do
     return times
 
 
-def _surface(patient: Patient, targets: str | Sequence[str] | None) -> Floats:
-    """Return the centres of all voxel faces that the targets show to the outside, (n, 3) world positions [mm]."""
-    names = patient.target_names if targets is None else (targets,) if isinstance(targets, str) else tuple(targets)
+def _projected(surface: Floats, centre: Floats, rotation: Floats, sad: float) -> tuple[Floats, Floats]:
+    local = world_to_beam(surface, centre, rotation)
+    if float(local[:, 2].max()) >= sad:
+        raise InputError(f"the target reaches behind the source, {sad:g} mm away: check the isocenter")
+    x, y, _ = isocentre_plane(local, sad)
+    return x, y
+
+
+def _beside(leaves: Floats, x: Floats, y: Floats, mlc: MLC, side: str, pitch: float) -> Floats:
+    """Return leaf ends (pairs, 2) that stay on one side of the points wherever a pair sees any."""
+    kept = leaves.copy()
+    for pair, (low, high) in enumerate(itertools.pairwise(mlc.boundaries)):
+        seen = x[(y > low - 0.5 * pitch) & (y < high + 0.5 * pitch)]
+        if seen.size and side == "low":
+            kept[pair, 1] = np.clip(seen.min(), leaves[pair, 0] + mlc.min_gap, leaves[pair, 1])
+        elif seen.size:
+            kept[pair, 0] = np.clip(seen.max(), leaves[pair, 0], leaves[pair, 1] - mlc.min_gap)
+    return kept
+
+
+def _surface(patient: Patient, targets: str | Sequence[str]) -> Floats:
+    """Return the centres of all voxel faces that structures show to the outside, (n, 3) world positions [mm]."""
+    names = (targets,) if isinstance(targets, str) else tuple(targets)
     grid = patient.ct.grid
     mask = np.zeros(grid.size, dtype=bool)
     for name in names:
@@ -274,7 +305,7 @@ def _surface(patient: Patient, targets: str | Sequence[str] | None) -> Floats:
         inside = slice(None) if structure.fraction is None else structure.fraction >= 0.5
         mask[structure.voxels[inside]] = True
     if not mask.any():
-        raise InputError(f"no voxel belongs to the targets {', '.join(names)} by half or more")
+        raise InputError(f"no voxel belongs to {', '.join(names)} by half or more")
     return _faces(mask.reshape(grid.shape), grid)
 
 

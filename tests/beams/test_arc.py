@@ -96,6 +96,20 @@ def test_control_points_monitor_units_and_turn(linac):
     assert bare.points[0].jaws_x is None
 
 
+def test_two_arcs_open_on_either_side_of_the_core(linac):
+    patient = phantom("tg119")
+    same = {"spacing": 90.0, "isocenter": (0.0, 0.0, 0.0)}
+    both = [place_arc(patient, linac, MLC, **same, avoid="Core", side=side).fields[0] for side in ("low", "high")]
+    whole = place_arc(patient, linac, MLC, **same).fields[0]
+    for low, high, free in zip(both[0].points, both[1].points, whole.points, strict=True):
+        centre = low.leaves[30]
+        assert centre[1] == pytest.approx(-10.0, abs=3.0)  # the core: radius 10 mm about the isocentre, voxels of 3 mm
+        assert high.leaves[30, 0] == pytest.approx(10.0, abs=3.0)
+        np.testing.assert_array_equal(low.leaves[:, 0], free.leaves[:, 0])
+        np.testing.assert_array_equal(high.leaves[:, 1], free.leaves[:, 1])
+        assert np.all(low.leaves[:, 1] - low.leaves[:, 0] >= MLC.min_gap - 1e-9)
+
+
 def test_full_turns():
     assert arc_angles(180.0, 180.0, 90.0).tolist() == [180.0, 270.0, 0.0, 90.0, 180.0]
     assert arc_angles(180.0, 180.0, 90.0, "CC").tolist() == [180.0, 90.0, 0.0, 270.0, 180.0]
@@ -123,6 +137,7 @@ def test_what_an_arc_cannot_do_is_refused(linac):
         ({"spacing": 0.0}, "spacing of an arc must be > 0"),
         ({"mu": -1.0}, "mu of an arc must be > 0"),
         ({"margin": -1.0}, "margin of an arc must be >= 0"),
+        ({"side": "left"}, "side of an arc must be 'low' or 'high', got 'left'"),
         ({"direction": "right"}, "must be 'CW' or 'CC', got 'right'"),
         ({"isocenter": (0.0, 0.0)}, r"isocenter must have shape \(3,\)"),
         ({"isocenter": (0.0, 0.0, 220.0)}, "target reaches from -2.. to -1.. mm across the leaves"),
