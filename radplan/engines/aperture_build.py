@@ -102,9 +102,9 @@ class Builder:
         """Return the parts of a field: fluence, maps and profile are the same for all its poses."""
         machine, place = self.scene.machine, self.place
         low, high = np.min([one for one, _ in seen], axis=0), np.max([one for _, one in seen], axis=0)
-        if self.options.free_collimator:
+        if "collimator" in self.options.free:
             far = float(np.max(np.hypot(np.maximum(-low, high)[0], np.maximum(-low, high)[1])))
-            low, high = np.full(3, -far), np.full(3, far)
+            low, high = np.asarray([-far, -far, low[2]]), np.asarray([far, far, high[2]])
         axes = tuple(
             Axis.of((box[2 * i], box[2 * i + 1]), self.pitch, (low[i], high[i]), self.spectra.reach) for i in (0, 1)
         )

@@ -136,7 +136,7 @@ class DepthReader:
     def _fan_codes(self, table: WeightTable, rotation: Floats, isocenter: Floats, points: Floats) -> Codes:
         from radplan.kernels import fan_depth
 
-        scene, sad = self.scene, self.scene.machine.sad
+        scene, sad, rotation = self.scene, self.scene.machine.sad, _upright(rotation)
         low, high = plane_bounds(self.rim, rotation, isocenter, sad)
         first, counts = low - 0.5 * self.spacing, np.ceil((high - low) / self.spacing).astype(np.int64) + 2
         rays, planes = np.asarray([*first[:2], self.spacing]), np.asarray([first[2], self.spacing])
@@ -153,6 +153,14 @@ class DepthReader:
             table.depth.astype(np.float32), table.starts, np.float32(table.per_bin), np.float32(table.per_row), out,
         )  # fmt: skip
         return out
+
+
+def _upright(rotation: Floats) -> Floats:
+    """Return a beam's axes with the collimator turned so that y is as near to the patient's z as can be."""
+    toward = rotation[:, 2]
+    aside = np.cross([0.0, 0.0, 1.0] if abs(toward[2]) < 0.9 else [0.0, 1.0, 0.0], toward)
+    aside = aside / np.linalg.norm(aside)
+    return np.stack([aside, np.cross(toward, aside), toward], axis=1)
 
 
 def _scattered(basis: KernelBasis) -> KernelBasis:

@@ -326,7 +326,7 @@ class Spectra:
         step = (RATIO if parts == _ODD else 1) * self.pitch / parts
         reach = (math.ceil(CORE / (RATIO * self.pitch)) + 1.5) * RATIO * self.pitch - 0.5 * step
         raster = _ended(np.asarray(basis.raster(step, reach), dtype=np.float64), step, self.reach)
-        return raster * window(_radii(raster, step)), step
+        return np.asarray(raster * window(_radii(raster, step)), dtype=np.float64), float(step)
 
     def _tails(self, basis: KernelBasis, shape: tuple[int, int]) -> Floats:
         """Return the spectra of the tails as they are, on coarse pixels."""
@@ -353,7 +353,8 @@ def _ended(raster: Floats, step: float, reach: float) -> Floats:
 
 def _frequencies(shape: tuple[int, int]) -> tuple[Floats, Floats]:
     """Return the frequencies of the real spectra of maps [cycles per pixel]."""
-    return np.fft.fftfreq(shape[0]), np.fft.rfftfreq(shape[1])
+    first, second = np.fft.fftfreq(shape[0]), np.fft.rfftfreq(shape[1])
+    return np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
 
 
 def _spectra(raster: Floats, step: float, shape: tuple[int, int]) -> Floats:

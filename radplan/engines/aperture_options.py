@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from radplan.engines.aperture_depths import Depths
 from radplan.errors import InputError
 
+FREE = ("leaves", "jaws", "mu", "collimator")
+"""What of a plan may be changed."""
+
 
 @dataclass(frozen=True)
 class ApertureOptions:
@@ -36,8 +39,9 @@ class ApertureOptions:
         for each voxel, which takes five times as long and is no nearer to a smooth outline.
     cache_depths : bool
         Whether depths are kept, 2 bytes for each voxel and pose, or calculated whenever they are needed.
-    free_collimator : bool
-        Whether the collimator angle of every control point is a variable too.
+    free : tuple of str
+        What may be changed, of ``"leaves"``, ``"jaws"``, ``"mu"`` and ``"collimator"``; the rest stays as it is.
+        The last adds a variable to every field: how far its collimator is turned from the plan's angles.
     density_scaling : bool
         Whether the kernel is wider where density is low, see `radplan.engines.photon_terms.widened_weights`.
 
@@ -63,7 +67,7 @@ class ApertureOptions:
     reach: float = 250.0
     depths: Depths = "fan"
     cache_depths: bool = True
-    free_collimator: bool = False
+    free: tuple[str, ...] = ("leaves", "jaws", "mu")
 
     def __post_init__(self) -> None:
         for name in ("pixel", "margin", "softness", "gantry_steps", "reach"):
@@ -76,3 +80,6 @@ class ApertureOptions:
             raise InputError(f"jaw_transmission must lie in [0, 1), one or two of it, got {self.jaw_transmission}")
         if self.depths not in ("fan", "exact"):
             raise InputError(f"depths must be 'fan' or 'exact', got {self.depths!r}")
+        unknown = [name for name in self.free if name not in FREE]
+        if unknown or isinstance(self.free, str):
+            raise InputError(f"free must be a tuple of some of {FREE}, got {self.free!r}")

@@ -52,9 +52,16 @@ class PosePart:
 
     def add_dose(self, x: Array, total: Array) -> Array:
         """Return `total` ``(n,)``, which is used up, with the dose of every voxel at all variables added."""
+        return self._turned_reader(x).gather(*self.maps.maps(self._seen(x)), total)
+
+    def _seen(self, x: Array) -> Array:
+        """Return the fluence ``(nx, ny)`` [MU] that blurs into dose."""
         fluence = self.total_fluence(x)
-        seen = (fluence if self.scatter is None else self.scatter.apply(fluence)) * self.profile
-        return self.read.gather(*self.maps.maps(seen), total)
+        return (fluence if self.scatter is None else self.scatter.apply(fluence)) * self.profile
+
+    def _turned_reader(self, x: Array) -> PoseReader:
+        """Return the reader with the collimator as the variables have it."""
+        return self.read.turned(float(x[self.layout.turn_slice.start])) if self.layout.turns else self.read
 
     def total_fluence(self, x: Array) -> Array:
         """Return the fluence ``(nx, ny)`` [MU], before head scatter and off-axis profile."""
@@ -63,12 +70,16 @@ class PosePart:
 
     def add_pullback(self, x: Array, cotangent: Array, total: Array) -> Array:
         """Return `total`, of the field's variables, with the gradient for cotangents ``(n,)`` on the dose added."""
-        xp, image = namespace(total), self.maps.fluence(*self.read.scatter(cotangent))
+        xp, read = namespace(total), self._turned_reader(x)
+        image = self.maps.fluence(*read.scatter(cotangent))
         seen = xp.astype(image, total.dtype) * self.profile
         back = self._turned(seen if self.scatter is None else self.scatter.adjoint(seen))
         for batch in self._batches():
             total = total + self._to_variables(self.fluence.pullback(self._motion(x, batch), back), batch)
-        return total
+        if not self.layout.turns:
+            return total
+        turn = read.turn_slope(*self.maps.maps(self._seen(x)), cotangent)
+        return xp.concat([total[:-1], total[-1:] + xp.astype(turn, total.dtype)])
 
     def restrict(self, rows: Ints, voxels: Voxels) -> PosePart:
         """Return the part for some voxels: their numbers, and the voxels themselves."""
@@ -110,4 +121,5 @@ class PosePart:
             leaves = leaves + xp.matmul(turned, xp.reshape(motion.leaves[t], (shares.shape[0], -1)))
             jaws = jaws + xp.matmul(turned, xp.concat([order[0][t], order[1][t]], axis=1))
         mu = xp.matmul(xp.permute_dims(self.portions[batch, :], (1, 0)), motion.mu)
-        return xp.concat([xp.reshape(leaves, (-1,)), xp.reshape(jaws, (-1,)), mu])
+        parts = [xp.reshape(leaves, (-1,)), xp.reshape(jaws, (-1,)), mu]
+        return xp.concat(parts + [xp.zeros_like(mu[:1])] * self.layout.turns)

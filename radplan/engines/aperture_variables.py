@@ -1,7 +1,8 @@
 """What an optimiser may change of a plan that a linac delivers: leaves, jaws and monitor units, and how far.
 
 Per field the variables are the leaf ends of every opening ``(openings, pairs, 2)``, its jaws ``(openings, 4)`` as x1,
-x2, y1, y2, and the monitor units of every segment that has any. Neighbouring control points that stand alike are one
+x2, y1, y2, the monitor units of every segment that has any, and on request how far the collimator is turned from the
+plan's angles [degree]. Neighbouring control points that stand alike are one
 opening, so that a static field has one.
 """
 
@@ -27,9 +28,63 @@ WIDE = 1000.0
 """Where jaws and leaves stand that a linac does not have [mm]."""
 
 
+_ROUNDS, _HALVINGS = 16, 50
+"""Turns of projecting on spans and on gaps where both matter, and halvings of where a bank lies."""
+
+_WIDEST_TURN = 90.0
+"""How far a collimator may be turned from the plan's angles [degree]."""
+
+
+@dataclass(frozen=True, eq=False)
+class BankSpans:
+    """How far the leaf ends of one bank may lie apart in each opening of a field.
+
+    Parameters
+    ----------
+    first : int
+        Position of the first leaf end.
+    widest : array of shape (openings, 1, 2)
+        Largest distance of two leaf ends, of the first and of the second bank [mm].
+    pairs : int
+        Leaf pairs of an opening.
+    """
+
+    first: int
+    widest: Floats
+    pairs: int
+
+    def excess(self, x: Array) -> Array:
+        """Return how far banks are wider than they may be, the largest of it [mm], 0-d."""
+        xp, leaves = namespace(x), self._leaves(x)
+        wide = xp.max(leaves, axis=1, keepdims=True) - xp.min(leaves, axis=1, keepdims=True)
+        return xp.max(wide - arrays.like(self.widest, x))
+
+    def project(self, x: Array) -> Array:
+        """Return the nearest point ``(count,)`` at which no bank is wider than it may be."""
+        xp, leaves, widest = namespace(x), self._leaves(x), arrays.like(self.widest, x)
+        low = xp.min(leaves, axis=1, keepdims=True)
+        high = xp.maximum(xp.max(leaves, axis=1, keepdims=True) - widest, low)
+        start = low
+        # Why: the sum of squared moves is convex in where the window of a bank begins; its slope is halved in.
+        for _ in range(_HALVINGS):
+            middle = 0.5 * (low + high)
+            below, above = xp.clip(middle - leaves, min=0.0), xp.clip(leaves - middle - widest, min=0.0)
+            rising = xp.sum(below - above, axis=1, keepdims=True) > 0.0
+            low, high = xp.where(rising, low, middle), xp.where(rising, middle, high)
+        narrow = xp.max(leaves, axis=1, keepdims=True) - start <= widest
+        begin = xp.where(narrow, start, 0.5 * (low + high))
+        moved = xp.minimum(xp.maximum(leaves, begin), begin + widest)
+        stop = self.first + leaves.shape[0] * leaves.shape[1] * 2
+        return xp.concat([x[: self.first], xp.reshape(moved, (-1,)), x[stop:]])
+
+    def _leaves(self, x: Array) -> Array:
+        count = self.widest.shape[0] * self.pairs * 2
+        return namespace(x).reshape(x[self.first : self.first + count], (self.widest.shape[0], self.pairs, 2))
+
+
 @dataclass(frozen=True)
 class ApertureVariables(Variables):
-    """Leaves, jaws and monitor units, with the gap that every opposed pair keeps.
+    """Leaves, jaws and monitor units, with the gap that every opposed pair keeps and how wide banks may be.
 
     Parameters
     ----------
@@ -37,6 +92,8 @@ class ApertureVariables(Variables):
         Which variables are opposed: positions of the lower and of the upper end.
     gaps : array of shape (m,)
         What they keep between them [mm], >= 0.
+    spans : tuple of BankSpans
+        How far leaf ends of a bank may lie apart.
 
     >>> pair = ApertureVariables(2, lower=-9.0, upper=9.0, first=np.asarray([0]), second=np.asarray([1]),
     ...                          gaps=np.asarray([1.0]))
@@ -47,9 +104,25 @@ class ApertureVariables(Variables):
     first: Ints = ()  # type: ignore[assignment]
     second: Ints = ()  # type: ignore[assignment]
     gaps: Floats = ()  # type: ignore[assignment]
+    spans: tuple[BankSpans, ...] = ()
 
     def project(self, x: Array) -> Array:
-        """Return the nearest point ``(count,)`` within bounds where no pair is closer than its gap."""
+        """Return the nearest point ``(count,)`` within bounds where no pair is closer than its gap.
+
+        Where banks are wider than they may be as well, a point that is right in all of it, near but not the nearest.
+        """
+        found = self._apart(x)
+        for _ in range(_ROUNDS if self._too_wide(found) else 0):
+            for bank in self.spans:
+                found = bank.project(found)
+            found = self._apart(found)
+        return found
+
+    def _too_wide(self, x: Array) -> bool:
+        return any(float(bank.excess(x)) > 1e-9 for bank in self.spans)
+
+    def _apart(self, x: Array) -> Array:
+        """Return the nearest point within bounds where no pair is closer than its gap."""
         xp = namespace(x)
         whole = arrays.target_of(x)
         lower, upper = (xp.broadcast_to(arrays.like(bound, x), x.shape) for bound in (self.lower, self.upper))
@@ -88,6 +161,8 @@ class FieldLayout:
         x1, x2, y1, y2 of every opening [mm].
     delivering : tuple of int
         Segments that have monitor units.
+    turns : int
+        1 where the collimator's turn is a variable, else 0.
     """
 
     field: TreatmentField
@@ -96,10 +171,11 @@ class FieldLayout:
     leaves: Floats
     jaws: Floats
     delivering: tuple[int, ...]
+    turns: int = 0
 
     @classmethod
-    def of(cls, field: TreatmentField, offset: int) -> FieldLayout:
-        """Return the layout of a field whose variables start at an offset."""
+    def of(cls, field: TreatmentField, offset: int, turned: bool = False) -> FieldLayout:
+        """Return the layout of a field whose variables start at an offset, with the collimator's turn if asked."""
         numbers: list[int] = []
         leaves: list[Floats] = []
         jaws: list[Floats] = []
@@ -112,7 +188,8 @@ class FieldLayout:
         delivering = tuple(i for i, segment in enumerate(field.segments) if segment.mu > 0)
         if not delivering:
             raise InputError(f"{field.label}: has no monitor units")
-        return cls(field, offset, np.asarray(numbers), np.asarray(leaves), np.asarray(jaws), delivering)
+        held = np.asarray(numbers), np.asarray(leaves), np.asarray(jaws)
+        return cls(field, offset, *held, delivering, int(turned))
 
     @property
     def boundaries(self) -> Floats:
@@ -136,15 +213,27 @@ class FieldLayout:
         return slice(self.jaw_slice.stop, self.jaw_slice.stop + len(self.delivering))
 
     @property
+    def turn_slice(self) -> slice:
+        """Where the turn of the collimator lies; empty where it is no variable."""
+        return slice(self.mu_slice.stop, self.mu_slice.stop + self.turns)
+
+    @property
+    def stop(self) -> int:
+        """One past the last variable."""
+        return int(self.mu_slice.stop) + self.turns
+
+    @property
     def start(self) -> Floats:
         """The variables as the plan has them."""
         mu = [self.field.segments[i].mu for i in self.delivering]
-        return np.concatenate([self.leaves.ravel(), self.jaws.ravel(), mu])
+        return np.concatenate([self.leaves.ravel(), self.jaws.ravel(), mu, np.zeros(self.turns)])
 
-    def bounds(self, mlc: MLC | None, box: tuple[float, float, float, float]) -> tuple[Floats, Floats]:
+    def bounds(
+        self, mlc: MLC | None, box: tuple[float, float, float, float], free: Sequence[str]
+    ) -> tuple[Floats, Floats]:
         """Return lower and upper bounds of the variables; a box (x1, x2, y1, y2) [mm] holds what may be open.
 
-        What the linac does not have is fixed, and nothing is forced to move from where the plan has it.
+        What the linac does not have or is not free is fixed; nothing is forced to move from where the plan has it.
         """
         leaves = np.stack([self.leaves, self.leaves])
         if self.field.leaf_boundaries is not None and mlc is not None:
@@ -158,10 +247,21 @@ class FieldLayout:
             if abs(self.jaws[0, columns][0]) < WIDE:
                 jaws[:, :, columns] = np.asarray(limits)[:, None, None]
         none, without = np.zeros(len(self.delivering)), np.full(len(self.delivering), np.inf)
-        return (
-            np.concatenate([leaves[0].ravel(), np.minimum(jaws[0], self.jaws).ravel(), none]),
-            np.concatenate([leaves[1].ravel(), np.maximum(jaws[1], self.jaws).ravel(), without]),
-        )
+        turn, start = np.full(self.turns, _WIDEST_TURN), self.start
+        low = np.concatenate([leaves[0].ravel(), np.minimum(jaws[0], self.jaws).ravel(), none, -turn])
+        high = np.concatenate([leaves[1].ravel(), np.maximum(jaws[1], self.jaws).ravel(), without, turn])
+        for name, part in (("leaves", self.leaf_slice), ("jaws", self.jaw_slice), ("mu", self.mu_slice)):
+            if name not in free:
+                own = slice(part.start - self.offset, part.stop - self.offset)
+                low[own], high[own] = start[own], start[own]
+        return low, high
+
+    def spans(self, mlc: MLC | None) -> tuple[BankSpans, ...]:
+        """Return how far leaf ends of a bank may lie apart: as the collimator says, or as far as the plan has them."""
+        if mlc is None or self.field.leaf_boundaries is None or not np.isfinite(mlc.span):
+            return ()
+        widest = np.maximum(np.ptp(self.leaves, axis=1, keepdims=True), mlc.span)
+        return (BankSpans(self.offset, widest, self.leaves.shape[1]),)
 
     def pairs(self, gap: float) -> tuple[Ints, Ints, Floats]:
         """Return opposed variables and their gaps: as asked for, or as small as the plan has it."""
@@ -172,25 +272,30 @@ class FieldLayout:
 
 
 def aperture_variables(
-    layouts: Sequence[FieldLayout], mlcs: Sequence[MLC | None], boxes: Sequence[tuple[float, float, float, float]]
+    layouts: Sequence[FieldLayout],
+    mlcs: Sequence[MLC | None],
+    boxes: Sequence[tuple[float, float, float, float]],
+    free: Sequence[str],
 ) -> ApertureVariables:
     """Return the variables of all fields, one layout, collimator and box of open fluence [mm] for each."""
-    limits = [one.bounds(mlc, box) for one, mlc, box in zip(layouts, mlcs, boxes, strict=True)]
+    limits = [one.bounds(mlc, box, free) for one, mlc, box in zip(layouts, mlcs, boxes, strict=True)]
     pairs = [one.pairs(0.0 if mlc is None else mlc.min_gap) for one, mlc in zip(layouts, mlcs, strict=True)]
     start = np.concatenate([one.start for one in layouts])
     scale = np.full(start.size, 5.0)
     for one in layouts:
-        scale[one.mu_slice] = max(float(np.mean(one.start[-len(one.delivering) :])), 1e-3)
+        scale[one.mu_slice] = max(float(np.mean(start[one.mu_slice])), 1e-3)
+    turned = ("turn of the collimator [degree]",) if any(one.turns for one in layouts) else ()
     return ApertureVariables(
         count=start.size,
         lower=np.concatenate([low for low, _ in limits]),
         upper=np.concatenate([high for _, high in limits]),
         start=start,
         scale=scale,
-        labels=("leaf end [mm]", "jaw [mm]", "monitor units [MU]"),
+        labels=("leaf end [mm]", "jaw [mm]", "monitor units [MU]", *turned),
         first=np.concatenate([one for one, _, _ in pairs]),
         second=np.concatenate([two for _, two, _ in pairs]),
         gaps=np.concatenate([gap for _, _, gap in pairs]),
+        spans=tuple(bank for one, mlc in zip(layouts, mlcs, strict=True) for bank in one.spans(mlc)),
     )
 
 

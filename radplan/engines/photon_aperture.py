@@ -85,7 +85,7 @@ class ApertureModel:
         """Return the gradient ``(count,)`` for cotangents on images, in float64 where the device has it."""
         place, xp = self.target, self.target.xp
         wide = self._wide(x)
-        sizes = [layout.mu_slice.stop - layout.offset for layout in self.layouts]
+        sizes = [layout.stop - layout.offset for layout in self.layouts]
         totals = [xp.zeros(size, dtype=wide.dtype, device=place.device) for size in sizes]
         for name in self._known(cotangents):
             values = arrays.like(cotangents[name], wide, place.dtype(self.dtype))[0, ...]
@@ -195,7 +195,7 @@ def aperture_model(
         raise InputError("voxels must be 'body' or sorted flat grid indices (n,) without repeats")
     layouts: list[FieldLayout] = []
     for one in fields:
-        layouts.append(FieldLayout.of(one, layouts[-1].mu_slice.stop if layouts else 0))
+        layouts.append(FieldLayout.of(one, layouts[-1].stop if layouts else 0, "collimator" in chosen.free))
     boxes = [opening_box(layout, chosen.margin) for layout in layouts]
     scene = PhotonScene.of(patient, machine, dose_grid, rows, chosen.density_scaling)
     made = Builder(scene, chosen, place, dtype)
@@ -205,7 +205,7 @@ def aperture_model(
         parts=made.parts(layouts, mlcs, boxes),
         grid=dose_grid,
         voxels=rows,
-        variables=aperture_variables(layouts, mlcs, boxes),
+        variables=aperture_variables(layouts, mlcs, boxes, chosen.free),
         target=place,
         dtype=dtype,
         voxel_parameters={name: place.asarray(values, dtype) for name, values in parameters.items()},

@@ -6,6 +6,7 @@ its weights are calculated on the way: compiled on NumPy, in the array API elsew
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -177,6 +178,17 @@ class PoseReader:
             return (out[1], out[0]) if self._swapped else (out[0], out[1])
         found = self._read(fine, coarse, self._slope_pair)
         return found[0], found[1]
+
+    def turn_slope(self, fine: Array, coarse: Array, cotangent: Array) -> Array:
+        """Return the slope ``(1,)`` [1/degree] by the collimator's angle of the sum of doses times a cotangent."""
+        xp, frame = namespace(fine), beam_frame(self.rotation, self.isocenter, self.voxels.sad, 0.0).tolist()
+        along_x, along_y = self.slopes(fine, coarse)
+        points = [self.voxels.points[axis, :] for axis in range(3)]
+        x, y, z = (sum(points[a] * frame[i + a] for a in range(3)) - frame[i + 3] for i in (0, 4, 8))
+        widened = self.voxels.sad / (self.voxels.sad - z)
+        # Why: when the collimator turns by a small angle, a voxel moves from (x, y) to (x + y angle, y - x angle).
+        moved = (along_x * y - along_y * x) * widened * (math.pi / 180.0)
+        return xp.sum(moved * xp.astype(cotangent, moved.dtype), keepdims=True)
 
     def scatter(self, values: Array) -> tuple[Array, Array]:
         """Return the fine and the coarse map that the transpose of `gather` makes of voxels ``(n,)``."""
