@@ -31,6 +31,7 @@ _HOME = {
     "Variables": "radplan.influence",
     "ForwardModel": "radplan.influence",
     "LinearOperator": "radplan.operators",
+    "ParticleMachine": "radplan.machines",
     "PhotonMachine": "radplan.machines",
     "ENGINES": "radplan.engines",
     "Engine": "radplan.engines",
