@@ -214,6 +214,14 @@ class Patient:
         density.flags.writeable = False
         return density.reshape(self.ct.grid.shape)
 
+    def dosed_mask(self) -> npt.NDArray[np.bool_]:
+        """Return the voxels of the CT (nz, ny, nx) whose dose counts: the external contour and bolus."""
+        mask = self.external.mask()
+        for override in self.overrides:
+            if override.dosed:
+                mask |= override.structure.mask()
+        return mask
+
     def structure(self, text: str, name: str | None = None) -> Structure:
         """Return the structure of that name or structure expression, such as ``"PTV - (CORD + 5 mm)"``.
 

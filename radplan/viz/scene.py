@@ -68,7 +68,7 @@ class Scene:
         self.axes = self.ct.grid.axes
         self.colors = structure_colors(plan.patient.structures)
         self.shown = [s for s in plan.patient.structures.values() if s.role != "ignored"]
-        body = plan.patient.external.mask()
+        body = plan.patient.dosed_mask()
         self.body = body
         self.low, self.high = _extent(body, self.axes)
 

@@ -92,6 +92,8 @@ def test_bolus_gets_dose_and_a_couch_gets_none():
     body = BOX.body_voxels(coarse)
     assert np.array_equal(dressed.body_voxels(coarse), np.union1d(body, mine))
     assert np.array_equal(supported.body_voxels(coarse), body)
+    assert np.array_equal(dressed.dosed_mask(), BOX.external.mask() | bolus.mask())
+    assert np.array_equal(supported.dosed_mask(), BOX.external.mask())
     dose, dij = open_field(dressed)
     x, y, z = dij.grid.points(dij.voxels).T
     inside = np.isin(dij.voxels, mine) & (np.abs(x) < 30) & (np.abs(z) < 30) & (y < 91.5)
