@@ -113,7 +113,7 @@ def openings(edges: Array, begin: Array, end: Array, sigma: float) -> Array:
     array of shape (..., p) [1]
 
     >>> share = openings(np.asarray([-10.0, 0.0, 10.0]), np.asarray([[0.0, 20.0]]), np.asarray([[5.0, 20.0]]), 0.1)
-    >>> share.round(6).tolist()  # an end that goes from 0 to 5 mm
+    >>> share.round(3).tolist()  # an end that goes from 0 to 5 mm
     [[0.0, 0.75]]
     """
     if isinstance(edges, np.ndarray):
