@@ -88,10 +88,10 @@ def arcs(folder: Path) -> None:
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Write a figure in 128 colours, which keeps it small."""
+    """Write a figure in 256 colours, which keeps it small."""
     figure.savefig(path, dpi=90)
     with Image.open(path) as drawn:
-        small = drawn.convert("RGB").quantize(128)
+        small = drawn.convert("RGB").quantize(256)
     small.save(path, optimize=True)
 
 

@@ -77,6 +77,8 @@ def variants(case):
     )
     yield "beam quality TPR20,10 0.667 (0.685)", {"machine": make(replace(model, quality=0.667))}
     yield "source 3.5 mm (2.5)", {"machine": replace(machine, source_fwhm=3.5)}
+    yield "leaves without tongue and groove", {"options": ApertureOptions(tongue_and_groove=False)}
+    yield "lateral widths follow the density", {"options": ApertureOptions(density_scaling=True)}
     yield (
         "matRad's HU table (Schneider's)",
         {"patient": replace(case, patient=replace(case.patient, hu_table=hu_table("matrad")))},
@@ -86,7 +88,8 @@ def variants(case):
 def main() -> None:
     parser = argparse.ArgumentParser(description="Sensitivities of a recalculated plan.")
     parser.add_argument("--data", default=os.environ.get("RADPLAN_SHARED", str(ROOT.parent / "shared")))
-    parser.add_argument("--grid", type=float, default=6.0)
+    parser.add_argument("--grid", type=float, default=8.0)
+    parser.add_argument("--only", default="", help="vary only what has this in its name")
     options = parser.parse_args()
     logging.disable(logging.WARNING)
     folder = Path(options.data) / "cases" / "thorax-imrt"
@@ -110,6 +113,8 @@ def main() -> None:
         "| varied | target mean | largest change of an organ's mean at equal target mean |\n|---|---|---|", flush=True
     )
     for name, changed in variants(case):
+        if options.only not in name:
+            continue
         found = means(**changed)
         ratio = found.row(TARGET).ours["Dmean"] / was.ours["Dmean"]
         moved = {
@@ -118,7 +123,9 @@ def main() -> None:
             if row.role != "target"
         }
         most = max(moved, key=lambda organ: abs(moved[organ]))
-        print(f"| {name} | {100 * (ratio - 1):+.2f} % | {most} {moved[most]:+.2f} Gy |", flush=True)
+        ends = (f"{found.row(TARGET).ours[kind] / ratio - was.ours[kind]:+.2f}" for kind in ("D2", "D95"))
+        told = f"{', '.join(ends)}; {most} {moved[most]:+.2f} Gy"
+        print(f"| {name} | {100 * (ratio - 1):+.2f} % | {told} |", flush=True)
 
 
 if __name__ == "__main__":
