@@ -131,6 +131,13 @@ def test_a_table_beside_the_plan_is_found_in_the_folder_of_the_case(tmp_path: Pa
         cli._beside(plan_spec(wish))
 
 
+def test_the_table_of_an_earlier_plan_stands_in_its_folder(planned: Path) -> None:
+    from radplan.io.plan_file import plan_spec
+
+    wish = {"case": "box", "outputs": {"beside": {"plan": str(planned), "label": "before"}}}
+    assert list(cli._beside(plan_spec(wish))) == ["BODY", "OuterTarget"]
+
+
 def test_progress_and_metrics_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "plan.yaml"
     file.write_text(

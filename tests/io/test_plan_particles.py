@@ -13,11 +13,13 @@ from radplan import cli
 from radplan.biology.rbe import RBE_MODELS, McNamara
 from radplan.engines.particle_pencil_beam import ParticlePencilBeam
 from radplan.errors import InputError, UnknownNameError
-from radplan.io.plan_file import plan_spec
+from radplan.io.plan_file import plan_spec, read_plan_file
 from radplan.io.plan_particles import beam_settings, check_radiation, machine_name, wanted_engine
 from radplan.io.plan_setup import filled, prepare_patient, task, wanted_goals
 from radplan.machines import library_machine
 from radplan.patient.phantoms import phantom
+
+EXAMPLES = Path(__file__).resolve().parents[2] / "docs/examples"
 
 PLAN = """
 case: box
@@ -196,3 +198,16 @@ def test_tissues_are_set_by_pattern_the_last_one_wins() -> None:
     patient = prepare_patient(plan_spec(wish), phantom("box"))
     found = {s.name: (s.alpha_x, s.beta_x) for s in patient.structures.values()}
     assert found == {"BODY": (0.15, 0.05), "OuterTarget": (0.3, 0.03)}
+
+
+def test_the_examples_of_the_documentation_can_be_planned() -> None:
+    """Read, resolved and checked; ``python -m tests.benchmarks.particle_examples`` makes the plans themselves."""
+    carbon = read_plan_file(EXAMPLES / "carbon_tg119.yaml")
+    patient = prepare_patient(carbon, phantom("tg119"))
+    machine = library_machine(machine_name(carbon))
+    whole = filled(carbon, patient, machine, wanted_goals(carbon, patient))
+    assert {goal.quantity for goal in task(whole, patient, machine).goals} == {"rbe_x_dose"}
+    proton = read_plan_file(EXAMPLES / "proton_thorax.yaml")
+    engine = wanted_engine(proton, library_machine(machine_name(proton)))
+    assert engine.biology == McNamara()  # type: ignore[attr-defined]
+    assert beam_settings(proton.beams, library_machine("generic_proton"))["bixel_width"] == 7.0
