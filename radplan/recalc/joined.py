@@ -31,7 +31,7 @@ class JoinedVariables(Variables):
 
         labels = tuple(dict.fromkeys(label for part in parts for label in part.labels))
         bounds = whole("lower"), whole("upper"), whole("start"), whole("scale")
-        return cls(sum(part.count for part in parts), *bounds, labels, tuple(parts))
+        return cls(sum(part.count for part in parts), *bounds, labels=labels, parts=tuple(parts))
 
     def project(self, x: Array) -> Array:
         """Return the nearest allowed point ``(count,)``."""

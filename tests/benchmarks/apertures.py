@@ -90,10 +90,12 @@ def ours(path: str, mode: str, cache: str, repeats: int) -> dict[str, object]:
     warming = model_of({**case, **few}, True)()
     start = np.asarray(warming.variables.start)
     warming.pullback(start, warming.forward(start))
+    del warming
     make = model_of(case, cache == "cached")
     cold, cached, walls = [], [], []
     for _ in range(repeats):
         begun, first = time.perf_counter(), time.process_time()
+        model = None  # so that two are never held
         model = make()
         x = np.asarray(model.variables.start)
         for taken in (cold, cached):
