@@ -32,6 +32,12 @@ def dij_rows(radiation: str, data: str, device: str, folder: str, peer: dict | N
         f"{theirs:.2f} s" if peer else "",
         f"{theirs / warm:.1f}" if peer else "",
     )
+    row(
+        f"{radiation}: the same, processor time",
+        f"{ours['dij_cpu_s']:.2f} s",
+        f"{min(peer['dij_cpu_s']):.2f} s" if peer else "",
+        f"{min(peer['dij_cpu_s']) / ours['dij_cpu_s']:.1f}" if peer else "",
+    )
     row(f"{radiation}: Dij, first call in a process (kernels from cache)", f"{ours['first_s']:.2f} s")
     for what in ("spots", "nnz"):
         row(f"{radiation}: {what}", f"{ours[what]}", f"{peer[what]}" if peer else "")
@@ -62,6 +68,12 @@ def optimisation_rows(folder: str, device: str, peer: dict) -> None:
         f"{same['to_their_value_s']:.2f} s ({same['all_runs'][0][1]} iterations)",
         f"{peer['solve_s']:.2f} s",
         f"{peer['solve_s'] / same['to_their_value_s']:.1f}",
+    )
+    row(
+        "carbon: the same, processor time",
+        f"{same['to_their_value_cpu_s']:.2f} s",
+        f"{peer['solve_cpu_s']:.2f} s",
+        f"{peer['solve_cpu_s'] / same['to_their_value_cpu_s']:.1f}",
     )
 
 

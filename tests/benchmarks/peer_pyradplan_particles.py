@@ -30,12 +30,13 @@ def influence(radiation: str, iterations: int):
     plan.prop_dose_calc = {"calc_bio_dose": True} if radiation == "carbon" else {}
     plan.prop_opt = {"solver": "scipy", "max_iter": iterations}
     stf = generate_stf(ct, cst, plan)
-    seconds = []
+    seconds, processor = [], []
     for _ in range(3):
-        start = time.perf_counter()
+        start, begun = time.perf_counter(), time.process_time()
         dij = calc_dose_influence(ct, cst, stf, plan)
         seconds.append(time.perf_counter() - start)
-    return ct, cst, plan, stf, dij, seconds
+        processor.append(time.process_time() - begun)
+    return ct, cst, plan, stf, dij, (seconds, processor)
 
 
 def write_spots(stf, folder: Path) -> None:
@@ -59,7 +60,9 @@ def optimise(ct, cst, plan, stf, dij, folder: Path) -> dict[str, object]:
 
     nonlin.NonLinearFluencePlanningProblem._solve = remember
     info: dict[str, object] = {}
+    begun = time.process_time()
     weights = fluence_optimization(ct, cst, stf, dij, plan, opt_info=info)
+    processor = time.process_time() - begun
     problem = problems[0]
     terms, goals = {}, []
     for number, (index, objectives, *_rest) in enumerate(problem._objective_list):
@@ -101,17 +104,19 @@ def optimise(ct, cst, plan, stf, dij, folder: Path) -> dict[str, object]:
         "best_objective": float(min(info["obj_history"])),
         "history": [float(value) for value in info["obj_history"]],
         "solve_s": float(problem._solve_time),
+        "solve_cpu_s": processor,
     }
 
 
 def main(folder: Path, radiation: str, iterations: int) -> dict[str, object]:
     pyRadPlan.settings.xp.prefer_gpu = False
     pyRadPlan.settings.xp.preferred_cpu_array_backend = "numpy"
-    ct, cst, plan, stf, dij, seconds = influence(radiation, iterations)
+    ct, cst, plan, stf, dij, (seconds, processor) = influence(radiation, iterations)
     write_spots(stf, folder)
     found = {
         "version": pyRadPlan.__version__,
         "dij_s": seconds,
+        "dij_cpu_s": processor,
         "spots": int(stf.total_number_of_bixels),
         "nnz": int(dij.physical_dose.flat[0].nnz),
         "images": list(dij.quantities),
