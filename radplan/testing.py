@@ -120,15 +120,8 @@ def check_objective(objective: str | type[Objective] | Objective, devices: Itera
 def check_operator(operator: LinearOperator, norms: float | None = None) -> None:
     """Check a linear operator: its adjoint by the dot test, ``<Ax, y> = <x, A'y>``, and its manners with arrays.
 
-    The difference is at most 1e-12 (float64) or 1e-6 (float32) of ``|Ax| |y|``. Column norms are those of applied unit
-    vectors, several vectors at once and a choice of rows give what they should, inputs are left alone.
-
-    Parameters
-    ----------
-    operator : LinearOperator
-        The operator.
-    norms : float, optional
-        Relative error allowed to column norms, for an operator that states that its are estimates [1].
+    The difference is at most 1e-12 (float64) or 1e-6 (float32) of ``|Ax| |y|``. Column norms are those of unit vectors
+    (estimates: within `norms`, relatively), several vectors and a choice of rows give what they should, inputs stay.
 
     Raises
     ------
@@ -150,8 +143,7 @@ def check_operator(operator: LinearOperator, norms: float | None = None) -> None
         unit = np.zeros(columns)
         unit[column] = 1.0
         length = np.linalg.norm(place.called(operator.apply, [unit], f"{label}.apply", (rows,)))
-        allowed = 100.0 * tolerance if norms is None else norms
-        _close(lengths[column], length, allowed, f"{label}.column_norms()[{column}]")
+        _close(lengths[column], length, norms or 100.0 * tolerance, f"{label}.column_norms()[{column}]")
     chosen = np.arange(0, rows, 2)
     part = place.called(operator.restrict(chosen).apply, [x], f"{label}.restrict.apply", (chosen.size,))
     _close(part, forward[chosen], 10.0 * tolerance, f"{label}.restrict")

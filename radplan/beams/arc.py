@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -108,50 +108,51 @@ def place_arc(
     >>> len(arc.fields[0].points), arc.fields[0].points[1].gantry  # 358 degrees in 36 steps
     (37, 190.94444444444446)
     """
-    for label, value in (("spacing", spacing), ("mu", mu), ("gantry_speed", gantry_speed)):
-        if not (value > 0.0 and math.isfinite(value)):
-            raise InputError(f"{label} of an arc must be > 0 and finite, got {value}")
-    if not (margin >= 0.0 and math.isfinite(margin)):
-        raise InputError(f"margin of an arc must be >= 0 mm, got {margin}")
-    if patient.patient_position != "HFS":
-        raise InputError(
-            f"arcs and apertures are calculated for patients head first supine (HFS), but {patient.name} lies "
-            f"{patient.patient_position}"
-        )
+    _check_numbers({"spacing": spacing, "mu": mu, "gantry_speed": gantry_speed}, margin, side)
+    _check_supine(patient)
     centre = np.asarray(target_center(patient, targets) if isocenter is None else isocenter, dtype=np.float64)
     if centre.shape != (3,):
         raise InputError(f"isocenter must have shape (3,), got {centre.shape}")
     angles = arc_angles(start, stop, spacing, direction)
-    if side not in ("low", "high"):
-        raise InputError(f"side of an arc must be 'low' or 'high', got {side!r}")
-    names = patient.target_names if targets is None else targets
-    surface = _surface(patient, names)
+    surface = _surface(patient, patient.target_names if targets is None else targets)
     shielded = None if avoid is None else _surface(patient, avoid)
-    shapes = np.empty((angles.size, mlc.pairs, 2))
-    pitch = max(patient.ct.grid.spacing)
+    shapes, pitch = np.empty((angles.size, mlc.pairs, 2)), max(patient.ct.grid.spacing)
     for index, gantry in enumerate(angles):
         rotation = beam_rotation(gantry, couch, collimator)
         shapes[index] = fitted_leaves(*_projected(surface, centre, rotation, machine.sad), mlc, margin, pitch)
         if shielded is not None:
             seen = _projected(shielded, centre, rotation, machine.sad)
             shapes[index] = _beside(shapes[index], *seen, mlc, side, pitch)
-    step = abs(math.remainder(angles[1] - angles[0], 360.0))
-    shapes = _kept_up(shapes, mlc.speed * step / gantry_speed)
+    step = abs(_turn(start, stop, direction)) / (angles.size - 1)
     points = []
-    for index, (meterset, leaves) in enumerate(zip(np.linspace(0.0, mu, angles.size), shapes, strict=True)):
+    for index, leaves in enumerate(_kept_up(shapes, mlc.speed * step / gantry_speed)):
         _check_reach(leaves, mlc)
-        opened = _opening(leaves, mlc)
-        points.append(
-            ControlPoint(
-                float(meterset), float(angles[index]), collimator, couch, centre,
-                jaws_x=opened[0] if jaws else None, jaws_y=opened[1] if jaws else None, leaves=leaves,
-                direction=direction if index < angles.size - 1 else "NONE",
-            )
-        )  # fmt: skip
+        x, y = _opening(leaves, mlc) if jaws else (None, None)
+        meterset, last = mu * index / (angles.size - 1), index == angles.size - 1
+        angle = float(angles[index]), collimator, couch
+        points.append(ControlPoint(meterset, *angle, centre, x, y, leaves, "NONE" if last else direction))
     field = TreatmentField(
         name, number, tuple(points), machine.sad, mlc.boundaries, energy=machine.energy, machine=machine.name
     )
     return DeliveryPlan(name, (field,), fractions=patient.fractions)
+
+
+def _check_numbers(positive: Mapping[str, float], margin: float, side: str) -> None:
+    for label, value in positive.items():
+        if not (value > 0.0 and math.isfinite(value)):
+            raise InputError(f"{label} of an arc must be > 0 and finite, got {value}")
+    if not (margin >= 0.0 and math.isfinite(margin)):
+        raise InputError(f"margin of an arc must be >= 0 mm, got {margin}")
+    if side not in ("low", "high"):
+        raise InputError(f"side of an arc must be 'low' or 'high', got {side!r}")
+
+
+def _check_supine(patient: Patient) -> None:
+    if patient.patient_position != "HFS":
+        raise InputError(
+            f"arcs and apertures are calculated for patients head first supine (HFS), but {patient.name} lies "
+            f"{patient.patient_position}"
+        )
 
 
 def arc_angles(start: float, stop: float, spacing: float, direction: Literal["CW", "CC"] = "CW") -> Floats:
@@ -165,13 +166,18 @@ def arc_angles(start: float, stop: float, spacing: float, direction: Literal["CW
     >>> arc_angles(350.0, 20.0, 10.0).tolist(), arc_angles(20.0, 350.0, 15.0, "CC").tolist()
     ([350.0, 0.0, 10.0, 20.0], [20.0, 5.0, 350.0])
     """
-    if direction not in ("CW", "CC"):
-        raise InputError(f"direction of an arc must be 'CW' or 'CC', got {direction!r}")
-    turn = (stop - start) % 360.0 if direction == "CW" else -((start - stop) % 360.0)
-    turn = turn or (360.0 if direction == "CW" else -360.0)
+    turn = _turn(start, stop, direction)
     steps = max(math.ceil(abs(turn) / spacing - _ROUNDING), 1)
     angles: Floats = (start + turn * np.arange(steps + 1) / steps) % 360.0
     return angles
+
+
+def _turn(start: float, stop: float, direction: str) -> float:
+    """Return how far the gantry goes, clockwise positive [degree]."""
+    if direction not in ("CW", "CC"):
+        raise InputError(f"direction of an arc must be 'CW' or 'CC', got {direction!r}")
+    turn = (stop - start) % 360.0 if direction == "CW" else -((start - stop) % 360.0)
+    return turn or (360.0 if direction == "CW" else -360.0)
 
 
 def fitted_leaves(x: Floats, y: Floats, mlc: MLC, margin: float, pitch: float) -> Floats:
