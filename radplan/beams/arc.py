@@ -109,7 +109,6 @@ def place_arc(
     (37, 190.94444444444446)
     """
     _check_numbers({"spacing": spacing, "mu": mu, "gantry_speed": gantry_speed}, margin, side)
-    _check_supine(patient)
     centre = np.asarray(target_center(patient, targets) if isocenter is None else isocenter, dtype=np.float64)
     if centre.shape != (3,):
         raise InputError(f"isocenter must have shape (3,), got {centre.shape}")
@@ -303,6 +302,7 @@ def _beside(leaves: Floats, x: Floats, y: Floats, mlc: MLC, side: str, pitch: fl
 
 def _surface(patient: Patient, targets: str | Sequence[str]) -> Floats:
     """Return the centres of all voxel faces that structures show to the outside, (n, 3) world positions [mm]."""
+    _check_supine(patient)
     names = (targets,) if isinstance(targets, str) else tuple(targets)
     grid = patient.ct.grid
     mask = np.zeros(grid.size, dtype=bool)

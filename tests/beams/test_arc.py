@@ -149,3 +149,9 @@ def test_what_an_arc_cannot_do_is_refused(linac):
     steps = np.asarray([-100.0, 100.0]), np.asarray([-20.0, 20.0])
     with pytest.raises(InputError, match=r"205 mm apart.*span 150 mm: turn the collimator"):
         fitted_leaves(*steps, MLC, 5.0, 3.0)
+
+
+def test_arcs_are_for_patients_head_first_supine():
+    prone = replace(phantom("tg119"), patient_position="HFP")
+    with pytest.raises(InputError, match=r"head first supine \(HFS\), but tg119 lies HFP"):
+        place_arc(prone, library_machine("generic_photon_6mv"), library_mlc("Agility"), spacing=30.0)
