@@ -15,6 +15,7 @@ from radplan.beams.spots import spot_limits
 from radplan.biology.rbe import RBE_MODELS, ConstantRBE, RBEModel
 from radplan.engines.base import ENGINES, Engine, Machine, Voxels
 from radplan.engines.particle_cutoff import Cutoff, Lateral
+from radplan.engines.particle_spots import Scene
 from radplan.engines.particle_tables import Images
 from radplan.engines.particle_tissues import Tissues, check_tissues
 from radplan.errors import InputError
@@ -161,12 +162,6 @@ class ParticlePencilBeam(Engine):
         dtype: str,
         voxels: Voxels,
     ) -> Dij:
-        # Why: compiled kernels take a while to load, and only calculations need them.
-        from radplan.engines.particle_field import BeamField
-        from radplan.engines.particle_matrix import spot_matrices
-        from radplan.engines.particle_on_the_fly import spot_dose
-        from radplan.engines.particle_spots import Scene
-
         particles = _particle_machine(machine, self.name)
         self._check(beams, scenarios)
         images, model = self._images(particles), self.rbe_model(particles)
@@ -185,18 +180,7 @@ class ParticlePencilBeam(Engine):
             self.air_correction,
             self.fine_sampling,
         )
-        # Why: the thread pools of numba and BLAS fight; nothing here is large enough for BLAS to need more than one.
-        with threadpoolctl.threadpool_limits(limits=1, user_api="blas"):
-            fields = []
-            for number, beam in enumerate(beams):
-                fields.append(BeamField.of(beam, scene))
-                logger.info("beam %d of %d: %d spots", number + 1, len(beams), beam.count)
-            operators: tuple[LinearOperator, ...]
-            if stored:
-                operators = spot_matrices(fields, voxels.size, len(images.names), device, dtype)
-            else:
-                family = spot_dose(fields, voxels.size, device, dtype)
-                operators = tuple(FamilyMember(family, place) for place in range(len(images.names)))
+        operators = self._operators(beams, scene, voxels.size, stored, device, dtype)
         if isinstance(model, ConstantRBE):
             parameters["rbe"] = np.full((1, voxels.size), model.value)
         place = operators[0].target
@@ -213,6 +197,27 @@ class ParticlePencilBeam(Engine):
             beams=beams,
             machine=particles.name,
         )
+
+    def _operators(
+        self, beams: Beams, scene: Scene, voxels: int, stored: bool, device: str, dtype: str
+    ) -> tuple[LinearOperator, ...]:
+        """Return the operator of every image, all beams side by side."""
+        # Why: compiled kernels take a while to load, and only calculations need them.
+        from radplan.engines.particle_field import BeamField
+        from radplan.engines.particle_matrix import spot_matrices
+        from radplan.engines.particle_on_the_fly import spot_dose
+
+        images = len(scene.images.names)
+        # Why: the thread pools of numba and BLAS fight; nothing here is large enough for BLAS to need more than one.
+        with threadpoolctl.threadpool_limits(limits=1, user_api="blas"):
+            fields = []
+            for number, beam in enumerate(beams):
+                fields.append(BeamField.of(beam, scene))
+                logger.info("beam %d of %d: %d spots", number + 1, len(beams), beam.count)
+            if stored:
+                return spot_matrices(fields, voxels, images, device, dtype)
+            family = spot_dose(fields, voxels, device, dtype)
+            return tuple(FamilyMember(family, place) for place in range(images))
 
     def _images(self, machine: ParticleMachine) -> Images:
         model = self.rbe_model(machine)
