@@ -28,6 +28,7 @@ check: $(VENV)/.test
 
 bench: $(VENV)/.test
 	$(BIN)/python -m tests.benchmarks
+	$(BIN)/python -m tests.benchmarks.thorax_recalculation
 
 gpu: $(VENV)/.test
 	$(BIN)/python -m pytest -q -m "gpu or not slow" tests/conformance tests/arrays tests/optim
