@@ -24,7 +24,7 @@ from radplan.engines.aperture_delivery import delivery_plan
 from radplan.geometry.frames import beam_rotation, isocentre_plane, world_to_beam
 from radplan.machines import library_mlc
 
-SPACING, GRID, FRACTIONS, ITERATIONS = 18.0, 6.0, 30, 25
+SPACING, GRID, FRACTIONS, ITERATIONS = 18.0, 6.0, 30, 60
 QUICK = ApertureOptions(lateral_cutoff=50.0, head_scatter=False, back_scatter=False, tongue_and_groove=False)
 COLORS = {"OuterTarget": "#c62828", "Core": "#2e7d32", "BODY": "#4c72b0"}
 
