@@ -28,6 +28,7 @@ check: $(VENV)/.test
 
 bench: $(VENV)/.test
 	$(BIN)/python -m tests.benchmarks
+	$(BIN)/python -m tests.benchmarks.apertures
 	$(BIN)/python -m tests.benchmarks.thorax_recalculation
 
 gpu: $(VENV)/.test
