@@ -167,7 +167,8 @@ def recalculate(
         raise InputError(f"plan {delivery.name!r} does not say how many fractions it has: give fractions=")
     held = replace(held, fractions=count, prescription=belongs.prescription or held.prescription)
     model = _model(held, delivery, linacs, collimator, grid, chosen, device, dtype)
-    evaluated = evaluate(model, model.variables.start, held, count, _arrows(delivery, linacs))
+    arrows = _arrows(delivery, linacs)
+    evaluated = replace(evaluate(model, model.variables.start, held, count, arrows), normalization="recalculated")
     compared = None if beside is None else compare(evaluated, beside, names, fit_factor, gamma, skin)
     notes = (*said, *_announced(delivery, chosen), *notes)
     for note in notes:
