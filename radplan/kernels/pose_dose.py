@@ -52,14 +52,12 @@ def _splines(scratch: Array, first: Any, j: Any, f: Any) -> None:
     scratch[first + BLOCK + BLOCK + BLOCK + j] = sixth * f * f * f
 
 
-@njit(cache=True, fastmath=True, error_model="numpy")
-def _prepare(
-    points: Array, frame: Array, codes: Array, widths: Array, scales: Array, blocks: Array, low: Any, count: Any,
-    scratch: Array, places: Array,
+@njit(cache=True, fastmath=True)
+def _fetch(
+    points: Array, codes: Array, widths: Array, unit: Any, low: Any, count: Any, scratch: Array
 ) -> None:  # fmt: skip
-    """Calculate shares, weights and places of some voxels from `low` on; parameters as `read_pose`."""
+    """Copy positions, depths and lateral densities of some voxels from `low` on."""
     real = scratch.dtype.type
-    one, none = real(1.0), real(0.0)
     for j in range(count):
         scratch[_X + j] = points[0, low + j]
     for j in range(count):
@@ -70,7 +68,18 @@ def _prepare(
         scratch[_CODE + j] = real(codes[low + j])
     if widths.size:
         for j in range(count):
-            scratch[_WIDTH + j] = real(widths[low + j]) * scales[5]
+            scratch[_WIDTH + j] = real(widths[low + j]) * unit
+
+
+@njit(cache=True, fastmath=True, error_model="numpy")
+def _prepare(
+    points: Array, frame: Array, codes: Array, widths: Array, scales: Array, blocks: Array, low: Any, count: Any,
+    scratch: Array, places: Array,
+) -> None:  # fmt: skip
+    """Calculate shares, weights and places of some voxels from `low` on; parameters as `read_pose`."""
+    real = scratch.dtype.type
+    one, none = real(1.0), real(0.0)
+    _fetch(points, codes, widths, scales[5], low, count, scratch)
     ux, uy, uz, u0, vx, vy, vz, v0 = (frame[0], frame[1], frame[2], frame[3], frame[4], frame[5], frame[6], frame[7])
     wx, wy, wz, w0, sad, bend = frame[8], frame[9], frame[10], frame[11], frame[12], frame[13]
     per_code, first, per_length, last, columns = scales[0], scales[1], scales[2], scales[3], scales[4]
