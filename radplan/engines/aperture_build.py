@@ -67,8 +67,11 @@ def segment_poses(layout: FieldLayout, steps: int) -> dict[Pose, Pieces]:
 class Builder:
     """Makes the parts of a model; what poses and fields share is made once."""
 
-    def __init__(self, scene: PhotonScene, options: ApertureOptions, place: Target, dtype: str) -> None:
+    def __init__(
+        self, scene: PhotonScene, options: ApertureOptions, place: Target, dtype: str, patient_position: str
+    ) -> None:
         self.scene, self.options, self.place, self.dtype = scene, options, place, dtype
+        self.patient_position = patient_position
         self.pitch = min(options.pixel, scene.machine.source_sigma)
         reach = options.reach if options.lateral_cutoff is None else options.lateral_cutoff
         self.spectra = Spectra(self.pitch, reach, place, dtype)
@@ -83,10 +86,7 @@ class Builder:
         """Return the parts of all fields."""
         poses = [segment_poses(layout, self.options.gantry_steps) for layout in layouts]
         sad, every = self.scene.machine.sad, [pose for one in poses for pose in one]
-        bounds = {
-            pose: plane_bounds(self.rim, beam_rotation(pose[0], pose[1], pose[2]), np.asarray(pose[3:]), sad)
-            for pose in every
-        }
+        bounds = {pose: plane_bounds(self.rim, self._rotation(pose), np.asarray(pose[3:]), sad) for pose in every}
         nearest, farthest = (np.asarray([one[end][2] for one in bounds.values()]) / sad for end in (0, 1))
         self.stretch = float(nearest.min()), float(farthest.max())
         parts = []
@@ -116,7 +116,7 @@ class Builder:
         made: list[tuple[KernelBasis, MapPair]] = []
         parts = []
         for pose, pieces in poses.items():
-            rotation, centre = beam_rotation(pose[0], pose[1], pose[2]), np.asarray(pose[3:])
+            rotation, centre = self._rotation(pose), np.asarray(pose[3:])
             basis, voxels = self._basis(pose, box)
             maps = [pair for known, pair in made if known is basis]
             if not maps:
@@ -131,13 +131,20 @@ class Builder:
             )  # fmt: skip
         return parts
 
+    def _rotation(self, pose: Pose) -> Floats:
+        """Return the beam's axes in the patient as the patient lies."""
+        return beam_rotation(pose[0], pose[1], pose[2], self.patient_position)
+
     def _basis(self, pose: Pose, box: Box) -> tuple[KernelBasis, Voxels]:
         """Return the kernel of a pose, and the voxels with its weights."""
         machine = self.scene.machine
         rim = np.asarray(
             [[x, y] for x in box[:2] for y in box[2:]] + [[0.5 * (box[0] + box[1]), 0.5 * (box[2] + box[3])]]
         )
-        beam = Beam(pose[0], pose[1], pose[2], np.asarray(pose[3:]), sad=machine.sad, bixel_width=1.0, bixels=rim)
+        beam = Beam(
+            pose[0], pose[1], pose[2], np.asarray(pose[3:]), sad=machine.sad, bixel_width=1.0, bixels=rim,
+            patient_position=self.patient_position,
+        )  # fmt: skip
         basis = machine.kernel.basis(central_ssd(beam, self.scene.density, self.scene.ct_grid))
         for known, voxels in self._bases:
             if known is basis:

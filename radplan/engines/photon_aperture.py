@@ -162,7 +162,7 @@ def aperture_model(
     Parameters
     ----------
     patient : Patient
-        CT and structures.
+        CT and structures; angles are those of a patient who lies as its ``patient_position`` says.
     plan : DeliveryPlan or sequence of TreatmentField
         Fields as the linac delivers them; `radplan.io.dicom.read_plan` reads them.
     machine : PhotonMachine
@@ -181,7 +181,8 @@ def aperture_model(
     Raises
     ------
     InputError
-        When the machine has no monitor units or no extended source, or plan, machine and collimator do not agree.
+        When the machine has no monitor units or no extended source, or plan, patient, machine and collimator do not
+        agree.
     """
     chosen, place, fields = ApertureOptions() if options is None else options, arrays.target(device), tuple(plan)
     if dtype not in ("float32", "float64"):
@@ -189,6 +190,11 @@ def aperture_model(
     mlcs = [_checked(one, machine, mlc) for one in fields]
     if not fields:
         raise InputError("the plan has no fields")
+    if isinstance(plan, DeliveryPlan) and plan.patient_position not in ("", patient.patient_position):
+        raise InputError(
+            f"plan {plan.name!r} treats the patient {plan.patient_position}, but patient {patient.name!r} lies "
+            f"{patient.patient_position}: give the patient_position the plan was made for"
+        )
     dose_grid = grid if isinstance(grid, Grid) else patient.ct.grid.with_spacing(grid)
     rows = patient.body_voxels(dose_grid) if isinstance(voxels, str) else np.asarray(voxels, dtype=np.int64)
     if (isinstance(voxels, str) and voxels != "body") or rows.size == 0 or np.any(np.diff(rows) <= 0):
@@ -198,7 +204,7 @@ def aperture_model(
         layouts.append(FieldLayout.of(one, layouts[-1].stop if layouts else 0, "collimator" in chosen.free))
     boxes = [opening_box(layout, chosen.margin) for layout in layouts]
     scene = PhotonScene.of(patient, machine, dose_grid, rows, chosen.density_scaling)
-    made = Builder(scene, chosen, place, dtype)
+    made = Builder(scene, chosen, place, dtype, patient.patient_position)
     parameters = {**patient.voxel_parameters(dose_grid, rows), "rbe": np.ones((1, rows.size))}
     return ApertureModel(
         layouts=tuple(layouts),

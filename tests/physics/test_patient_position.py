@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 from radplan.beams import Beams, place_beams
-from radplan.engines import dose_influence
+from radplan.beams.control_points import ControlPoint, DeliveryPlan, TreatmentField
+from radplan.engines import ApertureOptions, aperture_model, dose_influence
+from radplan.errors import InputError
 from radplan.geometry.frames import PATIENT_POSITIONS
 from radplan.machines import library_machine
 from radplan.patient import CT
@@ -62,3 +64,33 @@ def test_placed_beams_know_how_the_patient_lies():
     assert [beam.patient_position for beam in beams] == ["HFP", "HFP"]
     assert beams[0].source[1] > 900.0
     assert beams[1].source[0] < -900.0
+
+
+def delivered(isocenter, position=""):
+    points = tuple(ControlPoint(m, 75.0, 15.0, 20.0, isocenter, [-10.0, 25.0], [-15.0, 5.0]) for m in (0.0, 100.0))
+    return DeliveryPlan("one", (TreatmentField("oblique", 1, points, LINAC.sad),), patient_position=position)
+
+
+@pytest.mark.parametrize("position", ["HFP", "FFDL"])
+def test_the_dose_of_apertures_turns_with_the_patient(position):
+    def cube(patient, isocenter, planned):
+        options = ApertureOptions(lateral_cutoff=40.0, depths="exact")
+        model = aperture_model(
+            patient, delivered(isocenter, planned), LINAC, grid=6.0, options=options, dtype="float64"
+        )
+        found = np.zeros(model.grid.size)
+        found[model.voxels] = model.forward(np.asarray(model.variables.start))["physical_dose"][0]
+        return found, model.grid
+
+    subject = lumpy()
+    there, way = turned(subject, position)
+    expected, grid = cube(subject, ISOCENTER, "")
+    found, _ = cube(there, way @ ISOCENTER, position)
+    expected = expected[grid.nearest(grid.points() @ way)]
+    # Why: maps of turned voxels begin elsewhere, so that pixels are not the same.
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4 * expected.max())
+
+
+def test_a_plan_for_another_position_is_refused():
+    with pytest.raises(InputError, match=r"treats the patient FFS, but patient .* lies HFS"):
+        aperture_model(phantom("box"), delivered(ISOCENTER, "FFS"), LINAC, grid=30.0)
