@@ -49,13 +49,14 @@ def _field(layout: FieldLayout, values: Floats) -> TreatmentField:
     jaws = values[layout.jaw_slice].reshape(layout.jaws.shape)[layout.openings]
     given = np.zeros(len(layout.field.points))
     given[np.asarray(layout.delivering) + 1] = values[layout.mu_slice]
-    metersets = np.cumsum(given)
+    metersets, turn = np.cumsum(given), float(np.sum(values[layout.turn_slice]))
     points = []
     for point, ends, blocks, meterset in zip(layout.field.points, leaves, jaws, metersets, strict=True):
         points.append(
             replace(
                 point,
                 meterset=float(meterset),
+                collimator=(point.collimator + turn) % 360.0 if layout.turns else point.collimator,
                 leaves=None if point.leaves is None else ends,
                 jaws_x=None if point.jaws_x is None else blocks[:2],
                 jaws_y=None if point.jaws_y is None else blocks[2:],

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -36,6 +38,20 @@ def test_variables_are_the_plan_they_came_from_and_give_its_dose():
     np.testing.assert_allclose(dose, model.forward(x)["physical_dose"], atol=0.003 * dose.max())
     with pytest.raises(InputError, match=r"has \d+ variables, got an array of shape \(3,\)"):
         delivery_plan(model, np.ones(3))
+
+
+def test_a_turned_collimator_is_delivered():
+    patient, linac, mlc = phantom("box"), library_machine("generic_photon_6mv"), library_mlc("Millennium 120")
+    arc = place_arc(patient, linac, mlc, 0.0, 30.0, spacing=30.0, collimator=20.0, mu=90.0)
+    options = replace(OPTIONS, free=("mu", "collimator"))
+    model = aperture_model(patient, arc, linac, mlc, 30.0, options)
+    x = np.asarray(model.variables.start)
+    x[model.layouts[0].turn_slice] = 25.0
+    moved = delivery_plan(model, x)
+    assert [point.collimator for point in moved.fields[0].points] == [45.0] * len(arc.fields[0].points)
+    again = aperture_model(patient, moved, linac, mlc, 30.0, options)
+    dose = again.forward(np.asarray(again.variables.start))["physical_dose"]
+    np.testing.assert_allclose(dose, model.forward(x)["physical_dose"], atol=1e-3 * dose.max())
 
 
 def test_what_the_linac_does_not_have_stays_away():
