@@ -124,7 +124,13 @@ class Cutoff:
         return self.rule == "matrad"
 
     def squared(self, layer: EnergyLayer, lateral: Lateral, variance: float) -> Floats:
-        """Return the squared radii [mm^2] at the depths of a layer, for a variance in front of the patient [mm^2]."""
+        """Return the squared radii [mm^2] at the depths of a layer, for a variance in front of the patient [mm^2].
+
+        Raises
+        ------
+        InputError
+            When matRad's shells hold less than the share: their sum ends near 0.9995 of a Gaussian.
+        """
         widths = [layer.__dict__[name] for name in WIDTHS[lateral]]
         if self.rule == "exact":
             return squared_cutoff(1.0 - self.share, lateral, widths, variance)
@@ -132,7 +138,14 @@ class Cutoff:
         there = [np.interp(depths, layer.depth, width) for width in widths]
         middle, thick = 0.5 * (_EDGES[1:] + _EDGES[:-1]), np.diff(_EDGES)
         shells = _profile(middle, lateral, there, variance) * 2.0 * math.pi * middle * thick
-        radius = middle[np.argmax(np.cumsum(shells, axis=1) >= self.share, axis=1)]
+        held = np.cumsum(shells, axis=1)
+        most = float(held[:, -1].min())
+        if most < self.share:
+            raise InputError(
+                f"lateral_cutoff={self.share:g} with cutoff_rule='matrad': matRad's shells hold at most {most:.6f} "
+                "of a spot's dose; give a smaller share, or cutoff_rule='exact'"
+            )
+        radius = middle[np.argmax(held >= self.share, axis=1)]
         return np.asarray(np.interp(layer.depth, depths, radius**2))
 
 

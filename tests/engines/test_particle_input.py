@@ -153,3 +153,10 @@ def test_a_machine_of_electrons_gives_dose(tmp_path, shape):
         0
     ]
     np.testing.assert_allclose(fly, dose, rtol=0, atol=1e-5 * dose.max())
+
+
+def test_a_share_that_the_shells_of_matrad_never_hold():
+    with pytest.raises(InputError, match=r"lateral_cutoff=0.9999 .* hold at most 0.999.* cutoff_rule='exact'"):
+        dij(lateral_cutoff=0.9999, cutoff_rule="matrad")
+    assert dij(lateral_cutoff=0.999, cutoff_rule="matrad").images
+    assert dij(lateral_cutoff=0.9999).images
