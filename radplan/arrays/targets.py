@@ -87,8 +87,8 @@ def _torch_target(where: str, name: str) -> Target:
     import torch
 
     try:
-        device = torch.device(where or "cpu")
-        torch.empty(0, device=device)
+        # Why: an array's device has a number even where none is given, and torch holds "cuda" and "cuda:0" apart.
+        device = torch.empty(0, device=where or "cpu").device
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(f"torch has no usable device {where!r} here (device {name!r}): {reason}") from error

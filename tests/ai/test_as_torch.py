@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
 from radplan.ai import as_torch
-from radplan.arrays import to_numpy
+from radplan.arrays import target, to_numpy
 from radplan.beams import ControlPoint, TreatmentField
 from radplan.engines import ApertureOptions, PhotonPencilBeam, aperture_model, dose_influence
 from radplan.errors import InputError, UnknownNameError
@@ -200,3 +201,15 @@ def test_on_a_gpu():
     assert torch.autograd.gradcheck(as_torch(model, "physical_dose"), (x,))
     with pytest.raises(InputError, match="x is on cpu, but the model is on"):
         as_torch(model)(start())
+
+
+def test_a_torch_target_without_a_number_has_the_one_its_tensors_have(monkeypatch):
+    """Tensors put on "cuda" say "cuda:0", which torch holds to be another device."""
+    made = SimpleNamespace(device=torch.device("cuda", 0))
+    monkeypatch.setattr(torch, "empty", lambda *shape, device: made)
+    assert target("torch:cuda").device == made.device
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_cuda_device_without_a_number_takes_tensors():
+    assert as_torch(random_dij("torch:cuda"), "physical_dose")(start().cuda()).shape == (2, VOXELS)
