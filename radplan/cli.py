@@ -117,8 +117,7 @@ def _plan(parsed: argparse.Namespace) -> int:
     beams = _beams(spec, patient, machine, clock)
     dij = _influence(spec, patient, beams, machine, grid, wish.engine, clock)
     plan = _optimized(spec, dij, wish, patient, beams, earlier, clock)
-    plan = _delivered(spec, plan, clock)
-    plan = _normalized(spec, plan)
+    plan = _normalized(spec, plan, clock)
     _tell_metrics(plan, spec)
     clock.done("metrics", plan.normalization or "as optimised")
     figures = spec.outputs.figures and not parsed.no_figures
@@ -262,34 +261,38 @@ def _optimized(
     return plan
 
 
-def _delivered(spec: PlanSpec, plan: Plan, clock: _Clock) -> Plan:
-    """Return a plan of particles without spots below the machine's minimum, where that is asked for."""
+def _normalized(spec: PlanSpec, plan: Plan, clock: _Clock) -> Plan:
+    """Return the plan scaled as asked; of particles, without spots below the machine's minimum unless refused."""
     from radplan.optim.solvers import Status
-    from radplan.plan import deliverable
+    from radplan.plan import deliverable, deliverable_at
 
+    wish = _wished_level(spec, plan)
     stopped = plan.solution is not None and plan.solution.status is Status.INTERRUPTED
     if plan.model.radiation == "photons" or not spec.deliverable or stopped:
-        return plan
-    plan, report = deliverable(plan, robust=spec.robust)
+        return plan if wish is None else plan.scaled(wish[0], wish[1], **wish[2])
+    if wish is None:
+        made, report = deliverable(plan, robust=spec.robust)
+    else:
+        made, report = deliverable_at(plan, wish[0], wish[1], solver=None, robust=spec.robust, **wish[2])
     clock.done("spots", str(report))
-    return plan
+    return made
 
 
-def _normalized(spec: PlanSpec, plan: Plan) -> Plan:
-    """Return the plan scaled as asked; to the target with the highest level when nothing is said and there is one."""
+def _wished_level(spec: PlanSpec, plan: Plan) -> tuple[str, Any, dict[str, float]] | None:
+    """Return structure, quantity and level; when nothing is said, of the target with the highest level."""
     wish = spec.normalize
     if wish is False:
-        return plan
+        return None
     if wish is not None:
-        return plan.scaled(wish.structure, wish.quantity or plan.prescribed, **{wish.metric: wish.level})
+        return wish.structure, wish.quantity or plan.prescribed, {wish.metric: wish.level}
     level, targets = plan.patient.prescription, plan.patient.target_names
     if level is None or not targets:
-        return plan
+        return None
     levels = dict.fromkeys(targets, 0.0)
     for goal in plan.goals:
         if goal.structure in levels and isinstance(goal.objective.level, int | float):
             levels[goal.structure] = max(levels[goal.structure], float(goal.objective.level))
-    return plan.scaled(max(levels, key=lambda name: levels[name]), plan.prescribed, D95=level)
+    return max(levels, key=lambda name: levels[name]), plan.prescribed, {"D95": level}
 
 
 def _tell_metrics(plan: Plan, spec: PlanSpec) -> None:

@@ -50,6 +50,12 @@ def variable_bounds(model: ForwardModel) -> tuple[Floats, Floats]:
     return lower, upper
 
 
+def variable_minimum(model: ForwardModel) -> Floats:
+    """Return the least that each variable has where it is not zero, as a host array (count,)."""
+    least = np.asarray(to_numpy(model.variables.minimum), dtype=np.float64)
+    return np.broadcast_to(least, (model.variables.count,))
+
+
 def on_device(x: Floats, model: ForwardModel) -> Array:
     """Return variables beside the model's arrays, in float64 where the device has it."""
     beside = model.target.asarray(np.zeros(1), "float32")

@@ -2,6 +2,6 @@
 
 from radplan.plan.course import Plan
 from radplan.plan.planning import DEFAULT_FRACTIONS, evaluate, optimize
-from radplan.plan.spots import deliverable
+from radplan.plan.spots import deliverable, deliverable_at
 
-__all__ = ["DEFAULT_FRACTIONS", "Plan", "deliverable", "evaluate", "optimize"]
+__all__ = ["DEFAULT_FRACTIONS", "Plan", "deliverable", "deliverable_at", "evaluate", "optimize"]

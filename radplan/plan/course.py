@@ -22,7 +22,7 @@ from radplan.influence import Dij, ForwardModel
 from radplan.optim.constraints import Constraint
 from radplan.optim.goals import Goal
 from radplan.optim.solvers import Solution, Solver
-from radplan.optim.variables import checked_variables, on_device, variable_bounds
+from radplan.optim.variables import checked_variables, on_device, variable_bounds, variable_minimum
 from radplan.patient.patient import Patient
 from radplan.plan.prescribed import dose_floor, floored, has_biology, prescribed_quantity
 from radplan.quantities.base import Quantity
@@ -303,6 +303,9 @@ class Plan:
     def scaled(self, structure: str, quantity: str | Quantity = "physical_dose", **level: float) -> Plan:
         """Return the plan with all variables multiplied so that one metric of a structure takes a level.
 
+        Weights that end above zero and below the least that the machine delivers are told as a warning;
+        `radplan.plan.deliverable_at` takes a plan to a level without such.
+
         Parameters
         ----------
         structure : str
@@ -321,18 +324,7 @@ class Plan:
             The metric is zero, or the scaled variables would leave their bounds.
         """
         name, wanted = self._one_level(level)
-        kind = self.quantity(quantity)
-        if not kind.additive:
-            raise InputError(f"{kind.name} does not grow with the weights; scale a dose instead")
-        now = self._at(structure, quantity, name, 1.0)
-        if not now > 0:
-            raise CalculationError(f"{name} of {structure!r} is {now:g}: no factor brings it to {wanted:g}")
-        if kind.direct:
-            factor = wanted / now
-        else:
-            factor = find_factor(
-                lambda f: self._at(structure, quantity, name, f), wanted, now, f"{name} of {structure!r}"
-            )
+        factor = self.factor(structure, quantity, **level)
         x = self.x * factor
         lower, upper = variable_bounds(self.model)
         if np.any(x > upper) or np.any(x < lower):
@@ -340,8 +332,29 @@ class Plan:
                 f"scaling by {factor:.4g} to bring {name} of {structure!r} to {wanted:g} takes variables out of their "
                 "bounds; optimise again with a higher reference"
             )
-        text = f"{structure} {name.replace('_', '.')} = {wanted:g} {kind.unit}"
-        return replace(self, x=x, normalization=text)
+        few = np.count_nonzero((x > 0.0) & (x < variable_minimum(self.model) * (1.0 - 1e-9)))
+        if few:
+            _log.warning(
+                "%d of %d weights, scaled by %.4g, lie below the least that the machine delivers: "
+                "radplan.plan.deliverable_at brings %s of %r to %g without such",
+                few, x.size, factor, name, structure, wanted,
+            )  # fmt: skip
+        return replace(
+            self, x=x, normalization=f"{structure} {name.replace('_', '.')} = {wanted:g} {self.unit(quantity)}"
+        )
+
+    def factor(self, structure: str, quantity: str | Quantity = "physical_dose", **level: float) -> float:
+        """Return the factor on all variables that brings one metric of a structure to a level; see `scaled`."""
+        name, wanted = self._one_level(level)
+        kind = self.quantity(quantity)
+        if not kind.additive:
+            raise InputError(f"{kind.name} does not grow with the weights; scale a dose instead")
+        now = self._at(structure, quantity, name, 1.0)
+        if not now > 0:
+            raise CalculationError(f"{name} of {structure!r} is {now:g}: no factor brings it to {wanted:g}")
+        if kind.direct:
+            return wanted / now
+        return find_factor(lambda f: self._at(structure, quantity, name, f), wanted, now, f"{name} of {structure!r}")
 
     def title(self, quantity: str | Quantity) -> str:
         """Return a quantity's name as words for axes and tables."""

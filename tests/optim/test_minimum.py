@@ -16,7 +16,8 @@ from radplan.optim import Goal
 from radplan.optim.minimum import enforce_minimum
 from radplan.optim.objectives import SquaredDeviation, SquaredOverdosing
 from radplan.optim.problem import Problem
-from radplan.plan import deliverable, optimize
+from radplan.plan import deliverable, deliverable_at, optimize
+from radplan.plan.spots import _lowered
 from tests.particle_case import machine, patient
 
 CASE = patient()
@@ -99,3 +100,41 @@ def test_limits_that_leave_nothing(plan):
             enforce_minimum(problem, found.x)
     with pytest.raises(InputError, match="without goals"):
         deliverable(replace(found, goals=()))
+
+
+def test_a_deliverable_plan_is_not_called_normalised(plan):
+    made, _ = deliverable(plan[1].scaled("PTV", "rbe_x_dose", D95=66.0))
+    assert made.normalization is None
+
+
+@pytest.mark.parametrize("level", [30.0, 57.0, 70.0])
+def test_level_and_minimum_hold_together(plan, level, caplog):
+    particles, found = plan
+    made, report = deliverable_at(found, "PTV", "rbe_x_dose", D95=level)
+    mu = monitor_units(made.beams, particles, made.x)
+    assert np.all((made.x == 0) | (mu >= 0.3 * (1 - 1e-9)))
+    assert made.metrics("rbe_x_dose", ["PTV"], ["D95"])["PTV"]["D95"] == pytest.approx(level, rel=1e-5)
+    assert made.normalization == f"PTV D95 = {level:g} Gy(RBE)"
+    assert report.used == np.sum(made.x > 0)
+    assert report.value_before == pytest.approx(found.solution.value)
+    assert np.any(np.isclose(mu, 0.3)) == (level < 60.0), "spots that would fall below their minimum stay at it"
+    assert not caplog.records
+
+
+def test_a_level_below_the_least_that_spots_can_give(plan, caplog):
+    made, _ = deliverable_at(plan[1], "PTV", "rbe_x_dose", D95=57.0)
+    model = replace(made.model, variables=replace(made.model.variables, minimum=1.5 * made.x.max()))
+    high = replace(made, model=model, x=np.where(made.x > 0, 1.5 * made.x.max(), 0.0))
+    least = _lowered(high, "PTV", "rbe_x_dose", {"D95": 57.0})
+    reached = least.metrics("rbe_x_dose", ["PTV"], ["D95"])["PTV"]["D95"]
+    assert reached > 60.0
+    assert least.normalization == (f"PTV D95 = {reached:.5g} Gy(RBE), all spots at their minimum (57 was asked for)")
+    assert "fewer beams" in caplog.text
+
+
+def test_scaling_below_the_minimum_is_told(plan, caplog):
+    made, _ = deliverable(plan[1])
+    made.scaled("PTV", "rbe_x_dose", D95=70.0)
+    assert not caplog.records
+    made.scaled("PTV", "rbe_x_dose", D95=50.0)
+    assert "below the least that the machine delivers: radplan.plan.deliverable_at brings" in caplog.text
