@@ -8,7 +8,7 @@ import numpy as np
 
 from radplan.arrays import Array, Target
 from radplan.beams.beam import Beam
-from radplan.beams.control_points import TreatmentField
+from radplan.beams.control_points import Segment, TreatmentField
 from radplan.engines.aperture_depths import DepthReader, WeightTable, plane_bounds
 from radplan.engines.aperture_fluence import ApertureFluence
 from radplan.engines.aperture_head import HeadScatter, MonitorBackScatter
@@ -55,13 +55,19 @@ def segment_poses(layout: FieldLayout, steps: int) -> dict[Pose, Pieces]:
     poses: dict[Pose, Pieces] = {}
     for number in layout.delivering:
         segment = layout.field.segments[number]
-        count = steps if segment.gantry_travel else 1
+        count = steps if _moves(segment) else 1
         for step in range(count):
             span = np.asarray([step, step + 1]) / count
             middle = float(span.mean())
             pose = (segment.gantry(middle), segment.couch(middle), segment.collimator(middle))
             poses.setdefault((*pose, *segment.isocenter(middle).tolist()), []).append((number, span))
     return poses
+
+
+def _moves(segment: Segment) -> bool:
+    """Say whether gantry, couch, collimator or isocentre are elsewhere in the middle of a segment than at its start."""
+    turned = segment.gantry_travel != 0.0 or any(of(0.5) != of(0.0) for of in (segment.couch, segment.collimator))
+    return turned or not np.array_equal(segment.isocenter(0.5), segment.isocenter(0.0))
 
 
 class Builder:
@@ -73,8 +79,7 @@ class Builder:
         self.scene, self.options, self.place, self.dtype = scene, options, place, dtype
         self.patient_position = patient_position
         self.pitch = min(options.pixel, scene.machine.source_sigma)
-        reach = options.reach if options.lateral_cutoff is None else options.lateral_cutoff
-        self.spectra = Spectra(self.pitch, reach, place, dtype)
+        self.spectra = Spectra(self.pitch, options.lateral_cutoff, place, dtype)
         spacing = max(1.0, min(_COARSEST_RAYS, *scene.ct_grid.spacing))
         self.rim = _rim(scene.points)
         self.depths = DepthReader(scene, options.depths, spacing, self.rim)

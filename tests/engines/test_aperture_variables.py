@@ -9,7 +9,8 @@ import pytest
 
 from radplan.arrays import target, to_numpy
 from radplan.beams.control_points import ControlPoint, TreatmentField
-from radplan.engines.aperture_variables import ApertureVariables, BankSpans
+from radplan.engines.aperture_build import segment_poses
+from radplan.engines.aperture_variables import ApertureVariables, BankSpans, FieldLayout
 from radplan.engines.photon_aperture import ApertureOptions, aperture_model
 from radplan.errors import InputError
 from radplan.geometry.grid import Grid
@@ -171,3 +172,14 @@ def test_leaves_under_jaws_and_closed_pairs_have_slopes_of_their_own(linac):
     assert np.min(np.abs(slope)) > 1e-6 * np.max(np.abs(slope))
     fixed = replace(model.variables, gaps=np.zeros_like(model.variables.gaps))
     assert np.array_equal(fixed.project(x), x)
+
+
+def test_every_motion_within_a_segment_is_divided():
+    begin = ControlPoint(0.0, 350.0, 10.0, 0.0, np.zeros(3), [-20.0, 20.0], [-20.0, 20.0])
+    still = replace(begin, meterset=50.0)
+    ends = [replace(still, collimator=30.0), replace(still, couch=8.0), replace(still, isocenter=[0.0, 0.0, 40.0])]
+    for end, poses in [(still, 1), *((end, 4) for end in ends)]:
+        layout = FieldLayout.of(TreatmentField("moving", 1, (begin, end), 1000.0), 0)
+        assert len(segment_poses(layout, 4)) == poses
+    turning = TreatmentField("turning", 1, (begin, ends[0]), 1000.0)
+    assert [pose[2] for pose in segment_poses(FieldLayout.of(turning, 0), 4)] == [12.5, 17.5, 22.5, 27.5]
