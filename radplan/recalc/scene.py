@@ -67,7 +67,7 @@ def scene_of(
     FileError
         When the patient cannot be read, or the plan was made on another one.
     InputError
-        When the plan says of no image what the patient has.
+        When the plan says of no image what the patient has, or the patient does not lie head first supine.
     """
     notes: list[str] = []
     found, case, phantom = _patient(patient, options.water)
@@ -147,11 +147,13 @@ def _check_position(patient: Patient, case: DicomCase | None, delivery: Delivery
     planned = delivery.patient_position
     if planned and lay and planned != lay:
         raise InputError(f"plan {delivery.name!r} treats the patient {planned}, but the images show it {lay}")
-    if planned not in ("", "HFS"):
-        raise InputError(
-            f"plan {delivery.name!r} treats the patient {planned}: beam angles are calculated for head first supine "
-            "(HFS) only"
-        )
+    said = {
+        f"plan {delivery.name!r} treats the patient": planned,
+        f"patient {patient.name!r} lies": patient.patient_position,
+    }
+    for what, position in said.items():
+        if position not in ("", "HFS"):
+            raise InputError(f"{what} {position}: beam angles are calculated for head first supine (HFS) only")
     low, high = patient.ct.grid.bounds
     for field in delivery:
         for index, point in enumerate(field.points):
@@ -190,11 +192,13 @@ def with_supports(patient: Patient, above: float = SUPPORTS_ABOVE) -> tuple[Pati
     """Return the patient with what the CT shows outside the external contour in the beam's way, and its water volume.
 
     Each voxel above the threshold [HU] counts with its density, up to that of water; the volume is that of water of
-    the same electrons [mm3]. Dose is calculated in the external contour only.
+    the same electrons [mm3]. Voxels whose density is given (`Patient.overrides`: a couch, bolus) keep it. No dose is
+    calculated in supports.
     """
     grid, outline = patient.ct.grid, patient.external
     outside = patient.ct.hu.reshape(-1) > above
-    outside[outline.voxels] = False
+    for known in (outline, *(override.structure for override in patient.overrides)):
+        outside[known.voxels] = False
     voxels = np.flatnonzero(outside)
     if voxels.size == 0:
         return patient, 0.0

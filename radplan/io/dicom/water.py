@@ -28,7 +28,8 @@ _MARGIN = 3
 def read_water_case(folder: str | Path, spacing: float = 2.0) -> DicomCase:
     """Read a structure set without its images: water inside the external contour, air outside.
 
-    The images made for it have square pixels, and slices where the contours lie.
+    The images made for it have square pixels, and slices where the contours lie. They do not say how the patient lay;
+    the patient is taken to lie head first supine (HFS).
 
     Parameters
     ----------
@@ -63,7 +64,7 @@ def read_water_case(folder: str | Path, spacing: float = 2.0) -> DicomCase:
     name = folder.stem if folder.is_file() else folder.name or folder.resolve().name
     logger.warning("%s has no images: %s is filled with water", name, outline.name)
     ct = CT(grid, hu.reshape(grid.shape))
-    series = CTSeries(ct, Orientation(patient_position="HFS"), frame, "", (), (), {})
+    series = CTSeries(ct, Orientation(patient_position=""), frame, "", (), (), {})
     return DicomCase(Patient(name, ct, structures), series, entry.instance)
 
 
