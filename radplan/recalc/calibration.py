@@ -42,7 +42,8 @@ def calibrated(machine: PhotonMachine, reference: Reference) -> PhotonMachine:
     if not isinstance(machine.kernel, LowRankKernel):
         raise InputError(f"machine {machine.name!r} cannot be calibrated: expected a machine of radplan's own format")
     factor = reference.dose / dose_per_mu(machine, reference)
-    kernel = replace(machine.kernel, table=machine.kernel.table * factor)
+    table, scattered = machine.kernel.table, machine.kernel.scattered
+    kernel = replace(machine.kernel, table=table * factor, scattered=None if scattered is None else scattered * factor)
     return replace(machine, kernel=kernel, reference=reference)
 
 
