@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from radplan.beams.control_points import DeliveryPlan
-from radplan.errors import InputError
+from radplan.errors import InputError, UnknownNameError
 from radplan.io.load import load_machine
 from radplan.machines import PhotonMachine, Reference
 from radplan.recalc.calibration import calibrated, isocentric
@@ -41,7 +41,10 @@ def machines_of(
     Raises
     ------
     InputError
-        When a machine is no photon linac, or none is known for an energy.
+        When a machine is no photon linac, none is given or known for an energy, or several are given and a field does
+        not state its energy.
+    UnknownNameError
+        When the calibration is a word other than these.
     """
     notes: list[str] = []
     if given is None:
@@ -53,10 +56,7 @@ def machines_of(
     else:
         entries = [given] if isinstance(given, str | Path | PhotonMachine) else list(given)
         loaded = [_linac(entry) for entry in entries]
-        chosen = {
-            one.number: min(loaded, key=lambda machine: abs(machine.energy - (one.energy or machine.energy)))
-            for one in delivery
-        }
+        chosen = {one.number: _nearest(loaded, one.energy, one.label) for one in delivery}
     made: dict[int, PhotonMachine] = {}
     for machine in chosen.values():
         if id(machine) not in made:
@@ -77,6 +77,16 @@ def _linac(given: Named) -> PhotonMachine:
     return machine
 
 
+def _nearest(machines: Sequence[PhotonMachine], energy: float | None, label: str) -> PhotonMachine:
+    """Return the machine of the nearest energy [MV]; the one there is where the field states none."""
+    if not machines:
+        raise InputError("no machine is given: name one or more, or leave machine= out for the generic ones")
+    if energy is None and len(machines) > 1:
+        names = ", ".join(machine.name for machine in machines)
+        raise InputError(f"{label}: states no energy to choose one of several machines by ({names}): name one")
+    return machines[0] if energy is None else min(machines, key=lambda machine: abs(machine.energy - energy))
+
+
 def _by_energy(energy: float | None, label: str) -> str:
     name = None if energy is None else BY_ENERGY.get(round(energy))
     if name is None:
@@ -87,6 +97,8 @@ def _by_energy(energy: float | None, label: str) -> str:
 
 
 def _calibrated(machine: PhotonMachine, calibration: Literal["machine", "isocentric"] | Reference) -> PhotonMachine:
-    if calibration == "machine":
-        return machine
-    return calibrated(machine, isocentric(machine) if isinstance(calibration, str) else calibration)
+    if isinstance(calibration, Reference):
+        return calibrated(machine, calibration)
+    if calibration not in ("machine", "isocentric"):
+        raise UnknownNameError("calibration", str(calibration), ("machine", "isocentric"))
+    return machine if calibration == "machine" else calibrated(machine, isocentric(machine))
