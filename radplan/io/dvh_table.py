@@ -19,7 +19,7 @@ def read_dvh_table(path: str | Path) -> dict[str, DVH]:
 
     Two layouts of comma-separated values are understood: ``dvh.csv`` as `save_plan` writes it (a column per
     structure), and a row per structure with its name, its volume [cm3] and volumes [%] under levels such as ``10cGy``,
-    as OnkoDICOM exports it.
+    as OnkoDICOM exports it. Levels in cGy become Gy; those of another unit stay, and the curves say which.
 
     Parameters
     ----------
@@ -81,8 +81,9 @@ def _by_column(rows: list[list[str]]) -> dict[str, DVH]:
     if kind is None or not names or not all(names):
         raise ValueError
     numbers = np.asarray([[float(text) for text in row] for row in rows[1:]])
+    scale, unit = (_GRAY[kind[2]], "Gy") if kind[2] in _GRAY else (1.0, kind[2])
     return {
-        match[1]: DVH(match[1], kind[1], kind[2], numbers[:, 0], numbers[:, k + 1], float("nan"))
+        match[1]: DVH(match[1], kind[1], unit, scale * numbers[:, 0], numbers[:, k + 1], float("nan"))
         for k, match in enumerate(names)
         if match
     }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -129,7 +129,8 @@ def read_reference(
     Raises
     ------
     FileError
-        When a file cannot be read, is a dose of one beam, or there are two of a kind.
+        When a file cannot be read, is a dose of one beam, does not hold physical dose in Gy or cGy, or there are two of
+        a kind.
     """
     given = [paths] if isinstance(paths, str | Path) else list(paths)
     curves: dict[str, DVH] = {}
@@ -140,12 +141,22 @@ def read_reference(
         if path.suffix.lower() != ".nrrd" and not is_dicom(path):
             if curves:
                 raise FileError(path, "is a second DVH table; expected one")
-            curves = read_dvh_table(path)
+            curves = _read_curves(path)
             continue
         if dose is not None:
             raise FileError(path, "is a second dose; expected one")
         dose = _read_image(path, case, allow_other_frame)
     return ReferenceDose(curves, dose)
+
+
+def _read_curves(path: Path) -> dict[str, DVH]:
+    curves = read_dvh_table(path)
+    for curve in curves.values():
+        if (curve.quantity, curve.unit) != ("physical_dose", "Gy"):
+            raise FileError(
+                path, f"holds DVHs of {curve.quantity} [{curve.unit}]; expected physical_dose [Gy], which is calculated"
+            )
+    return curves
 
 
 def _read_image(path: Path, case: DicomCase | None, allow_other_frame: bool) -> DoseImage:
@@ -215,7 +226,7 @@ def compare(
         for name in plan.patient.structures
         if name in curves
     )
-    fitted, factor = _fit(plan, rows, fit)
+    fitted, factor = fitted_factor(plan, rows, fit)
     gamma = None if image is None or course is None else _gamma(plan, course, image.grid, criteria, skin)
     return Comparison(
         reference.label,
@@ -289,7 +300,25 @@ def read_curve(curve: DVH, name: str) -> float:
     return float(np.interp(-float(name[1:]), -falling, levels))
 
 
-def _fit(plan: Plan, rows: tuple[StructureComparison, ...], fit: bool | str) -> tuple[str, float | None]:
+def fitted_factor(plan: Plan, rows: Sequence[StructureComparison], fit: bool | str) -> tuple[str, float | None]:
+    """Return the structure whose mean dose is fitted, and the factor; an empty name and None where `fit` is False.
+
+    Parameters
+    ----------
+    plan : Plan
+        The calculated dose.
+    rows : sequence of StructureComparison
+        What is compared.
+    fit : bool or str
+        True for the largest target, or a structure's name.
+
+    Raises
+    ------
+    UnknownNameError
+        When the structure named is not compared.
+    InputError
+        When no target is, or one of the two means is not a dose > 0.
+    """
     if fit is False:
         return "", None
     if isinstance(fit, str):
@@ -305,7 +334,13 @@ def _fit(plan: Plan, rows: tuple[StructureComparison, ...], fit: bool | str) -> 
             )
         chosen = max(targets, key=lambda name: plan.patient.structures[name].volume)
     row = next(row for row in rows if row.structure == chosen)
-    return chosen, row.reference["Dmean"] / row.ours["Dmean"]
+    ours, theirs = row.ours["Dmean"], row.reference["Dmean"]
+    if not (np.isfinite([ours, theirs]).all() and ours > 0.0 and theirs > 0.0):
+        raise InputError(
+            f"no factor fits the mean dose of {chosen!r}: it is {ours:g} Gy here and {theirs:g} Gy in the reference, "
+            "expected two doses > 0 (a curve that does not fall to 0 has no mean): name another structure"
+        )
+    return chosen, theirs / ours
 
 
 def _gamma(plan: Plan, course: Floats, grid: Grid, criteria: GammaCriteria | None, skin: float) -> Gamma:
