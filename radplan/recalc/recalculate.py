@@ -137,7 +137,7 @@ def recalculate(
     options : ApertureOptions, optional
         How dose is calculated.
     fractions : int, optional
-        Number of fractions; the plan's otherwise.
+        Number of fractions, 1 or more; the plan's otherwise.
     reference : path-like, several of them, or ReferenceDose, optional
         RTDOSE or NRRD dose, DVH table, or one of each.
     names, fit_factor, gamma, skin
@@ -156,15 +156,13 @@ def recalculate(
     """
     belongs = PlanReference() if isinstance(plan, DeliveryPlan) else read_plan_reference(plan)
     delivery = plan if isinstance(plan, DeliveryPlan) else read_plan(plan)
+    count = _fractions(fractions, delivery)
     linacs, said = machines_of(machine, delivery, calibration)
     where, chosen = SceneOptions() if scene is None else scene, ApertureOptions() if options is None else options
     collimator = library_mlc(mlc) if isinstance(mlc, str) else mlc
     mlcs = tuple(_mlc(field, collimator) for field in delivery)
     held, case, delivery, notes = scene_of(patient, delivery, belongs if belongs.instance else None, where)
     beside = _reference(reference, case, where.allow_other_frame)
-    count = fractions or delivery.fractions
-    if count is None:
-        raise InputError(f"plan {delivery.name!r} does not say how many fractions it has: give fractions=")
     held = replace(held, fractions=count, prescription=belongs.prescription or held.prescription)
     model = _model(held, delivery, linacs, collimator, grid, chosen, device, dtype)
     arrows = _arrows(delivery, linacs)
@@ -174,6 +172,16 @@ def recalculate(
     for note in notes:
         logger.info("%s", note)
     return Recalculation(evaluated, delivery, linacs, mlcs, chosen, compared, notes, case, belongs)
+
+
+def _fractions(given: int | None, delivery: DeliveryPlan) -> int:
+    count = delivery.fractions if given is None else given
+    if count is None:
+        raise InputError(f"plan {delivery.name!r} does not say how many fractions it has: give fractions=")
+    if not (count >= 1 and float(count).is_integer()):
+        whose = f" from plan {delivery.name!r}: give fractions=" if given is None else ""
+        raise InputError(f"fractions must be a whole number >= 1, got {count}{whose}")
+    return int(count)
 
 
 def _model(
