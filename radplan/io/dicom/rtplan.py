@@ -146,7 +146,11 @@ def _refuse_modifiers(path: Path, beam: Dataset, label: str) -> None:
     if any(text_of(path, item, "MaterialID", "") for item in items_of(beam, "CompensatorSequence")):
         raise FileError(path, f"{label}: has compensators, which are not calculated; plan it without")
     if beam.get("NumberOfBoli") is not None and whole_of(path, beam, "NumberOfBoli") > 0:
-        logger.warning("%s: names a bolus; it counts only as far as it lies in the CT inside the contour", label)
+        logger.warning(
+            "%s: names a bolus; it counts where it lies in the CT inside the external contour, and where its density "
+            "is given, by its structure or with_density(..., dosed=True)",
+            label,
+        )
 
 
 def _leaf_boundaries(path: Path, beam: Dataset, label: str) -> tuple[Floats | None, Literal["x", "y"]]:
