@@ -121,7 +121,7 @@ def described_spec(plan: Plan) -> PlanSpec:
 
 
 def _table(plan: Plan, quantity: Quantity, more: Sequence[str]) -> dict[str, dict[str, float | None]]:
-    return {name: _rounded(values) for name, values in judged(plan, more, quantity).items()}
+    return {name: rounded(values) for name, values in judged(plan, more, quantity).items()}
 
 
 def _described_grid(plan: Plan) -> Any:
@@ -173,8 +173,12 @@ def _described_constraint(constraint: Constraint) -> dict[str, Any]:
     }
 
 
-def _rounded(values: Mapping[str, float]) -> dict[str, float | None]:
-    """Metrics to a tenth of a milligray; null where not a number, as JSON has none."""
+def rounded(values: Mapping[str, float]) -> dict[str, float | None]:
+    """Return metrics to a tenth of a milligray; null where not a number, as JSON has none.
+
+    >>> rounded({"Dmean": 1.23456, "D95": float("nan")})
+    {'Dmean': 1.2346, 'D95': None}
+    """
     return {name: round(float(v), 4) if np.isfinite(v) else None for name, v in values.items()}
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 import radplan
+from radplan.io.describe import rounded
 from radplan.io.dicom import write_dose
 from radplan.io.save import staged
 from radplan.machines import PhotonMachine
@@ -95,7 +96,7 @@ def described(recalculation: Recalculation, provenance: Mapping[str, Any] | None
         },
         "options": _plain(asdict(recalculation.options)),
         "dose": "physical dose of the course in Gy, fractions x dose per fraction, no factor applied",
-        "metrics": {name: _rounded(row) for name, row in plan.metrics().items()},
+        "metrics": {name: rounded(row) for name, row in plan.metrics().items()},
         "comparison": None if recalculation.comparison is None else _compared(recalculation.comparison),
         "notes": list(recalculation.notes),
         "provenance": {
@@ -131,7 +132,7 @@ def _compared(comparison: Comparison) -> dict[str, Any]:
         "factor": comparison.factor,
         "factor_fitted_to": comparison.fitted_to or None,
         "structures": {
-            row.structure: {"named": row.named, "ours": _rounded(row.ours), "reference": _rounded(row.reference)}
+            row.structure: {"named": row.named, "ours": rounded(row.ours), "reference": rounded(row.reference)}
             for row in comparison.rows
         },
         "gamma": None
@@ -173,11 +174,6 @@ def _write_comparison(path: Path, comparison: Comparison) -> None:
                 )
             ]
             writer.writerow([row.structure, row.named, *(f"{value:.3f}" for value in numbers)])
-
-
-def _rounded(values: Mapping[str, float]) -> dict[str, float | None]:
-    """Numbers to a tenth of a milligray; null where not a number, as JSON has none."""
-    return {name: round(float(v), 4) if np.isfinite(v) else None for name, v in values.items()}
 
 
 def _plain(value: Any) -> Any:
