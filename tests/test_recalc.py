@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import logging
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -12,17 +13,20 @@ import pytest
 from pydicom.uid import RTPlanStorage
 
 from radplan.analysis.dvh import DVH
+from radplan.beams.control_points import ControlPoint, DeliveryPlan, TreatmentField
 from radplan.cli import main
 from radplan.engines import ApertureOptions
 from radplan.errors import FileError, InputError, UnknownNameError
-from radplan.io.dicom import read_case, read_dose, read_plan
+from radplan.io.dicom import read_case, read_dose, read_plan, read_water_case
 from radplan.machines import library_machine, library_mlc
 from radplan.patient.phantoms import water_cylinder
+from radplan.patient.structures import Structure
 from radplan.recalc import ReferenceDose, SceneOptions, recalculate, save_recalculation
 from radplan.recalc.calibration import calibrated, dose_per_mu, isocentric
-from radplan.recalc.comparison import inside_by, read_curve
+from radplan.recalc.comparison import StructureComparison, fitted_factor, inside_by, read_curve, read_reference
+from radplan.recalc.linac import machines_of
 from radplan.recalc.recalculate import control_points
-from radplan.recalc.scene import middle_of, with_supports
+from radplan.recalc.scene import middle_of, scene_of, with_supports
 from tests.io.dicom_files import FRAME, ROOT, ct_slices, new_dataset, save, small_case, square, structure_set
 from tests.io.test_dicom_rtplan import first_point, item, positions
 
@@ -330,3 +334,114 @@ def test_what_was_read_is_what_is_calculated(plan_file, found):
     read = read_plan(plan_file)
     assert [one.mu for one in read] == [one.mu for one in found.delivery]
     assert read.mu == found.delivery.mu == 201.0
+
+
+def open_field(energy=6.0):
+    jaws = np.asarray([-20.0, 20.0])
+    points = tuple(ControlPoint(mu, 0.0, 0.0, 0.0, CENTRE, jaws_x=jaws, jaws_y=jaws) for mu in (0.0, 100.0))
+    return DeliveryPlan("AP", (TreatmentField("open", 1, points, 1000.0, energy=energy),), fractions=1)
+
+
+def placed(case, **position):
+    """Patient, case and a plan that states no position but those given, as the scene takes them."""
+    delivery = replace(open_field(), patient_position=position.get("plan", ""))
+    lying = replace(case.patient, patient_position=position.get("patient", "HFS"))
+    orientation = replace(case.series.orientation, patient_position=position.get("images", ""))
+    return lying, replace(case, patient=lying, series=replace(case.series, orientation=orientation)), delivery
+
+
+def test_a_patient_who_does_not_lie_head_first_supine_is_refused(case):
+    for position in ({"patient": "HFP"}, {"patient": "FFS", "plan": "FFS"}):
+        lying, lain, delivery = placed(case, **position)
+        for given in (lying, lain):
+            with pytest.raises(InputError, match=r"HFS\) only"):
+                scene_of(given, delivery, None, SceneOptions())
+    _, lain, delivery = placed(case, plan="HFS", images="HFP", patient="HFP")
+    with pytest.raises(InputError, match="treats the patient HFS, but the images show it HFP"):
+        scene_of(lain, delivery, None, SceneOptions())
+
+
+def test_a_contour_without_images_says_nothing_of_the_position(tmp_path):
+    regions = [("BODY", "EXTERNAL", [square(-30.0, 30.0, z) for z in 20.0 + 2.5 * np.arange(13)])]
+    save(structure_set(regions), tmp_path / "structures.dcm")
+    wet = read_water_case(tmp_path)
+    assert wet.series.orientation.patient_position == ""
+    for stated in ("", "HFS"):
+        scene_of(wet, replace(open_field(), patient_position=stated), None, SceneOptions(water=True))
+    with pytest.raises(InputError, match="treats the patient HFP: beam angles are calculated for head first supine"):
+        scene_of(wet, replace(open_field(), patient_position="HFP"), None, SceneOptions(water=True))
+
+
+def test_a_calibration_scales_primary_and_scatter_alike():
+    machine = library_machine("generic_photon_6mv")
+    half = calibrated(machine, replace(machine.reference, dose=0.5 * machine.reference.dose))
+    depth, primary, scatter = np.asarray([50.0, 200.0]), np.asarray([1.0, 1.1]), np.asarray([1.2, 1.0])
+    before, after = (m.kernel.parted_weights(depth, primary, scatter) for m in (machine, half))
+    factor = half.kernel.table[0, 0, 0] / machine.kernel.table[0, 0, 0]
+    assert factor == pytest.approx(0.5, rel=1e-3)
+    np.testing.assert_allclose(after, factor * before, rtol=1e-6)
+    plain = replace(machine, kernel=replace(machine.kernel, scattered=None))
+    assert calibrated(plain, machine.reference).kernel.scattered is None
+
+
+def test_an_unknown_calibration_is_refused():
+    with pytest.raises(UnknownNameError, match="did you mean 'isocentric'"):
+        machines_of("generic_photon_6mv", open_field(), "isocenter")
+
+
+def test_machines_are_not_chosen_for_fields_without_energy():
+    both = ["generic_photon_6mv", "generic_photon_15mv"]
+    with pytest.raises(InputError, match=r"field 1 .open.: states no energy .*generic_photon_6mv, generic_photon_15mv"):
+        machines_of(both, open_field(energy=None))
+    assert machines_of(both[:1], open_field(energy=None))[0][0].name == both[0]
+    with pytest.raises(InputError, match="no machine is given"):
+        machines_of([], open_field())
+
+
+def test_a_table_of_another_quantity_is_no_reference(tmp_path):
+    path = tmp_path / "dvh.csv"
+    for head in ("rbe_x_dose [Gy(RBE)]", "rbe_x_dose [Gy]", "physical_dose [%]"):
+        path.write_text(f"{head},PTV [%]\n0,100\n20,0\n")
+        with pytest.raises(FileError, match=re.escape(f"holds DVHs of {head}; expected physical_dose [Gy]")):
+            read_reference(path)
+    path.write_text("physical_dose [cGy],PTV [%]\n0,100\n2000,0\n")
+    assert read_reference(path).curves["PTV"].levels.tolist() == [0.0, 20.0]
+
+
+def test_supports_leave_given_densities_alone(case):
+    held = case.patient
+    hu = held.ct.hu.copy()
+    outside = np.flatnonzero(~held.external.mask())[:6]
+    hu.reshape(-1)[outside] = 0.0
+    couch = Structure("couch", held.ct.grid, outside[:3], np.asarray([1.0, 1.0, 0.5]), "ignored")
+    seen = replace(held, ct=replace(held.ct, hu=hu)).with_density(couch, 0.3)
+    plain = replace(seen, overrides=held.overrides)
+    supported, volume = with_supports(seen)
+    density = supported.density().reshape(-1)
+    np.testing.assert_allclose(density[outside], [0.3, 0.3, 0.15, 1.0, 1.0, 1.0], rtol=1e-5)
+    assert with_supports(plain)[1] - volume == pytest.approx(3 * held.ct.grid.voxel_volume, rel=1e-5)
+
+
+@pytest.mark.parametrize(("ours", "theirs"), [(0.0, 50.0), (50.0, float("nan")), (50.0, 0.0)])
+def test_no_factor_fits_means_that_are_no_doses(found, ours, theirs):
+    row = StructureComparison("PTV", "target", "ptv", {"Dmean": ours}, {"Dmean": theirs})
+    with pytest.raises(InputError, match="no factor fits the mean dose of 'PTV'"):
+        fitted_factor(found.plan, (row,), True)
+
+
+def test_no_fractions_are_not_the_plans(case, plan_file, tmp_path, capsys):
+    for count in (0, -1):
+        with pytest.raises(InputError, match=f"fractions must be a whole number >= 1, got {count}"):
+            recalculate(plan_file, case, grid=4.0, options=QUICK, fractions=count)
+    out = tmp_path / "out"
+    arguments = ["recalc", str(plan_file), "--patient", "cylinder", "--fractions", "0", "--output", str(out)]
+    assert main(arguments) != 0
+    assert "fractions must be a whole number >= 1, got 0" in capsys.readouterr().err
+    assert not out.exists()
+
+
+def test_a_bolus_is_said_to_count_where_its_density_is_given(tmp_path, caplog):
+    with caplog.at_level(logging.WARNING):
+        read_plan(rtplan(tmp_path, beam(NumberOfBoli=1)))
+    assert "beam 1 (B1): names a bolus" in caplog.text
+    assert "with_density(..., dosed=True)" in caplog.text
