@@ -19,6 +19,7 @@ from radplan.arrays import Array, Target, namespace
 from radplan.engines.aperture_depths import DENSITY_UNIT, DepthReader, WeightTable, beam_frame
 from radplan.engines.aperture_maps import MapPair
 from radplan.engines.photon_terms import Floats, Ints
+from radplan.errors import InputError
 
 CHUNK = 1 << 18
 """Voxels that the array-API form holds at once."""
@@ -63,7 +64,7 @@ class Voxels:
         if place.backend == "numpy":
             from radplan.kernels.lanes import LANES
 
-            blank = np.zeros((*values[0].shape[:2], -values[0].shape[2] % LANES))
+            blank = np.zeros((*values[0].shape[:2], max(LANES - values[0].shape[2], 0)))
             values = tuple(np.concatenate([one, blank], axis=2) for one in values)
         held = tuple(place.asarray(one, dtype) for one in values)
         return cls(place.asarray(points.T, dtype), table, held, sad, 1.0 / sad**2 if straight else 0.0, place)
@@ -128,6 +129,11 @@ class PoseReader:
         Depths as places in the weight table, int16 on devices; calculated whenever they are needed when left out.
     densities : array of shape (2, n), optional
         Lateral densities of primary and scatter, uint8; calculated like the codes where the table is parted.
+
+    Raises
+    ------
+    InputError
+        When compiled code would number more pixels of float32 maps than float32 holds apart.
     """
 
     voxels: Voxels
@@ -137,6 +143,18 @@ class PoseReader:
     depths: DepthReader
     codes: Array | None = None
     densities: Array | None = None
+
+    def __post_init__(self) -> None:
+        if not self.voxels.compiled or self.voxels.dtype != np.float32:
+            return
+        from radplan.kernels.pose_dose import COUNTED
+
+        pixels, pitch = sum(a * b for a, b in self.maps.shapes), self.maps.pitch
+        if pixels >= COUNTED:
+            raise InputError(
+                f"the maps of a field have {pixels} pixels of {pitch:g} mm, more than float32 can number: take a "
+                "larger pixel, a smaller lateral_cutoff or float64"
+            )
 
     def cached(self) -> PoseReader:
         """Return the reader with its depths held."""

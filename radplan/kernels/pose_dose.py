@@ -31,6 +31,9 @@ SHARE = 200_000
 COPIES = 8
 """Threads that write, at most; their number depends on that of the voxels only, so that results do not vary."""
 
+COUNTED = 1 << 24
+"""Pixels that float32 can number; places of pixels are calculated in the precision of the maps."""
+
 _ROWS = 23
 _WIDE = np.uint64(LANES)
 

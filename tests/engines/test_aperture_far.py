@@ -15,6 +15,7 @@ from radplan.engines.aperture_maps import CORE, window
 from radplan.engines.photon_aperture import ApertureOptions, aperture_model
 from radplan.errors import InputError
 from radplan.geometry.grid import Grid
+from radplan.kernels import pose_dose
 from radplan.machines import library_machine
 from radplan.machines.mlc import MLC
 from radplan.patient.ct import CT
@@ -217,5 +218,49 @@ def test_the_window_splits_a_kernel_in_two_smoothly():
 def test_options_out_of_range_are_refused():
     with pytest.raises(InputError, match="depths must be 'fan' or 'exact'"):
         ApertureOptions(depths="ray")
-    with pytest.raises(InputError, match="reach must be > 0"):
-        ApertureOptions(reach=0.0)
+    for cutoff in (0.0, np.inf, None):
+        with pytest.raises(InputError, match="lateral_cutoff must be > 0"):
+            ApertureOptions(lateral_cutoff=cutoff)
+    for steps in (0, 1.5, True):
+        with pytest.raises(InputError, match="gantry_steps must be a whole number >= 1"):
+            ApertureOptions(gantry_steps=steps)
+    for jaws in ([0.004], [0.004, 1.0], ["a", "b"], "ab", None):
+        with pytest.raises(InputError, match="jaw_transmission must lie in"):
+            ApertureOptions(jaw_transmission=jaws)
+    assert ApertureOptions(jaw_transmission=[0.02, 0.004]).jaw_transmission == (0.02, 0.004)
+
+
+def test_kernels_of_more_functions_than_a_vector_holds(slab, linac):
+    """The same dose, slopes and transpose from nine functions, some with half their weight, that are not compiled."""
+    basis = linac.kernel.basis(900.0)
+    chosen = np.concatenate([np.arange(basis.rank), np.arange(9 - basis.rank)])
+    table = basis.table[chosen] / np.bincount(chosen)[chosen][:, None, None]
+    long = replace(linac, kernel=replace(basis, table=table, cumulated=basis.cumulated[chosen], scattered=None))
+    one, points = arc(1, open_pairs(slice(15, 25), -40.0, 40.0)), Grid((5, 2, 9), (20.0,) * 3, (-70.0, 5.0, -31.0))
+    options = replace(PLAIN, lateral_cutoff=60.0, margin=5.0, free=("leaves", "collimator"))
+    model = aperture_model(slab, [one], linac, collimator(), points, options, "numpy", "float64",
+                           np.arange(points.size))  # fmt: skip
+    many = aperture_model(slab, [one], long, collimator(), points, options,
+                          "numpy", "float64", np.arange(points.size))  # fmt: skip
+    x = np.asarray(model.variables.start)
+    found, expected = (m.forward(x)["physical_dose"] for m in (many, model))
+    assert not many.parts[0][1].read.voxels.compiled
+    np.testing.assert_allclose(found, expected, atol=1e-6 * expected.max())
+    given = {"physical_dose": np.random.default_rng(3).random((1, points.size))}
+    found, expected = (m.pullback(x, given) for m in (many, model))
+    np.testing.assert_allclose(found, expected, atol=1e-6 * np.abs(expected).max())
+
+
+def test_more_pixels_than_single_precision_counts_are_refused(slab, linac, monkeypatch):
+    one, points = arc(1, open_pairs(slice(15, 25), -40.0, 40.0)), Grid((1, 1, 1), (20.0,) * 3, (0.0, 0.0, 0.0))
+
+    def make(dtype):
+        options = replace(PLAIN, lateral_cutoff=30.0)
+        return aperture_model(slab, [one], linac, collimator(), points, options, "numpy", dtype, [0])
+
+    (small, large) = make("float32").parts[0][1].maps.shapes
+    for limit, dtype in ((small[0] * small[1] + large[0] * large[1] + 1, "float32"), (10, "float64")):
+        monkeypatch.setattr(pose_dose, "COUNTED", limit)
+        make(dtype)
+    with pytest.raises(InputError, match=r"have \d+ pixels of 1 mm, more than float32 can number"):
+        make("float32")
