@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from radplan.beams.beam import Beam
-from radplan.engines.particle_fine_sampling import Paths, split
+from radplan.engines.particle_fine_sampling import Paths, split, strayed
 from radplan.engines.particle_spots import Scene, Spots
 from radplan.engines.particle_tables import PER_MM, DepthTables
 from radplan.geometry.frames import isocentre_plane, world_to_beam
@@ -59,7 +59,7 @@ class BeamField:
         envelope = tables.envelope(np.stack([-spots.largest(-spots.shifts), spots.largest(spots.shifts)], axis=1))
         if scene.fine_sampling is not None:
             # Why: depths differ from path to path, and paths that run parallel are sorted where they were split.
-            envelope = envelope.max(keepdims=True) + 0.2 * np.abs(spots.origins).max()
+            envelope = envelope.max(keepdims=True) + strayed(beam, spots, scene)
         rows, points, depths = _reached(beam, scene, spots, envelope)
         caps = spots.caps(tables.largest_reach()) if scene.cutoff.caps_rays else np.full(spots.x.size, np.inf)
         field = SpotField(

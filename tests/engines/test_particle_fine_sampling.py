@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy.special import ndtr
@@ -9,9 +11,11 @@ from scipy.special import ndtr
 from radplan.beams import Beams, place_beams
 from radplan.engines import ParticlePencilBeam, dose_influence
 from radplan.engines.particle_cutoff import Cutoff
+from radplan.engines.particle_field import BeamField
 from radplan.engines.particle_fine_sampling import lattice, shares_of
 from radplan.errors import InputError
 from radplan.geometry.grid import Grid
+from radplan.kernels.hong import REACH, window
 from radplan.patient.ct import CT
 from radplan.patient.patient import Patient
 from radplan.patient.structures import Structure, Structures
@@ -138,3 +142,28 @@ def test_widths_that_cannot_be_used():
         ParticlePencilBeam(fine_sampling=0.0)
     with pytest.raises(InputError, match="share of dose"):
         Cutoff(1.5)
+
+
+@pytest.mark.parametrize("sad", [250.0, 10000.0])
+def test_no_sub_beamlet_is_missed_however_near_the_source(sad, monkeypatch):
+    """Voxels look for rays where those were split; parallel ones stray from there the more, the nearer the source."""
+    fields = []
+    of = BeamField.of
+    monkeypatch.setattr(BeamField, "of", lambda beam, scene: fields.append(of(beam, scene)) or fields[-1])
+    near = replace(machine(), sad=sad, nozzle_distance=100.0)
+    beams = Beams.from_rays(
+        [[[0.0, 0.0]]], gantry=0.0, isocenter=(0.0, -58.5, 0.0), sad=sad, bixel_width=5.0, machine="small",
+        radiation="protons", energies=[[80.0]],
+    )  # fmt: skip
+    grid = Grid((21, 12, 21), (2.0, 10.0, 2.0), (-20.0, -55.0, -20.0))
+    dose_influence(CASE, beams, near, grid, engine=ParticlePencilBeam(fine_sampling=1.0))
+    field = fields[0].field
+    reach, missed = np.sqrt(field.table[:, REACH].max()), 0
+    for v, point in enumerate(field.points):
+        x, y, room, _ = window(point, field.depths[v], field.envelope, sad)
+        off = point - field.origins
+        off = off - np.sum(off * field.rays, axis=1)[:, None] * field.rays
+        meets = np.sum(off**2, axis=1) <= reach**2
+        missed += np.sum(meets & ((np.abs(field.ray_x - x) > room) | (np.abs(field.ray_y - y) > room)))
+    assert missed == 0
+    assert field.envelope.max() - reach < 0.1 * reach + 0.6 * np.abs(field.origins).max()
