@@ -31,13 +31,11 @@ from radplan.patient.ct import hu_table
 from radplan.patient.patient import Patient, find_external
 from radplan.patient.phantoms import PHANTOMS
 from radplan.patient.structures import Structures
+from radplan.plan import DEFAULT_FRACTIONS
 from radplan.quantities import QUANTITIES
 
 if TYPE_CHECKING:
     from radplan.io.dicom.case import DicomCase
-
-DEFAULT_FRACTIONS = 30
-"""What a course has when neither the plan file nor the patient says."""
 
 _WILD = "*?["
 
