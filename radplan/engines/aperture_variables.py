@@ -119,7 +119,10 @@ class ApertureVariables(Variables):
         return found
 
     def _too_wide(self, x: Array) -> bool:
-        return any(float(bank.excess(x)) > 1e-9 for bank in self.spans)
+        if not self.spans:
+            return False
+        xp = namespace(x)
+        return arrays.scalar(xp.max(xp.stack([bank.excess(x) for bank in self.spans]))) > 1e-9
 
     def _apart(self, x: Array) -> Array:
         """Return the nearest point within bounds where no pair is closer than its gap."""

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from radplan import arrays
 from radplan.arrays import target, to_numpy
 from radplan.beams.control_points import ControlPoint, TreatmentField
 from radplan.engines.aperture_build import segment_poses
@@ -183,3 +184,15 @@ def test_every_motion_within_a_segment_is_divided():
         assert len(segment_poses(layout, 4)) == poses
     turning = TreatmentField("turning", 1, (begin, ends[0]), 1000.0)
     assert [pose[2] for pose in segment_poses(FieldLayout.of(turning, 0), 4)] == [12.5, 17.5, 22.5, 27.5]
+
+
+def test_many_banks_are_looked_at_with_one_synchronisation(monkeypatch):
+    asked = []
+    monkeypatch.setattr(arrays, "scalar", lambda x: asked.append(x) or float(x))
+    banks = tuple(BankSpans(4 * i, np.asarray([[[6.0, 6.0]]]), 2) for i in range(3))
+    space = ApertureVariables(12, spans=banks)
+    np.testing.assert_array_equal(space.project(np.zeros(12)), np.zeros(12))
+    assert len(asked) == 1
+    wide = np.zeros(12)
+    wide[8] = 10.0
+    assert np.ptp(space.project(wide)[8::2]) == pytest.approx(6.0)
