@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from radplan.arrays import Array, namespace
+from radplan.arrays import Array
 from radplan.errors import InputError
 from radplan.quantities.base import QUANTITIES, Quantity
+from radplan.quantities.ratio import per_dose, per_dose_vjp
 
 
 @QUANTITIES.register
@@ -72,18 +73,11 @@ class LET(Quantity):
             raise InputError(f"the floor of let must be a dose per fraction > 0 Gy, got {self.floor}")
 
     def forward(self, physical_dose: Array, let_dose: Array) -> Array:
-        return let_dose / self._divisor(physical_dose)
+        return per_dose(let_dose, physical_dose, self.floor)
 
     def vjp(self, cotangent: Array, physical_dose: Array, let_dose: Array) -> tuple[Array, ...]:
-        xp = namespace(physical_dose, let_dose)
-        divisor = self._divisor(physical_dose)
-        share = cotangent / divisor
-        slope = -share * let_dose / divisor
-        return xp.where(physical_dose > self.floor, slope, xp.zeros_like(slope)), share
-
-    def _divisor(self, physical_dose: Array) -> Array:
-        xp = namespace(physical_dose)
-        return xp.where(physical_dose > self.floor, physical_dose, xp.full_like(physical_dose, self.floor))
+        by_image, by_dose = per_dose_vjp(cotangent, let_dose, physical_dose, self.floor)
+        return by_dose, by_image
 
     @classmethod
     def examples(cls) -> list[LET]:
