@@ -19,7 +19,8 @@ def load_patient(case: str | Path) -> Patient:
     Parameters
     ----------
     case : str or path-like
-        A built-in phantom (``"tg119"``, ``"box"``), a folder of DICOM files or a matRad ``.mat`` file.
+        A built-in phantom (``"tg119"``, ``"box"``), a folder of DICOM files, a matRad ``.mat`` file, or a patient of
+        OpenKBP (a folder of csv files or a compact ``.npz``; `radplan.io.openkbp.read_openkbp` gives its dose too).
 
     Raises
     ------
@@ -38,9 +39,16 @@ def load_patient(case: str | Path) -> Patient:
     path = Path(case)
     if _is_bare_name(path):
         raise UnknownNameError("patient file or built-in phantom", str(case), PHANTOMS)
-    expected = f"expected a DICOM folder, a matRad .mat file or a built-in phantom ({', '.join(PHANTOMS)})"
+    expected = (
+        "expected a DICOM folder, a matRad .mat file, an OpenKBP folder or .npz, or a built-in phantom "
+        f"({', '.join(PHANTOMS)})"
+    )
     if not path.exists():
         raise FileError(path, f"no such file; {expected}")
+    from radplan.io.openkbp import is_openkbp, read_openkbp
+
+    if is_openkbp(path):
+        return read_openkbp(path).patient
     if path.is_dir():
         from radplan.io import dicom
 
