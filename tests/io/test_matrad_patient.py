@@ -294,7 +294,7 @@ def test_load_patient_takes_names_and_files(tmp_path):
         UnknownNameError, match="no patient file or built-in phantom named 'tg118'; did you mean 'tg119'"
     ):
         load_patient("tg118")
-    with pytest.raises(FileError, match=r"no such file; expected a DICOM folder, a matRad .mat file or a built-in"):
+    with pytest.raises(FileError, match=r"no such file; expected a DICOM folder, a matRad .mat file, an OpenKBP"):
         load_patient(tmp_path / "none.mat")
     (tmp_path / "case.txt").write_text("a patient")
     with pytest.raises(InputError, match="cannot read a patient from"):
