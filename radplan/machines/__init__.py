@@ -10,6 +10,7 @@ from radplan.machines.files import (
     read_radplan_machine,
     write_photon_machine,
 )
+from radplan.machines.limits import MachineLimits, library_limits, limits_for, machine_limits, read_limits
 from radplan.machines.low_rank import LowRankKernel
 from radplan.machines.mlc import MLC, MLCS, library_mlc, matching_mlc
 from radplan.machines.particle import RADIATIONS, EnergyLayer, InitialFocus, ParticleMachine
@@ -27,14 +28,19 @@ __all__ = [
     "InitialFocus",
     "KernelBasis",
     "LowRankKernel",
+    "MachineLimits",
     "ParticleMachine",
     "PencilKernel",
     "PhotonMachine",
     "Reference",
     "SSDTableKernel",
+    "library_limits",
     "library_machine",
     "library_mlc",
+    "limits_for",
+    "machine_limits",
     "matching_mlc",
+    "read_limits",
     "read_particle_machine",
     "read_photon_machine",
     "read_radplan_machine",
