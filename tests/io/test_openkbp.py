@@ -105,9 +105,8 @@ def test_both_resolutions_show_the_same_patient(shared):
     assert half.ct_present
     compared = 0
     for name, structure in full.patient.structures.items():
-        inner = np.pad(np.ones([n - 2 for n in structure.grid.shape], dtype=bool), 1).reshape(-1)
-        if name == "External" or (name != DOSE_MASK and not inner[structure.voxels].all()):
-            continue  # organs are cut where the dose mask's box ends, which is rounded up to even voxels in the copy
+        if name in ("External", "Brainstem", "SpinalCord"):
+            continue  # these two run out of the dose mask's box, which is rounded up to even voxels in the copy
         compared += 1
         other = half.patient.structures[name]
         assert other.volume == pytest.approx(structure.volume, rel=1e-3), name
