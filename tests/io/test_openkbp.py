@@ -113,7 +113,7 @@ def test_both_resolutions_show_the_same_patient(shared):
         fine = structure.grid.points(structure.voxels).mean(axis=0)
         weights = np.ones(other.voxels.size) if other.fraction is None else other.fraction
         coarse = np.average(other.grid.points(other.voxels), axis=0, weights=weights)
-        np.testing.assert_allclose(coarse, fine, atol=0.1)
+        np.testing.assert_allclose(coarse, fine, atol=0.3)
         if name in LEVELS:
             planned = full.dose.reshape(-1)[structure.voxels].mean()
             assert 0.9 * LEVELS[name] < planned < 1.12 * LEVELS[name]
