@@ -121,7 +121,7 @@ def test_dicom_folders_are_listed_without_names(tmp_path: Path, capsys: pytest.C
 
 
 def test_a_table_beside_the_plan_is_found_in_the_folder_of_the_case(tmp_path: Path) -> None:
-    from radplan.io.plan_file import plan_spec
+    from radplan.io.plan_file.reading import plan_spec
 
     (tmp_path / "clinic.csv").write_text("ROI,Volume (mL),0cGy,10cGy\nptv,20.0,100,40\n")
     wish = {"case": str(tmp_path), "outputs": {"beside": {"table": "clinic.csv", "names": {"PTV": "ptv"}}}}
@@ -132,7 +132,7 @@ def test_a_table_beside_the_plan_is_found_in_the_folder_of_the_case(tmp_path: Pa
 
 
 def test_the_table_of_an_earlier_plan_stands_in_its_folder(planned: Path) -> None:
-    from radplan.io.plan_file import plan_spec
+    from radplan.io.plan_file.reading import plan_spec
 
     wish = {"case": "box", "outputs": {"beside": {"plan": str(planned), "label": "before"}}}
     assert list(cli._beside(plan_spec(wish))) == ["BODY", "OuterTarget"]
@@ -227,7 +227,7 @@ def test_a_case_without_goals_shows_how_to_write_a_plan_file(
     from dataclasses import replace
 
     from radplan.io import load
-    from radplan.io.plan_file import EXAMPLE, read_plan_file
+    from radplan.io.plan_file.reading import EXAMPLE, read_plan_file
     from radplan.patient.phantoms import phantom
 
     monkeypatch.setattr(load, "load_patient", lambda case: replace(phantom(case), goals=()))

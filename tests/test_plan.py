@@ -10,10 +10,10 @@ import pytest
 from radplan.arrays import to_numpy
 from radplan.errors import CalculationError, InputError, UnknownNameError
 from radplan.influence import Dij
+from radplan.influence.given import on_device
 from radplan.optim.goals import Goal
 from radplan.optim.objectives import DoseMimicking, Mean, SquaredDeviation, SquaredOverdosing
 from radplan.optim.problem import Problem
-from radplan.optim.variables import on_device
 from radplan.patient.patient import Patient
 from radplan.plan import Plan, evaluate, optimize
 from radplan.quantities.let import LET, LETxDose

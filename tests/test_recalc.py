@@ -15,6 +15,7 @@ from pydicom.uid import RTPlanStorage
 from radplan.analysis.dvh import DVH
 from radplan.beams.control_points import ControlPoint, DeliveryPlan, TreatmentField
 from radplan.cli import main
+from radplan.commissioning.calibration import calibrated, dose_per_mu, isocentric
 from radplan.engines import ApertureOptions
 from radplan.errors import FileError, InputError, UnknownNameError
 from radplan.io.dicom import read_case, read_dose, read_plan, read_water_case
@@ -22,7 +23,6 @@ from radplan.machines import library_machine, library_mlc
 from radplan.patient.phantoms import water_cylinder
 from radplan.patient.structures import Structure
 from radplan.recalc import ReferenceDose, SceneOptions, recalculate, save_recalculation
-from radplan.recalc.calibration import calibrated, dose_per_mu, isocentric
 from radplan.recalc.comparison import StructureComparison, fitted_factor, inside_by, read_curve, read_reference
 from radplan.recalc.linac import machines_of
 from radplan.recalc.recalculate import control_points

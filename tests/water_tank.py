@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from radplan.beams.control_points import ControlPoint, TreatmentField
-from radplan.engines.photon_aperture import ApertureOptions, aperture_model
+from radplan.engines.aperture.model import ApertureOptions, aperture_model
 from radplan.geometry.grid import Grid
 from radplan.patient import CT, Patient, Structure, Structures
 

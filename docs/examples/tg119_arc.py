@@ -19,8 +19,8 @@ from matplotlib.patches import Rectangle
 import radplan as rp
 from radplan.beams import place_arc
 from radplan.beams.arc import leaf_travel, segment_times
+from radplan.delivery.apertures import delivery_plan
 from radplan.engines import ApertureModel, ApertureOptions, aperture_model
-from radplan.engines.aperture_delivery import delivery_plan
 from radplan.geometry.frames import beam_rotation, isocentre_plane, world_to_beam
 from radplan.machines import library_mlc
 

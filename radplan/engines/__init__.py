@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from radplan.engines.aperture.model import ApertureModel, ApertureOptions, aperture_model
 from radplan.engines.base import ENGINES, Engine, dose_influence
-from radplan.engines.particle_pencil_beam import ParticlePencilBeam
-from radplan.engines.photon_aperture import ApertureModel, ApertureOptions, aperture_model
-from radplan.engines.photon_pencil_beam import PhotonPencilBeam
+from radplan.engines.particle.pencil_beam import ParticlePencilBeam
+from radplan.engines.photon.pencil_beam import PhotonPencilBeam
 
 __all__ = [
     "ENGINES",

@@ -13,7 +13,7 @@ import numpy as np
 
 from radplan.beams.beam import Beam
 from radplan.influence import Dij
-from radplan.io.plan_file import PlanSpec
+from radplan.io.plan_file.reading import PlanSpec
 from radplan.optim.constraints import Constraint
 from radplan.optim.goals import quantity_to_spec
 from radplan.optim.solvers import Solver

@@ -55,7 +55,7 @@ def load_patient(case: str | Path) -> Patient:
         return dicom.read_patient(path)
     if path.suffix.lower() != ".mat":
         raise InputError(f"cannot read a patient from {path}: {expected}")
-    from radplan.io.matrad import read_patient
+    from radplan.io.matrad.patient import read_patient
 
     return read_patient(path)
 
@@ -87,7 +87,7 @@ def load_machine(machine: str | Path) -> PhotonMachine | ParticleMachine:
         return read_radplan_machine(path)
     if path.is_dir() or path.suffix.lower() != ".mat":
         raise InputError(f"cannot read a machine from {path}: expected a .mat or .npz file or a built-in name")
-    from radplan.io.matrad_machine import read_machine
+    from radplan.io.matrad.machine import read_machine
 
     return read_machine(path)
 

@@ -16,7 +16,7 @@ import numpy as np
 from radplan.errors import FileError, InputError
 from radplan.influence import Dij
 from radplan.io.describe import describe
-from radplan.io.plan_file import PlanSpec
+from radplan.io.plan_file.reading import PlanSpec
 from radplan.machines import MACHINES, ParticleMachine, library_machine
 from radplan.plan import Plan
 from radplan.quantities.base import Quantity

@@ -1,6 +1,6 @@
 """Compiled openings of leaves and jaws: edges blurred by a Gaussian source, averaged over pixels and over their way.
 
-The same as the functions of these names in `radplan.engines.aperture_edges`. An edge is blurred only near itself:
+The same as the functions of these names in `radplan.engines.aperture.edges`. An edge is blurred only near itself:
 farther than `REACH` standard deviations the pixel is dark or open, and nothing is calculated. One thread does it all:
 a pose has so little to do here that waking others takes ten times as long.
 """

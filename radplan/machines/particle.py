@@ -241,7 +241,7 @@ class ParticleMachine:
     provenance : mapping
         Where the numbers come from, what was tuned and what error to expect; plain data.
     cutoff_rule : "exact" or "matrad"
-        How an engine finds the lateral cut-off when it is not told: see `radplan.engines.particle_cutoff.Cutoff`.
+        How an engine finds the lateral cut-off when it is not told: see `radplan.engines.particle.cutoff.Cutoff`.
 
     Raises
     ------

@@ -19,10 +19,10 @@ from radplan.arrays import to_numpy
 from radplan.beams.beam import Beams
 from radplan.errors import CalculationError, InputError
 from radplan.influence import Dij, ForwardModel
+from radplan.influence.given import checked_variables, on_device, variable_bounds, variable_minimum
 from radplan.optim.constraints import Constraint
 from radplan.optim.goals import Goal
 from radplan.optim.solvers import Solution, Solver
-from radplan.optim.variables import checked_variables, on_device, variable_bounds, variable_minimum
 from radplan.patient.patient import Patient
 from radplan.plan.prescribed import dose_floor, floored, has_biology, prescribed_quantity
 from radplan.quantities.base import Quantity

@@ -13,13 +13,13 @@ from radplan.arrays import Array, to_numpy
 from radplan.beams.beam import Beams
 from radplan.errors import InputError
 from radplan.influence import ForwardModel
+from radplan.influence.given import checked_variables, on_device
 from radplan.optim.constraints import Constraint
 from radplan.optim.goals import Goal
 from radplan.optim.objectives import SquaredUnderdosing
 from radplan.optim.problem import Problem
 from radplan.optim.solvers import SOLVERS, Solution, Solver, Status
 from radplan.optim.solvers.base import Callback
-from radplan.optim.variables import checked_variables, on_device
 from radplan.patient.patient import Patient
 from radplan.plan.course import Plan
 from radplan.plan.prescribed import dose_floor, floored, prescribed_quantity

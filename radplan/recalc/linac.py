@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Literal
 
 from radplan.beams.control_points import DeliveryPlan
+from radplan.commissioning.calibration import calibrated, isocentric
 from radplan.errors import InputError, UnknownNameError
 from radplan.io.load import load_machine
 from radplan.machines import PhotonMachine, Reference
-from radplan.recalc.calibration import calibrated, isocentric
 
 BY_ENERGY = {6: "generic_photon_6mv", 10: "generic_photon_10mv", 15: "generic_photon_15mv"}
 """Machine of a nominal energy [MV] where none is named."""

@@ -13,7 +13,7 @@ from radplan import testing
 from radplan.arrays import target, to_numpy
 from radplan.beams import Beams
 from radplan.engines import PhotonPencilBeam, dose_influence
-from radplan.engines.map_gather import MapGather, spline_response
+from radplan.engines.photon.map_gather import MapGather, spline_response
 from radplan.errors import CalculationError, InputError
 from radplan.kernels import gather
 from radplan.machines import library_machine

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from radplan.errors import FileError, InputError
-from radplan.io.plan_file import PlanSpec, plan_spec, read_plan_file
+from radplan.io.plan_file.reading import PlanSpec, plan_spec, read_plan_file
 
 WHOLE = """
 machine: generic_photon_6mv

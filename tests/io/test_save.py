@@ -14,8 +14,8 @@ from radplan.biology.rbe import McNamara
 from radplan.errors import FileError, InputError
 from radplan.io import save as saving
 from radplan.io.describe import described_spec
-from radplan.io.plan_file import read_plan_file
-from radplan.io.plan_sections import GridSpec
+from radplan.io.plan_file.reading import read_plan_file
+from radplan.io.plan_file.sections import GridSpec
 from radplan.io.save import save_plan, staged
 from radplan.optim.goals import Goal
 from radplan.optim.objectives import SquaredDeviation, SquaredOverdosing

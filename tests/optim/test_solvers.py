@@ -11,7 +11,7 @@ from scipy.optimize import lsq_linear, minimize
 from radplan.arrays import device_of, to_numpy
 from radplan.beams import ControlPoint, TreatmentField
 from radplan.engines import ApertureOptions, aperture_model
-from radplan.engines.aperture_variables import ApertureVariables
+from radplan.engines.aperture.variables import ApertureVariables
 from radplan.errors import CalculationError, InputError
 from radplan.geometry.grid import Grid
 from radplan.influence import Dij, Variables

@@ -14,11 +14,11 @@ import pytest
 from radplan.beams import Beams
 from radplan.engines import dose_influence
 from radplan.geometry import radiological_depth
-from radplan.io.plan_file import plan_spec
-from radplan.io.plan_setup import prepare_patient
+from radplan.io.plan_file.reading import plan_spec
 from radplan.machines import library_machine
 from radplan.patient import Structure
 from radplan.patient.phantoms import phantom
+from radplan.workflows.setup import prepare_patient
 
 BOX = phantom("box")  # water from -76.5 to 76.5 mm in air to +-91.5 mm
 GRID = BOX.ct.grid

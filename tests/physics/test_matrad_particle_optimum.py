@@ -16,7 +16,7 @@ import radplan as rp
 from radplan.biology.rbe import McNamara
 from radplan.engines import ParticlePencilBeam, dose_influence
 from radplan.io.load import load_machine
-from radplan.io.matrad import read_patient
+from radplan.io.matrad.patient import read_patient
 from radplan.optim.solvers import ProjectedLBFGS, ScipyLBFGSB
 
 CASES = {"effect": "opt_protons_BOX_effect", "rbe_x_dose": "opt_protons_BOX_RBExDose_gradfixed"}

@@ -25,7 +25,7 @@ from radplan.beams import Beams, place_beams
 from radplan.biology.rbe import McNamara
 from radplan.engines import ParticlePencilBeam, dose_influence
 from radplan.io.load import load_machine
-from radplan.io.matrad import read_patient
+from radplan.io.matrad.patient import read_patient
 from radplan.quantities import QuantityResolver
 
 CASES = {

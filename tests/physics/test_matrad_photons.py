@@ -32,7 +32,7 @@ from radplan.beams import Beams
 from radplan.engines import dose_influence
 from radplan.geometry import isocentre_plane, world_to_beam
 from radplan.io.load import load_machine
-from radplan.io.matrad import read_patient
+from radplan.io.matrad.patient import read_patient
 
 CASES = {"photons_TG119_5beam": "TG119", "photons_BOX_1beam": "BOXPHANTOM"}
 

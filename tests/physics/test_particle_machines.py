@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from radplan.io.matrad_machine import read_machine
+from radplan.io.matrad.machine import read_machine
 from radplan.machines import library_machine
 from radplan.machines.generate.depth_dose import ProtonModel
 from radplan.machines.generate.fragments import IonModel

@@ -12,7 +12,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from radplan.io.matrad_machine import read_machine
+from radplan.io.matrad.machine import read_machine
 from radplan.machines import library_machine
 from radplan.machines.generate.nyholm import NyholmKernel
 from tests.water_tank import scans

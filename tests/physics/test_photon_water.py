@@ -10,7 +10,7 @@ import csv
 import numpy as np
 import pytest
 
-from radplan.engines.photon_aperture import ApertureOptions
+from radplan.engines.aperture.model import ApertureOptions
 from radplan.geometry.grid import Grid
 from radplan.machines import library_machine
 from tests.water_tank import AS_SHIPPED, dose_of_field, edges, scans, water_tank

@@ -14,7 +14,7 @@ from radplan.beams import place_beams
 from radplan.beams.place import dilate
 from radplan.geometry import beam_rotation, surface_distance
 from radplan.io.load import load_machine
-from radplan.io.matrad import read_patient
+from radplan.io.matrad.patient import read_patient
 
 CASES = {"photons_TG119_5beam": "TG119", "photons_BOX_1beam": "BOXPHANTOM"}
 

@@ -1,0 +1,1 @@
+"""Commissioning: machines brought to measured or stated output."""

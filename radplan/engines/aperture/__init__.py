@@ -1,0 +1,1 @@
+"""Photon dose of apertures: leaves, jaws and monitor units to dose, with a pullback."""

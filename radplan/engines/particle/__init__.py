@@ -1,0 +1,1 @@
+"""The particle pencil-beam engine: protons, helium and carbon."""

@@ -1,0 +1,1 @@
+"""The photon pencil-beam engine, stored and on the fly."""

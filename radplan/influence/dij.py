@@ -1,0 +1,271 @@
+"""The dose influence `Dij`: images as linear maps of weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+
+from radplan import arrays
+from radplan.arrays import Array, Target
+from radplan.beams.beam import Beams
+from radplan.errors import InputError, UnknownNameError
+from radplan.geometry.grid import Grid
+from radplan.influence.scenarios import Scenarios
+from radplan.influence.variables import Variables
+from radplan.operators import LinearOperator, SparseOperator, adjoint_sum, apply_all, restrict_all, share_places
+
+
+@dataclass(frozen=True)
+class Dij:
+    """Dose influence: images as linear maps of the weights, ``d = D w``, one operator per image and scenario.
+
+    Parameters
+    ----------
+    operators : mapping of str to tuple of LinearOperator
+        Per image one operator ``(voxels, weights)`` for each scenario, all on one device. Dose in Gy per fraction
+        and unit weight.
+    grid : Grid
+        The dose grid.
+    voxels : array of shape (n,)
+        Sorted flat indices of the rows into the grid.
+    scenarios : Scenarios
+        Names and probabilities, nominal first.
+    radiation : str
+        ``"photons"``, ``"protons"``, ``"helium"`` or ``"carbon"``.
+    variables : Variables
+        The weights.
+    voxel_parameters : mapping of str to array
+        Arrays ``(1 or scenarios, n)`` on the device.
+    beam_index : array of shape (weights,), optional
+        The number of the beam each weight belongs to.
+    machine : str, optional
+        Name of the machine it was calculated for.
+    beams : Beams, optional
+        The beams the weights belong to, where an engine knows them.
+    settings : mapping
+        How it was calculated, as the engine section of a plan file says it: name, options, stored.
+
+    >>> dij = Dij.from_matrices({"physical_dose": np.asarray([[1.0, 2.0]])}, Grid((1, 1, 1), (1, 1, 1), (0, 0, 0)))
+    >>> dij.forward(np.asarray([1.0, 1.0]))["physical_dose"].tolist()
+    [[3.0]]
+    """
+
+    operators: Mapping[str, tuple[LinearOperator, ...]]
+    grid: Grid
+    voxels: Any
+    scenarios: Scenarios
+    radiation: str
+    variables: Variables
+    voxel_parameters: Mapping[str, Array] = field(default_factory=dict)
+    beam_index: Any = None
+    machine: str | None = None
+    beams: Beams | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "operators", MappingProxyType(dict(self.operators)))
+        object.__setattr__(self, "voxel_parameters", MappingProxyType(dict(self.voxel_parameters)))
+        object.__setattr__(self, "voxels", _sorted_voxels(self.voxels, self.grid))
+        if not self.operators:
+            raise InputError("a Dij needs at least one image, such as 'physical_dose'")
+        shape = (self.voxels.shape[0], self.variables.count)
+        for name, ops in self.operators.items():
+            if len(ops) != len(self.scenarios):
+                raise InputError(f"image {name!r} has {len(ops)} operators for {len(self.scenarios)} scenarios")
+            for op in ops:
+                if op.shape != shape:
+                    raise InputError(
+                        f"image {name!r} has a matrix of shape {op.shape}, expected {shape}: rows are the voxels of "
+                        "the model, columns its weights"
+                    )
+        for name, values in self.voxel_parameters.items():
+            _check_parameter(name, values, len(self.scenarios), shape[0])
+        if self.beam_index is not None and np.shape(self.beam_index) != (shape[1],):
+            raise InputError(f"beam_index must have shape ({shape[1]},), got {np.shape(self.beam_index)}")
+
+    @classmethod
+    def from_matrices(
+        cls,
+        matrices: Mapping[str, Any],
+        grid: Grid,
+        voxels: Any = None,
+        *,
+        radiation: str = "photons",
+        voxel_parameters: Mapping[str, Any] | None = None,
+        scenarios: Scenarios | None = None,
+        beam_index: Any = None,
+        machine: str | None = None,
+        device: str = "numpy",
+        dtype: str = "float32",
+    ) -> Dij:
+        """Return the Dij of imported matrices: SciPy sparse or dense, one per image, or a sequence of one per scenario.
+
+        Parameters
+        ----------
+        matrices : mapping of str to matrix
+            Image name to a matrix ``(len(voxels), weights)`` or a list of them, one per scenario.
+        grid : Grid
+            The dose grid.
+        voxels : array of shape (n,), optional
+            Flat grid indices of the rows; all voxels of the grid when left out.
+        voxel_parameters : mapping of str to array, optional
+            Values ``(n,)`` or ``(1 or scenarios, n)``; alpha_x, beta_x and rbe for biology.
+
+        Raises
+        ------
+        InputError
+            When shapes do not fit or values are not finite.
+        """
+        rows = np.arange(grid.size) if voxels is None else np.asarray(voxels)
+        cases = Scenarios.nominal() if scenarios is None else scenarios
+        place = arrays.target(device)
+        made = {
+            name: tuple(SparseOperator.from_scipy(m, place, dtype) for m in _one_per_scenario(matrix))
+            for name, matrix in matrices.items()
+        }
+        operators = _sharing_places(made, len(cases))
+        count = next(iter(operators.values()))[0].shape[1] if operators else 0
+        parameters = {
+            name: place.asarray(np.atleast_2d(np.asarray(values)), dtype)
+            for name, values in (voxel_parameters or {}).items()
+        }
+        return cls(
+            operators,
+            grid,
+            rows,
+            cases,
+            radiation,
+            Variables(count),
+            parameters,
+            beam_index=beam_index,
+            machine=machine,
+        )
+
+    @property
+    def images(self) -> tuple[str, ...]:
+        """Names of the images."""
+        return tuple(self.operators)
+
+    @property
+    def linear(self) -> bool:
+        """Always true: images are linear in the weights."""
+        return True
+
+    @property
+    def target(self) -> Target:
+        """Where the matrices live."""
+        return next(iter(self.operators.values()))[0].target
+
+    @property
+    def dtype(self) -> str:
+        """Name of the dtype of the matrices."""
+        return next(iter(self.operators.values()))[0].dtype
+
+    def forward(self, x: Array, images: Iterable[str] | None = None) -> dict[str, Array]:
+        """Return the images asked for, ``(scenarios, voxels)`` each, at weights ``x (count,)``."""
+        xp = self.target.xp
+        wanted = self.images if images is None else tuple(images)
+        chosen = [self._operators_of(name) for name in wanted]
+        products = [apply_all([ops[scenario] for ops in chosen], x) for scenario in range(len(self.scenarios))]
+        return {name: xp.stack([one[place] for one in products]) for place, name in enumerate(wanted)}
+
+    def pullback(self, x: Array, cotangents: Mapping[str, Array]) -> Array:
+        """Return ``sum of D' c`` over images and scenarios, ``(count,)``, in float64 where the device has it."""
+        place = self.target
+        wide = arrays.accumulator(x)
+        total = place.xp.zeros(self.variables.count, dtype=wide, device=place.device)
+        if not cotangents:
+            return total
+        chosen = [self._operators_of(name) for name in cotangents]
+        for scenario in range(len(self.scenarios)):
+            parts = [cotangent[scenario, :] for cotangent in cotangents.values()]
+            total = total + place.xp.astype(adjoint_sum([ops[scenario] for ops in chosen], parts), wide)
+        return total
+
+    def restrict(self, voxels: Array) -> Dij:
+        """Return the model of some voxels only: sorted flat indices into the grid, each one a row of this model."""
+        chosen = _sorted_voxels(voxels, self.grid)
+        rows = np.clip(np.searchsorted(self.voxels, chosen), 0, self.voxels.shape[0] - 1)
+        absent = chosen[self.voxels[rows] != chosen]
+        if absent.size:
+            raise InputError(f"{absent.size} of {chosen.size} voxels asked for are not rows of this model")
+        if chosen.shape == self.voxels.shape:
+            return self
+        index = self.target.asarray(rows, "int64")
+        cases = range(len(self.scenarios))
+        kept = [restrict_all([ops[scenario] for ops in self.operators.values()], rows) for scenario in cases]
+        return replace(
+            self,
+            operators={name: tuple(one[place] for one in kept) for place, name in enumerate(self.operators)},
+            voxels=chosen,
+            voxel_parameters={
+                name: self.target.xp.take(values, index, axis=1) for name, values in self.voxel_parameters.items()
+            },
+        )
+
+    def with_voxel_parameters(self, **parameters: Array) -> Dij:
+        """Return the model with more voxel parameters, or other values of those it has.
+
+        Parameters
+        ----------
+        parameters : array of shape (n,) or (1 or scenarios, n), or a number
+            One value per voxel of the model, or one for all.
+        """
+        added = {}
+        for name, values in parameters.items():
+            host = np.atleast_2d(arrays.to_numpy(values)).astype(self.dtype)
+            if host.size == 1:
+                host = np.broadcast_to(host, (1, self.voxels.shape[0]))
+            _check_parameter(name, host, len(self.scenarios), self.voxels.shape[0])
+            added[name] = self.target.asarray(host, self.dtype)
+        return replace(self, voxel_parameters={**self.voxel_parameters, **added})
+
+    def beam_weights(self, x: Array, beam: int) -> Array:
+        """Return the weights with those of all other beams set to zero."""
+        if self.beam_index is None:
+            raise InputError("this Dij does not know which weight belongs to which beam; give it a beam_index")
+        index = np.asarray(self.beam_index)
+        if beam not in index:
+            raise InputError(f"there is no beam {beam}; beams are numbered 0..{int(index.max())}")
+        return x * arrays.like(index == beam, x)
+
+    def _operators_of(self, name: str) -> tuple[LinearOperator, ...]:
+        if name not in self.operators:
+            raise UnknownNameError("image", name, self.operators)
+        return self.operators[name]
+
+
+def _sharing_places(
+    operators: Mapping[str, tuple[LinearOperator, ...]], scenarios: int
+) -> dict[str, tuple[LinearOperator, ...]]:
+    """Return operators of which those of one scenario with entries in the same places share them."""
+    if any(len(ops) != scenarios for ops in operators.values()):
+        return dict(operators)
+    cases = [share_places([ops[scenario] for ops in operators.values()]) for scenario in range(scenarios)]
+    return {name: tuple(case[place] for case in cases) for place, name in enumerate(operators)}
+
+
+def _one_per_scenario(matrix: Any) -> Sequence[Any]:
+    return matrix if isinstance(matrix, list | tuple) else (matrix,)
+
+
+def _sorted_voxels(voxels: Any, grid: Grid) -> Any:
+    flat = np.asarray(voxels, dtype=np.int64)
+    if flat.ndim != 1 or flat.size == 0:
+        raise InputError(f"voxels must be a non-empty list of flat grid indices, got shape {flat.shape}")
+    if np.any(np.diff(flat) <= 0):
+        raise InputError("voxels must be sorted flat grid indices without repeats")
+    if flat[0] < 0 or flat[-1] >= grid.size:
+        raise InputError(f"voxels must lie in 0..{grid.size - 1}, got {flat[0]}..{flat[-1]}")
+    return flat
+
+
+def _check_parameter(name: str, values: Any, scenarios: int, voxels: int) -> None:
+    if values.ndim != 2 or values.shape[0] not in (1, scenarios) or values.shape[1] != voxels:
+        raise InputError(
+            f"voxel parameter {name!r} must have shape (1 or {scenarios}, {voxels}), got {tuple(values.shape)}"
+        )

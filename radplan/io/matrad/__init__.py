@@ -1,0 +1,1 @@
+"""matRad files: patients, goals and machines."""

@@ -1,0 +1,1 @@
+"""Plan files: YAML or JSON that states a whole plan."""

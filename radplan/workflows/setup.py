@@ -1,0 +1,301 @@
+"""What a plan file asks for, made: the patient with its helpers, the goals, the solver, the engine.
+
+Everything here is quick and comes before the long work, so that a misspelt name costs seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from zipfile import BadZipFile
+
+import numpy as np
+from numpy.typing import NDArray
+
+from radplan.analysis.metrics import is_level, metric
+from radplan.engines import Engine
+from radplan.engines.base import Machine
+from radplan.errors import FileError, InputError, UnknownNameError
+from radplan.geometry.grid import Grid
+from radplan.geometry.resample import resample_linear
+from radplan.io.plan_file.reading import EXAMPLE, PlanSpec, plan_spec
+from radplan.io.plan_file.sections import ConstraintSpec, DicomSpec, GoalSpec, GridSpec, QuantitySpec
+from radplan.optim.constraints import Constraint
+from radplan.optim.goals import Goal, objective_from_spec, quantity_from_spec
+from radplan.optim.solvers import SOLVERS, Solver
+from radplan.patient.ct import hu_table
+from radplan.patient.patient import Patient, find_external
+from radplan.patient.phantoms import PHANTOMS
+from radplan.patient.structures import Structures
+from radplan.plan import DEFAULT_FRACTIONS
+from radplan.quantities import QUANTITIES
+from radplan.workflows.radiation import OPPOSED, check_reach, made, prescribed_in, wanted_engine
+
+if TYPE_CHECKING:
+    from radplan.io.dicom.case import DicomCase
+
+_WILD = "*?["
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """What there is to optimise: goals, constraints, solver and engine, None for the default ones.
+
+    >>> Task((), (), None, None).goals
+    ()
+    """
+
+    goals: tuple[Goal, ...]
+    constraints: tuple[Constraint, ...]
+    solver: Solver | None
+    engine: Engine | None
+
+
+def named_patient(spec: PlanSpec) -> tuple[Patient, DicomCase | None]:
+    """Return the patient that the specification names, and the DICOM case it came from, where it did.
+
+    Raises
+    ------
+    InputError
+        When no case is named, or a DICOM choice is made for another kind of case.
+    RadplanError
+        When the case cannot be read.
+    """
+    from radplan.io import load
+
+    if spec.case is None:
+        raise InputError("no case to plan: name a DICOM folder, a matRad .mat file or a built-in phantom")
+    if spec.case not in PHANTOMS and Path(spec.case).is_dir():
+        from radplan.io.dicom import read_case
+
+        wish = spec.dicom or DicomSpec()
+        case = read_case(spec.case, wish.series, wish.structure_set, wish.allow_other_frame)
+        return case.patient, case
+    if spec.dicom is not None:
+        raise InputError(f"dicom: chooses among the files of a DICOM folder, but {spec.case} is none: leave it out")
+    return load.load_patient(spec.case), None
+
+
+def prepare_patient(spec: PlanSpec, patient: Patient) -> Patient:
+    """Return the patient with HU table, prescription, external contour, helpers, densities and tissues as asked.
+
+    Helpers are made in the order they are written and may be built of earlier ones.
+
+    Raises
+    ------
+    InputError
+        When a structure expression cannot be read, a name is taken, or there are two external contours.
+
+    >>> from radplan.io.plan_file.reading import plan_spec
+    >>> from radplan.patient.phantoms import phantom
+    >>> spec = plan_spec({"structures": {"Shell": "ring(OuterTarget, 3 mm, 9 mm)"}})
+    >>> prepare_patient(spec, phantom("box")).structures["Shell"].effective_priority
+    2
+    """
+    if spec.hu_table is not None:
+        patient = replace(patient, hu_table=hu_table(spec.hu_table))
+    if spec.prescription is not None:
+        patient = replace(patient, prescription=spec.prescription)
+    if spec.external is not None:
+        outline = find_external(patient.ct, spec.external.threshold)
+        patient = patient.with_structure(spec.external.name, outline)
+    for name, helper in spec.structures.items():
+        priority = 2 if helper.role == "ignored" and helper.priority is None else helper.priority
+        patient = patient.with_structure(name, helper.shape, helper.role, priority)
+    for wish in spec.densities:
+        patient = patient.with_density(wish.structure, wish.density, wish.hu, wish.dosed)
+    for tissue in spec.tissues:
+        chosen = matching(tissue.structure, patient.structures)
+        held = [
+            replace(s, alpha_x=tissue.alpha_x, beta_x=tissue.beta_x) if s.name in chosen else s
+            for s in patient.structures.values()
+        ]
+        patient = replace(patient, structures=Structures(held))
+    return patient
+
+
+def wanted_goals(spec: PlanSpec, patient: Patient) -> list[dict[str, Any]]:
+    """Return the goals of the plan file as plain data, else those that travel with the patient.
+
+    Raises
+    ------
+    InputError
+        When there are none; shows how to write them.
+    """
+    goals = [goal.model_dump(exclude_unset=True) for goal in spec.goals] or [dict(goal) for goal in patient.goals]
+    if not goals:
+        raise InputError(
+            f"no goals travel with {patient.name!r}: write a plan file for its structures "
+            f"({', '.join(patient.structures)}) and give it with --plan, such as {EXAMPLE}"
+        )
+    return goals
+
+
+def filled(spec: PlanSpec, patient: Patient, machine: Machine, goals: Sequence[Mapping[str, Any]]) -> PlanSpec:
+    """Return the specification with everything said that it leaves to patient and machine.
+
+    Goals, constraints and the normalisation without a quantity take that of the prescription; so do goals on physical
+    dose that travel with the patient, who does not know what will be delivered.
+
+    Parameters
+    ----------
+    spec : PlanSpec
+        As written.
+    patient : Patient
+        As `prepare_patient` made it.
+    machine : Machine
+        What delivers.
+    goals : sequence of mapping
+        As `wanted_goals` gives them.
+    """
+    engine = wanted_engine(spec, machine)
+    quantity = prescribed_in(spec, machine, engine)
+    data = spec.model_dump(exclude_unset=True)
+
+    def with_quantity(term: Mapping[str, Any], travels: bool = False) -> dict[str, Any]:
+        own = term.get("quantity")
+        return {**term, "quantity": quantity if own is None or (travels and own == "physical_dose") else own}
+
+    beams = dict(data.get("beams", {}))
+    if machine.radiation != "photons":
+        beams = {"gantry": OPPOSED, "bixel_width": beams.pop("spot_spacing", 5.0), **beams}
+    filling = {
+        "machine": spec.machine or machine.name,
+        "fractions": spec.fractions or patient.fractions or DEFAULT_FRACTIONS,
+        "prescription": patient.prescription,
+        "quantity": quantity,
+        "beams": beams,
+        "engine": {**data.get("engine", {}), "name": engine.name},
+        "goals": [with_quantity(goal, travels=not spec.goals) for goal in goals],
+        "constraints": [with_quantity(entry) for entry in data.get("constraints", ())],
+    }
+    if spec.normalize:
+        filling["normalize"] = with_quantity(data["normalize"])
+    return plan_spec(data | filling)
+
+
+def task(spec: PlanSpec, patient: Patient, machine: Machine | None = None) -> Task:
+    """Return what the plan file asks to be done for a patient that `prepare_patient` has made ready.
+
+    Raises
+    ------
+    UnknownNameError
+        When a structure, objective, quantity, solver, engine, option or RBE model has no such name; gives the nearest.
+    InputError
+        When a value does not fit, or a quantity needs what engine and machine will not give.
+    """
+    names = list(patient.structures)
+    if spec.normalize:
+        patient.structures[spec.normalize.structure]
+        if not is_level(spec.normalize.metric):
+            raise InputError(f"normalize: {spec.normalize.metric} does not grow with the dose; take D95 or Dmean, say")
+    for name in spec.metrics:
+        metric(name, [1.0], volume=1.0)
+    if spec.beams.targets is not None:
+        for name in spec.beams.targets:
+            patient.structures[name]
+    if spec.solver.options and spec.solver.name is None:
+        raise InputError(f"the solver has options ({', '.join(spec.solver.options)}) but no name: add `name:` beside")
+    goals = tuple(goal for entry in spec.goals for goal in _goals(entry, matching(entry.structure, names)))
+    constraints = tuple(item for entry in spec.constraints for item in _constraints(entry, names))
+    wanted = _quantities(spec, (*goals, *constraints))
+    engine = None
+    if machine is not None:
+        engine = wanted_engine(spec, machine)
+        check_reach(wanted, machine, engine)
+    solver = None if spec.solver.name is None else made(SOLVERS.get(spec.solver.name), "solver", spec.solver.options)
+    return Task(goals, constraints, solver, engine)
+
+
+def _quantities(spec: PlanSpec, terms: Sequence[Goal | Constraint]) -> list[str]:
+    """Return the names of all quantities asked for, each one known; refuse two that would be saved under one name."""
+    asked = [term.quantity for term in terms]
+    if spec.normalize and spec.normalize.quantity is not None:
+        asked.append(spec.normalize.quantity)
+    asked += spec.outputs.quantities or ()
+    named = {entry: entry if isinstance(entry, str) else entry.name for entry in asked}
+    for name in named.values():
+        QUANTITIES.get(name)
+    saved = [named[term.quantity] for term in terms if not isinstance(term.quantity, str)]
+    kinds = {term.quantity for term in terms if not isinstance(term.quantity, str)}
+    for name in saved:
+        if len([kind for kind in kinds if named[kind] == name]) > 1:
+            raise InputError(f"the goals hold {name!r} with different options; a plan can be judged by one: {kinds}")
+    return list(named.values())
+
+
+def dose_grid(spec: PlanSpec, patient: Patient) -> Grid:
+    """Return the dose grid: the one that the specification states, or one of its spacing on the CT's first voxel.
+
+    >>> from radplan.patient.phantoms import phantom
+    >>> dose_grid(plan_spec({"engine": {"grid": 6}}), phantom("box")).spacing
+    (6.0, 6.0, 6.0)
+    """
+    wish = spec.engine.grid
+    if isinstance(wish, GridSpec):
+        return Grid(wish.shape, wish.spacing, wish.origin)
+    return patient.ct.grid.with_spacing(wish)
+
+
+def background_dose(spec: PlanSpec, grid: Grid, case: DicomCase | None) -> NDArray[np.float64] | None:
+    """Return the dose (nz, ny, nx) [Gy] of the earlier plan that the plan file names, trilinear on the dose grid.
+
+    Raises
+    ------
+    FileError
+        When the file cannot be read, is no dose, or lies in another frame of reference than the images.
+    """
+    if spec.background is None:
+        return None
+    path = Path(spec.background)
+    if path.suffix.lower() == ".npz":
+        try:
+            with np.load(path) as held:
+                dose = np.asarray(held["dose"], dtype=np.float64)
+                source = Grid(tuple(held["shape"]), tuple(held["spacing"]), tuple(held["origin"]))
+        except (OSError, ValueError, KeyError, BadZipFile) as error:
+            raise FileError(path, f"is no dose of an earlier plan as save_plan writes it ({error})") from None
+        return np.asarray(resample_linear(dose, source, grid))
+    from radplan.io.dicom import read_dose
+
+    image = read_dose(path, None if case is None else case.series.frame_of_reference)
+    if (image.dose_type, image.summation) != ("PHYSICAL", "PLAN"):
+        raise FileError(path, f"holds {image.dose_type} dose of a {image.summation}; expected PHYSICAL of a PLAN")
+    return np.asarray(resample_linear(image.dose, image.grid, grid))
+
+
+def matching(pattern: str, names: Iterable[str]) -> list[str]:
+    """Return the names that a pattern fits, in their order: itself where it is a name, else by ``*``, ``?``, ``[ab]``.
+
+    Raises
+    ------
+    UnknownNameError
+        When none fits.
+
+    >>> matching("LUNG_*", ["LUNGS", "LUNG_R", "LUNG_L"])
+    ['LUNG_R', 'LUNG_L']
+    """
+    known = list(names)
+    if pattern in known:
+        return [pattern]
+    found = [name for name in known if fnmatchcase(name, pattern)] if any(sign in pattern for sign in _WILD) else []
+    if not found:
+        raise UnknownNameError("structure", pattern, known)
+    return found
+
+
+def _goals(entry: GoalSpec, structures: Sequence[str]) -> list[Goal]:
+    data = entry.model_dump(exclude_unset=True)
+    return [Goal.from_spec({**data, "structure": name}) for name in structures]
+
+
+def _constraints(entry: ConstraintSpec, names: Sequence[str]) -> list[Constraint]:
+    objective = objective_from_spec(entry.objective, entry.parameters)
+    quantity = entry.quantity.model_dump() if isinstance(entry.quantity, QuantitySpec) else entry.quantity
+    return [
+        Constraint(name, objective, entry.lower, entry.upper, quantity_from_spec(quantity or "physical_dose"))
+        for name in matching(entry.structure, names)
+    ]
