@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from radplan import arrays
-from radplan.arrays import Array, Target, device_of, namespace, scalar, to_numpy
+from radplan.arrays import Array, Device, namespace, native_device, scalar, to_numpy
 from radplan.beams import Beams, place_beams
 from radplan.engines import ENGINES, Engine, dose_influence
 from radplan.engines.base import Machine
@@ -50,7 +50,7 @@ def available_devices() -> tuple[str, ...]:
     found = []
     for name in DEVICES:
         try:
-            arrays.target(name)
+            arrays.as_device(name)
         except InputError:
             continue
         found.append(name)
@@ -80,7 +80,7 @@ def check_quantity(quantity: str | type[Quantity] | Quantity, devices: Iterable[
     for example in examples:
         inputs = [_uniform(0.3, 3.0, EXAMPLE_SHAPE, seed) for seed, _ in enumerate(example.needs)]
         cotangent = _uniform(-1.0, 1.0, EXAMPLE_SHAPE, 99)
-        slopes = _elementwise_slopes(example, arrays.target(names[0]), inputs)
+        slopes = _elementwise_slopes(example, arrays.as_device(names[0]), inputs)
         for place in _places(names):
             _check_quantity_on(example, place, inputs, cotangent, [cotangent * slope for slope in slopes])
 
@@ -110,7 +110,7 @@ def check_objective(objective: str | type[Objective] | Objective, devices: Itera
     weights[2] = 0.0
     weights /= weights.sum()
     for example in _examples(objective, OBJECTIVES, Objective):
-        first = arrays.target(names[0])
+        first = arrays.as_device(names[0])
         host = _on_host(lambda v, own=example, at=first: own.value(v, at.asarray(weights, "float64")), first)
         expected = np.asarray([_central(host, values, step) for step in np.eye(count)])
         for place in _places(names):
@@ -129,7 +129,7 @@ def check_operator(operator: LinearOperator, norms: float | None = None) -> None
         When a promise is broken.
     """
     rows, columns = operator.shape
-    place = _Place(operator.target, operator.dtype)
+    place = _Place(operator.device, operator.dtype)
     tolerance = ADJOINT_TOLERANCE[operator.dtype]
     label = f"{type(operator).__name__} {operator.shape} {place.label}"
     x, y = _uniform(0.1, 1.0, (columns,), 5), _uniform(-1.0, 1.0, (rows,), 6)
@@ -170,7 +170,7 @@ def check_model(model: ForwardModel, x: Array | None = None) -> None:
     count, label = model.variables.count, type(model).__name__
     start = np.broadcast_to(to_numpy(model.variables.start), (count,))
     point = start * _uniform(0.5, 1.5, (count,), 7) if x is None else np.asarray(to_numpy(x), dtype="float64")
-    at = model.target.asarray(point, _wide(model.target))
+    at = model.device.asarray(point, _wide(model.device))
     found = set(model.forward(at))
     assert found == set(model.images), f"{label}.forward gives {found} and states the images {model.images}"
     for name in model.images:
@@ -231,7 +231,7 @@ def check_engine(
             for parameter in ("alpha_x", "beta_x", *(("rbe",) if source.radiation == "photons" else ())):
                 assert parameter in model.voxel_parameters, f"{label} must give the voxel parameter {parameter!r}"
             check_model(model)
-            ones = model.target.asarray(np.ones(fields.count), _wide(model.target))
+            ones = model.device.asarray(np.ones(fields.count), _wide(model.device))
             doses.append(to_numpy(model.forward(ones, ["physical_dose"])["physical_dose"]))
             assert doses[-1].min() >= 0.0, f"{label} gives negative dose, down to {doses[-1].min():g} Gy"
             assert doses[-1].max() > 0.0, f"{label} gives no dose at all"
@@ -290,17 +290,17 @@ def check_gradient(
 class _Place:
     """A target and a dtype that something is checked on."""
 
-    target: Target
+    device: Device
     dtype: str
 
     @property
     def label(self) -> str:
-        return f"on {self.target.name} in {self.dtype}"
+        return f"on {self.device.name} in {self.dtype}"
 
     def put(self, values: Any) -> Array:
         """Return a fresh array here; a NumPy one cannot be written to."""
-        made = self.target.asarray(np.array(values, dtype=self.dtype), self.dtype)
-        if self.target.backend == "numpy":
+        made = self.device.asarray(np.array(values, dtype=self.dtype), self.dtype)
+        if self.device.backend == "numpy":
             made.flags.writeable = False
         return made
 
@@ -321,29 +321,31 @@ class _Place:
 
     def belongs(self, result: Array, shape: tuple[int, ...], label: str) -> None:
         """Assert that an array has this backend, device and dtype, the shape, and finite values."""
-        assert arrays.backend_name(result) == self.target.backend, (
-            f"{label} returned an array of {arrays.backend_name(result)} for inputs of {self.target.backend}: take the "
+        assert arrays.backend_name(result) == self.device.backend, (
+            f"{label} returned an array of {arrays.backend_name(result)} for inputs of {self.device.backend}: take the "
             "namespace from the inputs"
         )
-        assert device_of(result) == device_of(self.put(0.0)), f"{label} moved the data to {device_of(result)}"
+        assert native_device(result) == native_device(self.put(0.0)), (
+            f"{label} moved the data to {native_device(result)}"
+        )
         assert tuple(result.shape) == shape, f"{label} must return shape {shape}, got {tuple(result.shape)}"
-        assert result.dtype == self.target.dtype(self.dtype), f"{label} must keep {self.dtype}, got {result.dtype}"
+        assert result.dtype == self.device.dtype(self.dtype), f"{label} must keep {self.dtype}, got {result.dtype}"
         assert arrays.all_finite(result), f"{label} is not finite: {to_numpy(result)}"
 
 
 def _places(devices: Sequence[str]) -> list[_Place]:
-    targets = [arrays.target(name) for name in devices]
+    targets = [arrays.as_device(name) for name in devices]
     return [_Place(one, dtype) for one in targets for dtype in ("float64", "float32") if _has(one, dtype)]
 
 
-def _has(place: Target, dtype: str) -> bool:
+def _has(place: Device, dtype: str) -> bool:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         made = place.asarray([0.0], dtype)
     return bool(made.dtype == place.dtype(dtype))
 
 
-def _wide(place: Target) -> str:
+def _wide(place: Device) -> str:
     return "float64" if _has(place, "float64") else "float32"
 
 
@@ -380,7 +382,7 @@ def _filled(quantity: Quantity, place: _Place) -> Quantity:
     return replace(quantity, **parameters)  # type: ignore[type-var]
 
 
-def _elementwise_slopes(quantity: Quantity, place: Target, inputs: Sequence[Any]) -> list[Any]:
+def _elementwise_slopes(quantity: Quantity, place: Device, inputs: Sequence[Any]) -> list[Any]:
     """Return the derivative by each input from finite differences, having checked that it is elementwise."""
     filled = _filled(quantity, _Place(place, _wide(place)))
     forward = _on_host(filled.forward, place)
@@ -405,7 +407,7 @@ def _check_quantity_on(
     zeros = [np.zeros(EXAMPLE_SHAPE) for _ in inputs]
     for at, values in (("", inputs), (" at zero dose", zeros)):
         place.called(filled.forward, values, f"forward{at} of {label}", EXAMPLE_SHAPE)
-    if type(quantity).vjp is Quantity.vjp and place.target.backend not in ("torch", "jax"):
+    if type(quantity).vjp is Quantity.vjp and place.device.backend not in ("torch", "jax"):
         return
     for at, values in (("", inputs), (" at zero dose", zeros)):
         parts = filled.vjp(place.put(cotangent), *(place.put(one) for one in values))
@@ -442,18 +444,18 @@ def _check_objective_on(objective: Objective, place: _Place, values: Any, weight
 
 def _check_model_image(model: ForwardModel, name: str, point: Any, shape: tuple[int, ...]) -> None:
     label = f"{type(model).__name__} image {name!r}"
-    wide = _wide(model.target)
+    wide = _wide(model.device)
 
     def forward(at: Any) -> Array:
-        return model.forward(model.target.asarray(at, wide), [name])[name]
+        return model.forward(model.device.asarray(at, wide), [name])[name]
 
     image = forward(point)
     assert tuple(image.shape) == shape, f"{label} must have shape {shape} (scenarios, voxels), got {tuple(image.shape)}"
     assert arrays.all_finite(image), f"{label} is not finite"
     assert arrays.all_finite(forward(np.zeros_like(point))), f"{label} is not finite at x = 0"
     cotangent = _uniform(-1.0, 1.0, shape, 8)
-    put = namespace(image).astype(model.target.asarray(cotangent, wide), image.dtype)
-    gradient = to_numpy(model.pullback(model.target.asarray(point, wide), {name: put})).astype("float64")
+    put = namespace(image).astype(model.device.asarray(cotangent, wide), image.dtype)
+    gradient = to_numpy(model.pullback(model.device.asarray(point, wide), {name: put})).astype("float64")
     assert gradient.shape == point.shape, f"{label}: pullback must have shape {point.shape}, got {gradient.shape}"
     direction = _uniform(-1.0, 1.0, point.shape, 9)
     dtype = arrays.dtype_name(image)
@@ -491,7 +493,7 @@ def _central(function: Callable[[Any], Any], at: Any, direction: Any, step: floa
     return (4.0 * narrow - wide) / 3.0
 
 
-def _on_host(function: Callable[..., Array], place: Target) -> Callable[..., Any]:
+def _on_host(function: Callable[..., Array], place: Device) -> Callable[..., Any]:
     dtype = _wide(place)
     return lambda *inputs: to_numpy(function(*(place.asarray(one, dtype) for one in inputs)))
 

@@ -16,9 +16,9 @@ TARGETS = ("numpy", "torch:cpu", "array_api_strict", "array_api_strict:device1")
 
 
 @pytest.fixture(params=TARGETS)
-def xp_target(request: pytest.FixtureRequest) -> arrays.Target:
+def xp_device(request: pytest.FixtureRequest) -> arrays.Device:
     """Each array target of the numeric suite in turn."""
-    return arrays.target(request.param)
+    return arrays.as_device(request.param)
 
 
 @pytest.fixture(scope="session")

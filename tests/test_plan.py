@@ -208,9 +208,9 @@ def test_optimize_finds_weights_that_serve_the_goals() -> None:
     assert again.solution.value <= found.solution.value * (1 + 1e-9)
 
 
-def test_the_dose_of_an_earlier_plan_counts_in_the_goals(xp_target) -> None:  # type: ignore[no-untyped-def]
+def test_the_dose_of_an_earlier_plan_counts_in_the_goals(xp_device) -> None:  # type: ignore[no-untyped-def]
     patient, goals = small_case.patient(), [Goal("PTV", SquaredDeviation(50.0)), Goal("Cord", SquaredOverdosing(20.0))]
-    model = small_case.dij(device=xp_target.name)
+    model = small_case.dij(device=xp_device.name)
     earlier = evaluate(model, 0.5 * X, patient, fractions=10)["physical_dose"]
     boost = optimize(model, goals, patient, fractions=15, background=earlier)
     assert boost.background is not None
@@ -245,8 +245,8 @@ def test_optimize_checks_its_start() -> None:
         optimize(small_case.dij(), goals, small_case.patient(), solver="lbgfs")
 
 
-def test_plan_on_every_backend(xp_target) -> None:  # type: ignore[no-untyped-def]
-    found = evaluate(small_case.dij(device=xp_target.name), X, small_case.patient(), fractions=25)
+def test_plan_on_every_backend(xp_device) -> None:  # type: ignore[no-untyped-def]
+    found = evaluate(small_case.dij(device=xp_device.name), X, small_case.patient(), fractions=25)
     reference = evaluate(small_case.dij(), X, small_case.patient(), fractions=25)
     np.testing.assert_allclose(to_numpy(found["rbe_x_dose"]), reference["rbe_x_dose"], rtol=2e-5)
     assert isinstance(found["physical_dose"], np.ndarray)

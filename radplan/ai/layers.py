@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from radplan import arrays
-from radplan.arrays import Array, Target
+from radplan.arrays import Array, Device
 from radplan.errors import InputError, UnknownNameError
 from radplan.influence import ForwardModel
 from radplan.optim.points import Point
@@ -44,7 +44,7 @@ class ImageLayer(torch.nn.Module):  # type: ignore[misc]
 
     def forward(self, x: Tensor) -> Tensor | dict[str, Tensor]:
         """Return the images ``(scenarios, voxels)`` at ``x (variables,)``, with a leading axis for a batch."""
-        _check(x, self.model.variables.count, self.model.target)
+        _check(x, self.model.variables.count, self.model.device)
         if x.ndim == 2:
             rows = [_Images.apply(row, self.model, self.names) for row in x]
             found = tuple(torch.stack(parts) for parts in zip(*rows, strict=True))
@@ -74,7 +74,7 @@ class CostLayer(torch.nn.Module):  # type: ignore[misc]
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the cost, shape (), at ``x (variables,)``; ``(batch,)`` for a batch."""
-        _check(x, self.problem.variables.count, self.problem.model.target)
+        _check(x, self.problem.variables.count, self.problem.model.device)
         if x.ndim == 2:
             return torch.stack([_Cost.apply(row, self.problem) for row in x])
         return _Cost.apply(x, self.problem)
@@ -92,22 +92,22 @@ class _Images(torch.autograd.Function):  # type: ignore[misc]
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(x)
         ctx.model, ctx.names = model, names
-        images = model.forward(_native(x, model.target), names)
+        images = model.forward(_native(x, model.device), names)
         ctx.dtypes = tuple(images[name].dtype for name in names)
         return tuple(_tensor(images[name], x) for name in names)
 
     @staticmethod
     def backward(ctx: Any, *cotangents: Tensor | None) -> tuple[Tensor | None, None, None]:
         _refuse_second_derivatives()
-        (x,), target = ctx.saved_tensors, ctx.model.target
+        (x,), device = ctx.saved_tensors, ctx.model.device
         given = {
-            name: target.xp.astype(_native(cotangent, target), dtype, copy=False)
+            name: device.xp.astype(_native(cotangent, device), dtype, copy=False)
             for name, cotangent, dtype in zip(ctx.names, cotangents, ctx.dtypes, strict=True)
             if cotangent is not None
         }
         if not given:
             return None, None, None
-        return _tensor(ctx.model.pullback(_native(x, target), given), x), None, None
+        return _tensor(ctx.model.pullback(_native(x, device), given), x), None, None
 
 
 class _Cost(torch.autograd.Function):  # type: ignore[misc]
@@ -115,7 +115,7 @@ class _Cost(torch.autograd.Function):  # type: ignore[misc]
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, problem: Problem) -> Tensor:
-        point = problem.at(_native(x, problem.model.target))
+        point = problem.at(_native(x, problem.model.device))
         ctx.save_for_backward(x)
         ctx.point = point
         return _tensor(point.value, x)
@@ -128,7 +128,7 @@ class _Cost(torch.autograd.Function):  # type: ignore[misc]
         return cotangent * _tensor(point.gradient, x), None
 
 
-def _check(x: Tensor, count: int, target: Target) -> None:
+def _check(x: Tensor, count: int, device: Device) -> None:
     """Raise `InputError` unless x is a floating tensor of the right size where the model can take it."""
     if not isinstance(x, torch.Tensor):
         raise InputError(f"as_torch wants a torch tensor, got {type(x).__name__}: the model itself takes other arrays")
@@ -138,12 +138,12 @@ def _check(x: Tensor, count: int, target: Target) -> None:
         raise InputError(f"x must have shape ({count},) or (batch, {count}), got {tuple(x.shape)}")
     if x.ndim == 2 and x.shape[0] == 0:
         raise InputError("x is an empty batch")
-    wanted = target.device if target.backend == "torch" else torch.device("cpu")
+    wanted = device.native if device.backend == "torch" else torch.device("cpu")
     if x.device != wanted:
         advice = f"x.to({str(wanted)!r})" + (
-            "" if target.backend == "torch" else f", or make the model with device='torch:{x.device}'"
+            "" if device.backend == "torch" else f", or make the model with device='torch:{x.device}'"
         )
-        raise InputError(f"x is on {x.device}, but the model is on {target.name!r}: take {advice}")
+        raise InputError(f"x is on {x.device}, but the model is on {device.name!r}: take {advice}")
 
 
 def _refuse_second_derivatives() -> None:
@@ -152,10 +152,10 @@ def _refuse_second_derivatives() -> None:
         raise InputError("a pullback has no derivative of its own: do without create_graph=True")
 
 
-def _native(tensor: Tensor, target: Target) -> Array:
+def _native(tensor: Tensor, device: Device) -> Array:
     """Return a tensor as an array of the model: itself on torch, a copy through the host elsewhere."""
     kept = tensor.detach()
-    return kept if target.backend == "torch" else target.asarray(kept.numpy().copy(), arrays.dtype_name(kept))
+    return kept if device.backend == "torch" else device.asarray(kept.numpy().copy(), arrays.dtype_name(kept))
 
 
 def _tensor(array: Array, beside: Tensor) -> Tensor:

@@ -6,6 +6,22 @@ the data. What the standard leaves out stands here once.
 
 from __future__ import annotations
 
+from radplan.arrays.devices import (
+    BACKENDS,
+    Array,
+    Device,
+    accumulator,
+    all_finite,
+    as_device,
+    backend_name,
+    device_of,
+    dtype_name,
+    like,
+    namespace,
+    native_device,
+    scalar,
+    to_numpy,
+)
 from radplan.arrays.numerics import (
     autodiff_vjp,
     erf,
@@ -20,32 +36,16 @@ from radplan.arrays.numerics import (
     segment_add,
     weighted_sum,
 )
-from radplan.arrays.targets import (
-    BACKENDS,
-    Array,
-    Target,
-    accumulator,
-    all_finite,
-    backend_name,
-    device_of,
-    dtype_name,
-    like,
-    namespace,
-    scalar,
-    target,
-    target_of,
-    to_numpy,
-)
 
 __all__ = [
     "Array",
     "BACKENDS",
-    "Target",
+    "Device",
     "accumulator",
     "all_finite",
     "autodiff_vjp",
     "backend_name",
-    "device_of",
+    "native_device",
     "dtype_name",
     "erf",
     "fast_length",
@@ -60,8 +60,8 @@ __all__ = [
     "scalar",
     "scatter",
     "segment_add",
-    "target",
-    "target_of",
+    "as_device",
+    "device_of",
     "to_numpy",
     "weighted_sum",
 ]

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from radplan.arrays.targets import Array, accumulator, backend_name, device_of, like, namespace, to_numpy
+from radplan.arrays.devices import Array, accumulator, backend_name, like, namespace, native_device, to_numpy
 from radplan.errors import InputError
 
 
@@ -65,7 +65,7 @@ def segment_add(count: int, index: Array, values: Array) -> Array:
     order = xp.argsort(index, stable=True)
     # Why: each sum is a difference of two running ones, which may be much larger.
     sums = xp.cumulative_sum(xp.astype(xp.take(values, order), accumulator(values)), include_initial=True)
-    edges = xp.arange(count + 1, dtype=index.dtype, device=device_of(index))
+    edges = xp.arange(count + 1, dtype=index.dtype, device=native_device(index))
     bounds = xp.searchsorted(xp.take(index, order), edges)
     totals = xp.take(sums, bounds)
     return xp.astype(totals[1:] - totals[:-1], values.dtype)
@@ -154,8 +154,8 @@ def interp3(volume: Array, index: Array, outside: float = 0.0) -> Array:
     xp = namespace(volume, index)
     shape = volume.shape
     flat = xp.reshape(volume, (-1,))
-    total = xp.zeros(index.shape[0], dtype=volume.dtype, device=device_of(volume))
-    inside = xp.ones(index.shape[0], dtype=xp.bool, device=device_of(volume))
+    total = xp.zeros(index.shape[0], dtype=volume.dtype, device=native_device(volume))
+    inside = xp.ones(index.shape[0], dtype=xp.bool, device=native_device(volume))
     bases, fractions = [], []
     for axis in range(3):
         at = index[:, axis]
@@ -208,7 +208,7 @@ def quantile(values: Array, weights: Array, level: float) -> Array:
     xp = namespace(values, weights)
     order = xp.argsort(values, descending=True)
     held = xp.cumulative_sum(xp.astype(xp.take(weights, order), accumulator(weights)))
-    goal = xp.asarray([level * (1.0 - 1e-9)], dtype=held.dtype, device=device_of(held))
+    goal = xp.asarray([level * (1.0 - 1e-9)], dtype=held.dtype, device=native_device(held))
     position = xp.clip(xp.searchsorted(held, goal), 0, values.shape[0] - 1)
     return xp.reshape(xp.take(values, xp.take(order, position)), ())
 
@@ -257,7 +257,7 @@ def _pad(x: Array, size: Sequence[int]) -> Array:
     for axis, length in zip((-2, -1), size, strict=True):
         shape = list(x.shape)
         shape[axis] = length - shape[axis]
-        x = xp.concat([x, xp.zeros(tuple(shape), dtype=x.dtype, device=device_of(x))], axis=axis)
+        x = xp.concat([x, xp.zeros(tuple(shape), dtype=x.dtype, device=native_device(x))], axis=axis)
     return x
 
 

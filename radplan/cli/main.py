@@ -224,7 +224,7 @@ def _influence(
         dtype=setting.dtype,
     )
     how = "stored" if setting.stored else "on the fly"
-    clock.done("dose", f"{len(dij.voxels)} voxels, {', '.join(dij.images)}, {how}, on {dij.target.name}")
+    clock.done("dose", f"{len(dij.voxels)} voxels, {', '.join(dij.images)}, {how}, on {dij.device.name}")
     return dij
 
 

@@ -166,7 +166,7 @@ def dose_influence(
     check_beams(beams, machine)
     if dtype not in ("float32", "float64"):
         raise InputError(f"dtype must be 'float32' or 'float64', got {dtype!r}")
-    arrays.target(device)
+    arrays.as_device(device)
     dose_grid = grid if isinstance(grid, Grid) else patient.ct.grid.with_spacing(grid)
     rows = patient.body_voxels(dose_grid) if isinstance(voxels, str) and voxels == "body" else _rows(voxels, dose_grid)
     cases = Scenarios.nominal() if scenarios is None else scenarios

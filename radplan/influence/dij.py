@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from radplan import arrays
-from radplan.arrays import Array, Target
+from radplan.arrays import Array, Device
 from radplan.beams.beam import Beams
 from radplan.errors import InputError, UnknownNameError
 from radplan.geometry.grid import Grid
@@ -122,7 +122,7 @@ class Dij:
         """
         rows = np.arange(grid.size) if voxels is None else np.asarray(voxels)
         cases = Scenarios.nominal() if scenarios is None else scenarios
-        place = arrays.target(device)
+        place = arrays.as_device(device)
         made = {
             name: tuple(SparseOperator.from_scipy(m, place, dtype) for m in _one_per_scenario(matrix))
             for name, matrix in matrices.items()
@@ -156,9 +156,9 @@ class Dij:
         return True
 
     @property
-    def target(self) -> Target:
+    def device(self) -> Device:
         """Where the matrices live."""
-        return next(iter(self.operators.values()))[0].target
+        return next(iter(self.operators.values()))[0].device
 
     @property
     def dtype(self) -> str:
@@ -167,7 +167,7 @@ class Dij:
 
     def forward(self, x: Array, images: Iterable[str] | None = None) -> dict[str, Array]:
         """Return the images asked for, ``(scenarios, voxels)`` each, at weights ``x (count,)``."""
-        xp = self.target.xp
+        xp = self.device.xp
         wanted = self.images if images is None else tuple(images)
         chosen = [self._operators_of(name) for name in wanted]
         products = [apply_all([ops[scenario] for ops in chosen], x) for scenario in range(len(self.scenarios))]
@@ -175,9 +175,9 @@ class Dij:
 
     def pullback(self, x: Array, cotangents: Mapping[str, Array]) -> Array:
         """Return ``sum of D' c`` over images and scenarios, ``(count,)``, in float64 where the device has it."""
-        place = self.target
+        place = self.device
         wide = arrays.accumulator(x)
-        total = place.xp.zeros(self.variables.count, dtype=wide, device=place.device)
+        total = place.xp.zeros(self.variables.count, dtype=wide, device=place.native)
         if not cotangents:
             return total
         chosen = [self._operators_of(name) for name in cotangents]
@@ -195,7 +195,7 @@ class Dij:
             raise InputError(f"{absent.size} of {chosen.size} voxels asked for are not rows of this model")
         if chosen.shape == self.voxels.shape:
             return self
-        index = self.target.asarray(rows, "int64")
+        index = self.device.asarray(rows, "int64")
         cases = range(len(self.scenarios))
         kept = [restrict_all([ops[scenario] for ops in self.operators.values()], rows) for scenario in cases]
         return replace(
@@ -203,7 +203,7 @@ class Dij:
             operators={name: tuple(one[place] for one in kept) for place, name in enumerate(self.operators)},
             voxels=chosen,
             voxel_parameters={
-                name: self.target.xp.take(values, index, axis=1) for name, values in self.voxel_parameters.items()
+                name: self.device.xp.take(values, index, axis=1) for name, values in self.voxel_parameters.items()
             },
         )
 
@@ -221,7 +221,7 @@ class Dij:
             if host.size == 1:
                 host = np.broadcast_to(host, (1, self.voxels.shape[0]))
             _check_parameter(name, host, len(self.scenarios), self.voxels.shape[0])
-            added[name] = self.target.asarray(host, self.dtype)
+            added[name] = self.device.asarray(host, self.dtype)
         return replace(self, voxel_parameters={**self.voxel_parameters, **added})
 
     def beam_weights(self, x: Array, beam: int) -> Array:

@@ -58,5 +58,5 @@ def variable_minimum(model: ForwardModel) -> Floats:
 
 def on_device(x: Floats, model: ForwardModel) -> Array:
     """Return variables beside the model's arrays, in float64 where the device has it."""
-    beside = model.target.asarray(np.zeros(1), "float32")
+    beside = model.device.asarray(np.zeros(1), "float32")
     return like(np.array(x), beside, dtype=accumulator(beside))  # a copy: torch refuses read-only memory

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from radplan.arrays import Array, Target, namespace
+from radplan.arrays import Array, Device, namespace
 from radplan.errors import InputError
 from radplan.geometry.grid import Grid
 from radplan.influence.model import ForwardModel
@@ -108,9 +108,9 @@ class JoinedModel:
         return self.models[0].voxel_parameters
 
     @property
-    def target(self) -> Target:
+    def device(self) -> Device:
         """Where its arrays live."""
-        return self.models[0].target
+        return self.models[0].device
 
     def forward(self, x: Array, images: Iterable[str] | None = None) -> dict[str, Array]:
         """Return the images asked for, ``(1, voxels)`` each, summed over the models."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, Protocol, runtime_checkable
 
-from radplan.arrays import Array, Target
+from radplan.arrays import Array, Device
 from radplan.geometry.grid import Grid
 from radplan.influence.scenarios import Scenarios
 from radplan.influence.variables import Variables
@@ -52,7 +52,7 @@ class ForwardModel(Protocol):
         """Named arrays ``(1 or scenarios, voxels)`` on the device: alpha_x, beta_x, rbe and a user's own."""
 
     @property
-    def target(self) -> Target:
+    def device(self) -> Device:
         """Where its arrays live."""
 
     def forward(self, x: Array, images: Iterable[str] | None = None) -> dict[str, Array]:

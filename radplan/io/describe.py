@@ -50,7 +50,7 @@ def describe(plan: Plan, spec: PlanSpec | None = None, provenance: Mapping[str, 
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "patient": plan.patient.name,
             "machine": plan.model.machine if isinstance(plan.model, Dij) else None,
-            "device": plan.model.target.name,
+            "device": plan.model.device.name,
             "dose_grid": {
                 "shape_zyx": list(plan.model.grid.shape),
                 "spacing_xyz_mm": list(plan.model.grid.spacing),
@@ -95,7 +95,7 @@ def described_spec(plan: Plan) -> PlanSpec:
         "goals": [goal.to_spec() for goal in plan.goals],
         "constraints": [_described_constraint(constraint) for constraint in plan.constraints],
         "normalize": False,
-        "engine": {"grid": _described_grid(plan), "device": plan.model.target.name},
+        "engine": {"grid": _described_grid(plan), "device": plan.model.device.name},
     }
     if isinstance(plan.model, Dij):
         settings = dict(plan.model.settings)

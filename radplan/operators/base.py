@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from radplan import arrays
-from radplan.arrays import Array, Target, namespace
+from radplan.arrays import Array, Device, namespace
 from radplan.errors import InputError
 
 
@@ -24,7 +24,7 @@ class LinearOperator(ABC):
 
     shape: tuple[int, int]
     dtype: str
-    target: Target
+    device: Device
 
     @abstractmethod
     def apply(self, x: Array) -> Array:
@@ -46,10 +46,10 @@ class LinearOperator(ABC):
         row_weights : array of shape (rows,), optional
             Weights ``c_i >= 0`` of the rows in ``sqrt(sum_i c_i a_ij^2)``; 1 when left out.
         """
-        place = self.target
+        place = self.device
         weights = row_weights
         if weights is None:
-            weights = place.xp.ones(self.shape[0], dtype=place.dtype(self.dtype), device=place.device)
+            weights = place.xp.ones(self.shape[0], dtype=place.dtype(self.dtype), device=place.native)
         norms = self.squared_column_norms(self._as_matrix_dtype(weights, self.shape[0], "row_weights"))
         return place.xp.sqrt(norms)
 
@@ -60,7 +60,7 @@ class LinearOperator(ABC):
     def _as_matrix_dtype(self, x: Array, length: int, what: str) -> Array:
         if x.ndim not in (1, 2) or x.shape[0] != length:
             raise InputError(f"{what} must have shape ({length},) or ({length}, k), got {tuple(x.shape)}")
-        return namespace(x).astype(x, self.target.dtype(self.dtype), copy=False)
+        return namespace(x).astype(x, self.device.dtype(self.dtype), copy=False)
 
 
 @dataclass(frozen=True)
@@ -82,8 +82,8 @@ class DenseOperator(LinearOperator):
         return str(arrays.dtype_name(self.matrix))
 
     @cached_property
-    def target(self) -> Target:  # type: ignore[override]
-        return arrays.target_of(self.matrix)
+    def device(self) -> Device:  # type: ignore[override]
+        return arrays.device_of(self.matrix)
 
     def apply(self, x: Array) -> Array:
         return namespace(self.matrix).matmul(self.matrix, self._as_matrix_dtype(x, self.shape[1], "x"))
@@ -113,7 +113,7 @@ class SelectedRows(LinearOperator):
         count = self.operator.shape[0]
         if self.rows.size and (self.rows.min() < 0 or self.rows.max() >= count):
             raise InputError(f"row numbers must lie in 0..{count - 1}, got {self.rows.min()}..{self.rows.max()}")
-        object.__setattr__(self, "_index", self.operator.target.asarray(self.rows, "int64"))
+        object.__setattr__(self, "_index", self.operator.device.asarray(self.rows, "int64"))
 
     @cached_property
     def shape(self) -> tuple[int, int]:  # type: ignore[override]
@@ -124,8 +124,8 @@ class SelectedRows(LinearOperator):
         return self.operator.dtype
 
     @cached_property
-    def target(self) -> Target:  # type: ignore[override]
-        return self.operator.target
+    def device(self) -> Device:  # type: ignore[override]
+        return self.operator.device
 
     def take(self, y: Array) -> Array:
         """Return the chosen ones of all rows, ``(rows of the operator,)`` to ``(rows,)``."""
@@ -179,8 +179,8 @@ class ComposedOperator(LinearOperator):
         return self.inner.dtype
 
     @cached_property
-    def target(self) -> Target:  # type: ignore[override]
-        return self.inner.target
+    def device(self) -> Device:  # type: ignore[override]
+        return self.inner.device
 
     def apply(self, x: Array) -> Array:
         return self.outer.apply(self.inner.apply(x))
@@ -190,8 +190,8 @@ class ComposedOperator(LinearOperator):
 
     def squared_column_norms(self, row_weights: Array) -> Array:
         # Why: the columns of a product are not known without applying it, so it meets the unit vectors one by one.
-        xp, columns = self.target.xp, self.shape[1]
-        eye = xp.eye(columns, dtype=self.target.dtype(self.dtype), device=self.target.device)
+        xp, columns = self.device.xp, self.shape[1]
+        eye = xp.eye(columns, dtype=self.device.dtype(self.dtype), device=self.device.native)
         return xp.stack([xp.sum(row_weights * self.apply(eye[:, j]) ** 2) for j in range(columns)])
 
     def restrict(self, rows: Array) -> LinearOperator:
@@ -224,8 +224,8 @@ class StackedOperator(LinearOperator):
         return self.blocks[0].dtype
 
     @cached_property
-    def target(self) -> Target:  # type: ignore[override]
-        return self.blocks[0].target
+    def device(self) -> Device:  # type: ignore[override]
+        return self.blocks[0].device
 
     def apply(self, x: Array) -> Array:
         at, total = 0, None
@@ -239,7 +239,7 @@ class StackedOperator(LinearOperator):
         return namespace(y).concat([block.adjoint(y) for block in self.blocks])
 
     def squared_column_norms(self, row_weights: Array) -> Array:
-        return self.target.xp.concat([block.squared_column_norms(row_weights) for block in self.blocks])
+        return self.device.xp.concat([block.squared_column_norms(row_weights) for block in self.blocks])
 
     def restrict(self, rows: Array) -> LinearOperator:
         """Return the same blocks with only some rows."""

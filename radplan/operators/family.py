@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from radplan.arrays import Array, Target
+from radplan.arrays import Array, Device
 from radplan.operators.base import LinearOperator, SelectedRows, columnwise
 
 
@@ -19,7 +19,7 @@ class OperatorFamily(ABC):
 
     shape: tuple[int, int]
     dtype: str
-    target: Target
+    device: Device
 
     @abstractmethod
     def apply_members(self, members: Sequence[int], x: Array) -> list[Array]:
@@ -62,8 +62,8 @@ class FamilyMember(LinearOperator):
         return self.family.dtype
 
     @cached_property
-    def target(self) -> Target:  # type: ignore[override]
-        return self.family.target
+    def device(self) -> Device:  # type: ignore[override]
+        return self.family.device
 
     def apply(self, x: Array) -> Array:
         product = columnwise(lambda v: self.family.apply_members([self.place], v)[0])

@@ -10,7 +10,7 @@ import numpy as np
 import scipy.sparse
 
 from radplan import arrays
-from radplan.arrays import Array, Target, target
+from radplan.arrays import Array, Device, as_device
 from radplan.errors import InputError
 from radplan.operators.base import LinearOperator, SelectedRows
 from radplan.operators.storage import CompressedRows, Product, compressed, product
@@ -32,7 +32,7 @@ class SparseOperator(LinearOperator):
 
     rows: CompressedRows
     columns: CompressedRows
-    target: Target
+    device: Device
     _forward: Product = field(repr=False)
     _backward: Product = field(repr=False)
 
@@ -44,7 +44,7 @@ class SparseOperator(LinearOperator):
         data: Array,
         shape: tuple[int, int],
         transpose: tuple[Array, Array, Array] | None = None,
-        device: str | Target = "numpy",
+        device: str | Device = "numpy",
         dtype: str = "float32",
     ) -> SparseOperator:
         """Return the operator of host CSR arrays, which are used without a copy where their types fit.
@@ -57,7 +57,7 @@ class SparseOperator(LinearOperator):
             Rows and columns.
         transpose : tuple of arrays, optional
             The compressed rows of the transpose; calculated when left out.
-        device : str or Target
+        device : str or Device
             Where the products run.
         dtype : str
             ``"float32"`` or ``"float64"``.
@@ -67,7 +67,7 @@ class SparseOperator(LinearOperator):
         InputError
             When the arrays do not describe a matrix of that shape or hold NaN.
         """
-        place = device if isinstance(device, Target) else target(device)
+        place = device if isinstance(device, Device) else as_device(device)
         rows = compressed(indptr, indices, data, shape[1], dtype)
         if rows.shape != tuple(shape):
             raise InputError(f"indptr describes {rows.shape[0]} rows, but the shape given is {tuple(shape)}")
@@ -75,7 +75,7 @@ class SparseOperator(LinearOperator):
         return cls(rows, columns, place, product(rows, place), product(columns, place))
 
     @classmethod
-    def from_scipy(cls, matrix: Any, device: str | Target = "numpy", dtype: str = "float32") -> SparseOperator:
+    def from_scipy(cls, matrix: Any, device: str | Device = "numpy", dtype: str = "float32") -> SparseOperator:
         """Return the operator of any SciPy sparse matrix or array, which is copied."""
         csr = scipy.sparse.csr_array(matrix, copy=True)
         csr.sum_duplicates()
@@ -109,7 +109,7 @@ class SparseOperator(LinearOperator):
 
         back, weights = self.columns, np.ascontiguousarray(arrays.to_numpy(row_weights), dtype=np.float64)
         sums = sparse.row_square_sums(back.indptr.view(np.uint64), back.indices.view(np.uint32), back.data, weights)
-        return self.target.asarray(sums, self.dtype)
+        return self.device.asarray(sums, self.dtype)
 
     def with_values(self, values: Array, transposed_values: Array) -> SparseOperator:
         """Return a matrix with other values in the same places: the arrays of row and column numbers are shared.
@@ -124,7 +124,7 @@ class SparseOperator(LinearOperator):
         pairs = ((self.rows, values), (self.columns, transposed_values))
         rows, columns = (replace(old, data=np.ascontiguousarray(new, self.dtype)) for old, new in pairs)
         forward, backward = self._forward.with_values(rows.data), self._backward.with_values(columns.data)
-        return SparseOperator(rows, columns, self.target, forward, backward)
+        return SparseOperator(rows, columns, self.device, forward, backward)
 
     def restrict(self, rows: Array) -> LinearOperator:
         """Return the operator of the chosen rows: a copy, or a view where most of the matrix stays."""
@@ -136,7 +136,7 @@ class SparseOperator(LinearOperator):
             return SelectedRows(self, chosen)
         parts = sparse.take_rows(self.rows.indptr, self.rows.indices, self.rows.data, chosen)
         shape = (chosen.shape[0], self.shape[1])
-        return SparseOperator.from_csr(*parts, shape, device=self.target, dtype=self.dtype)
+        return SparseOperator.from_csr(*parts, shape, device=self.device, dtype=self.dtype)
 
     def select_columns(self, columns: Array) -> SparseOperator:
         """Return the operator of the chosen columns, a host array of column numbers ``(m,)``."""
@@ -146,4 +146,4 @@ class SparseOperator(LinearOperator):
         parts = sparse.take_rows(self.columns.indptr, self.columns.indices, self.columns.data, chosen)
         back = CompressedRows(*parts, columns=self.shape[0])
         front = back.transposed()
-        return SparseOperator(front, back, self.target, product(front, self.target), product(back, self.target))
+        return SparseOperator(front, back, self.device, product(front, self.device), product(back, self.device))

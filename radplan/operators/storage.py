@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from radplan import arrays
-from radplan.arrays import Array, Target, namespace
+from radplan.arrays import Array, Device, namespace
 from radplan.errors import InputError
 from radplan.operators.base import columnwise
 
@@ -70,7 +70,7 @@ class Product(ABC):
 
 
 class _CompiledProduct(Product):
-    def __init__(self, matrix: CompressedRows, place: Target) -> None:
+    def __init__(self, matrix: CompressedRows, place: Device) -> None:
         from radplan.kernels import sparse
 
         self._indptr = matrix.indptr.view(np.uint64)
@@ -95,14 +95,14 @@ class _CompiledProduct(Product):
 
 
 class _TorchProduct(Product):
-    def __init__(self, matrix: CompressedRows, place: Target) -> None:
+    def __init__(self, matrix: CompressedRows, place: Device) -> None:
         import torch
 
         index = np.int32 if matrix.data.shape[0] < 2**31 else np.int64
         parts = [torch.from_numpy(a) for a in (matrix.indptr.astype(index), matrix.indices.astype(index, copy=False))]
-        self._places = tuple(part.to(place.device) for part in parts)
+        self._places = tuple(part.to(place.native) for part in parts)
         self._shape = matrix.shape
-        self._matrix = self._with(torch.from_numpy(matrix.data).to(place.device))
+        self._matrix = self._with(torch.from_numpy(matrix.data).to(place.native))
 
     def _with(self, values: Array) -> Array:
         import torch
@@ -123,7 +123,7 @@ class _TorchProduct(Product):
 
 
 class _CupyProduct(Product):
-    def __init__(self, matrix: CompressedRows, place: Target) -> None:
+    def __init__(self, matrix: CompressedRows, place: Device) -> None:
         import cupy
         import cupyx.scipy.sparse
 
@@ -131,7 +131,7 @@ class _CupyProduct(Product):
             raise InputError(
                 f"cupy holds fewer than 2^31 entries in a matrix, got {matrix.data.shape[0]}: split the beams"
             )
-        with place.device:
+        with place.native:
             parts = tuple(cupy.asarray(a) for a in (matrix.data, matrix.indices, matrix.indptr.astype(np.int32)))
             self._matrix = cupyx.scipy.sparse.csr_matrix(parts, shape=matrix.shape)
 
@@ -152,7 +152,7 @@ class _CupyProduct(Product):
 class _GenericProduct(Product):
     """Products by running sums in the array API: right on every backend, fast on none."""
 
-    def __init__(self, matrix: CompressedRows, place: Target) -> None:
+    def __init__(self, matrix: CompressedRows, place: Device) -> None:
         self._indptr = place.asarray(matrix.indptr, "int64")
         self._indices = place.asarray(matrix.indices, "int64")
         self._data = place.asarray(matrix.data)
@@ -177,7 +177,7 @@ class _GenericProduct(Product):
 _PRODUCTS: dict[str, type[Any]] = {"numpy": _CompiledProduct, "torch": _TorchProduct, "cupy": _CupyProduct}
 
 
-def product(matrix: CompressedRows, place: Target) -> Product:
+def product(matrix: CompressedRows, place: Device) -> Product:
     """Return the product with a matrix, in the storage of a device."""
     made: Product = _PRODUCTS.get(place.backend, _GenericProduct)(matrix, place)
     return made

@@ -105,7 +105,7 @@ def share_places(operators: Sequence[LinearOperator]) -> list[LinearOperator]:
 
 def _same_places(one: SparseOperator, other: SparseOperator) -> bool:
     a, b = one.rows, other.rows
-    if a.indices is b.indices or one.shape != other.shape or (one.target, one.dtype) != (other.target, other.dtype):
+    if a.indices is b.indices or one.shape != other.shape or (one.device, one.dtype) != (other.device, other.dtype):
         return False
     return bool(np.array_equal(a.indptr, b.indptr) and np.array_equal(a.indices, b.indices))
 
@@ -138,7 +138,7 @@ def _key(operator: LinearOperator) -> Hashable:
         return ("rows", id(operator.rows), _key(operator.operator))
     if isinstance(operator, FamilyMember):
         return ("family", id(operator.family))
-    if isinstance(operator, SparseOperator) and operator.target.backend == "numpy":
+    if isinstance(operator, SparseOperator) and operator.device.backend == "numpy":
         return ("pattern", id(operator.rows.indices), operator.dtype)
     return ("alone", id(operator))
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from radplan.arrays import Array, Target, namespace, weighted_sum
+from radplan.arrays import Array, Device, namespace, weighted_sum
 from radplan.geometry.grid import Grid
 from radplan.influence import ForwardModel, Scenarios, Variables
 from radplan.quantities.resolver import Evaluation
@@ -68,9 +68,9 @@ class ImageSpace:
         return self.model.voxel_parameters
 
     @property
-    def target(self) -> Target:
+    def device(self) -> Device:
         """Where the arrays of the model live."""
-        return self.model.target
+        return self.model.device
 
     def forward(self, x: Images, images: Iterable[str] | None = None) -> dict[str, Array]:
         """Return the images asked for out of those given."""

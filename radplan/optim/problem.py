@@ -241,7 +241,7 @@ class Problem:
         point = x if isinstance(x, Point) else self.at(x)
         count = len(self.constraint_terms)
         xp = namespace(self.start)
-        unit = xp.eye(count, dtype=self.start.dtype, device=self.model.target.device)
+        unit = xp.eye(count, dtype=self.start.dtype, device=self.model.device.native)
         rows = [self.constraint_pullback(point, unit[row, :]) for row in range(count)]
         return xp.stack(rows) if rows else xp.reshape(self.start[:0], (0, self.variables.count))
 
@@ -264,7 +264,7 @@ class Problem:
         for term, costs, _ in pairs[1:]:
             total = total + term.weight * costs
         xp = namespace(total)
-        worst = xp.arange(total.shape[0], device=self.model.target.device) == xp.argmax(total)
+        worst = xp.arange(total.shape[0], device=self.model.device.native) == xp.argmax(total)
         cotangents: dict[Any, Array] = {}
         for term, _, gradients in pairs:
             masked = xp.reshape(xp.astype(worst, gradients.dtype), (-1, 1)) * gradients
@@ -300,10 +300,10 @@ class Problem:
 
     def _unit_images(self) -> dict[str, Array]:
         """Return the images at the model's own start, checked: what every goal looks at must be finite and reached."""
-        place = self.model.target
+        place = self.model.device
         beside = place.asarray(np.zeros(1), "float32")
         wide = accumulator(beside)
-        zeros = place.xp.zeros(self.variables.count, dtype=wide, device=place.device)
+        zeros = place.xp.zeros(self.variables.count, dtype=wide, device=place.native)
         self._unit_start = self.variables.project(zeros + like(self.variables.start, beside, wide))
         images = self.model.forward(self._unit_start, self._images)
         for name, values in images.items():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from radplan.arrays import Array, device_of, namespace, weighted_sum
+from radplan.arrays import Array, namespace, native_device, weighted_sum
 from radplan.errors import InputError
 from radplan.optim.objectives import Objective
 from radplan.optim.objectives.dvh import weights_without_largest
@@ -24,7 +24,7 @@ def worst(
     """Return the objective of the scenario where it is largest, and the gradient there."""
     costs, slopes = each_scenario(objective, values, weights)
     xp = namespace(costs)
-    scenarios = xp.arange(costs.shape[0], device=device_of(costs))
+    scenarios = xp.arange(costs.shape[0], device=native_device(costs))
     return _combine(costs, slopes, xp.astype(scenarios == xp.argmax(costs), costs.dtype))
 
 
@@ -62,7 +62,7 @@ def voxelwise_worst(
         level = objective.level
         above, below = xp.max(values, axis=0) - level, level - xp.min(values, axis=0)
         chosen = xp.where(above >= below, highest, lowest)
-    scenarios = xp.reshape(xp.arange(values.shape[0], device=device_of(values)), (-1, 1))
+    scenarios = xp.reshape(xp.arange(values.shape[0], device=native_device(values)), (-1, 1))
     mask = xp.astype(scenarios == xp.reshape(chosen, (1, -1)), values.dtype)
     value, slope = objective.value_and_gradient(xp.sum(mask * values, axis=0), weights)
     return value, mask * xp.reshape(slope, (1, -1))
@@ -94,4 +94,4 @@ def _combine(costs: Array, slopes: Array, shares: Array) -> tuple[Array, Array]:
 
 
 def _like(probabilities: Sequence[float], costs: Array) -> Array:
-    return namespace(costs).asarray(list(probabilities), dtype=costs.dtype, device=device_of(costs))
+    return namespace(costs).asarray(list(probabilities), dtype=costs.dtype, device=native_device(costs))

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from radplan.arrays import Array, Target, namespace, scatter, to_numpy
+from radplan.arrays import Array, Device, namespace, scatter, to_numpy
 from radplan.errors import InputError, UnknownNameError
 from radplan.geometry.grid import Grid
 from radplan.influence import ForwardModel
@@ -142,7 +142,7 @@ def bind(
     background: Array | None = None,
 ) -> tuple[Term, ...]:
     """Return the terms of goals or constraints on a model restricted to their voxels."""
-    place, held = model.target, np.asarray(model.voxels)
+    place, held = model.device, np.asarray(model.voxels)
     arrays: dict[str, tuple[Array | None, Array]] = {}
     terms = []
     for goal in goals:
@@ -182,7 +182,7 @@ class _Cut:
     label: str
     grid: Grid
     voxels: Any
-    place: Target
+    place: Device
     dtype: str
 
     def __call__(self, volume: Array) -> Array:

@@ -105,7 +105,7 @@ def described(recalculation: Recalculation, provenance: Mapping[str, Any] | None
             "python": platform.python_version(),
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "patient": plan.patient.name,
-            "device": plan.model.target.name,
+            "device": plan.model.device.name,
             "dose_grid": {
                 "shape_zyx": list(plan.model.grid.shape),
                 "spacing_xyz_mm": list(plan.model.grid.spacing),

@@ -83,7 +83,7 @@ class _Line:
         names = plan.patient.target_names
         masks = [plan.patient.structures[name].mask() for name in names]
         target = np.any(masks, axis=0) if masks else np.zeros(ct.grid.shape, dtype=bool)
-        self.target = self._at(target.astype(np.float32), ct.grid, self.points) > 0.5
+        self.device = self._at(target.astype(np.float32), ct.grid, self.points) > 0.5
         self.index = np.asarray(plan.model.grid.index(self.points))
         self.known = np.asarray(plan["physical_dose"]) > 0.0
 
@@ -93,7 +93,7 @@ class _Line:
 
     def shade(self, axes: Axes) -> None:
         """Shade the targets."""
-        ends = np.flatnonzero(np.diff(np.concatenate([[0], self.target.astype(int), [0]])))
+        ends = np.flatnonzero(np.diff(np.concatenate([[0], self.device.astype(int), [0]])))
         for start, stop in zip(ends[::2], ends[1::2], strict=True):
             axes.axvspan(self.depth[start], self.depth[stop - 1], color="#d62728", alpha=0.10, linewidth=0)
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from radplan.ai import as_torch
-from radplan.arrays import target, to_numpy
+from radplan.arrays import as_device, to_numpy
 from radplan.beams import ControlPoint, TreatmentField
 from radplan.engines import ApertureOptions, PhotonPencilBeam, aperture_model, dose_influence
 from radplan.errors import InputError, UnknownNameError
@@ -123,7 +123,7 @@ def test_a_problem_is_its_cost(device):
     x = start()
     cost = layer(x)
     (2.0 * cost).backward()
-    value, slope = problem.value_and_gradient(problem.model.target.asarray(x.detach().numpy(), "float64"))
+    value, slope = problem.value_and_gradient(problem.model.device.asarray(x.detach().numpy(), "float64"))
     assert cost.item() == pytest.approx(float(value))
     np.testing.assert_allclose(x.grad, 2.0 * to_numpy(slope))
     assert layer(torch.stack([x, x])).shape == (2,)
@@ -207,7 +207,7 @@ def test_a_torch_target_without_a_number_has_the_one_its_tensors_have(monkeypatc
     """Tensors put on "cuda" say "cuda:0", which torch holds to be another device."""
     made = SimpleNamespace(device=torch.device("cuda", 0))
     monkeypatch.setattr(torch, "empty", lambda *shape, device: made)
-    assert target("torch:cuda").device == made.device
+    assert as_device("torch:cuda").native == made.device
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

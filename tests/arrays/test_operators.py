@@ -22,7 +22,7 @@ def matrix(rng: np.random.Generator) -> scipy.sparse.csr_array:
 
 
 def make(
-    kind: str, matrix: scipy.sparse.csr_array, place: arrays.Target, dtype: str
+    kind: str, matrix: scipy.sparse.csr_array, place: arrays.Device, dtype: str
 ) -> tuple[LinearOperator, np.ndarray]:
     sparse, dense = SparseOperator.from_scipy(matrix, place, dtype), matrix.toarray()
     if kind == "sparse":
@@ -47,11 +47,11 @@ KINDS = ["sparse", "dense", "selected", "mostly selected", "stacked", "composed"
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_products_and_adjoint(
-    kind: str, dtype: str, matrix: scipy.sparse.csr_array, xp_target: arrays.Target, rng: np.random.Generator
+    kind: str, dtype: str, matrix: scipy.sparse.csr_array, xp_device: arrays.Device, rng: np.random.Generator
 ) -> None:
-    op, dense = make(kind, matrix, xp_target, dtype)
+    op, dense = make(kind, matrix, xp_device, dtype)
     x, y = rng.random(dense.shape[1]), rng.standard_normal(dense.shape[0])
-    ax, aty = op.apply(xp_target.asarray(x)), op.adjoint(xp_target.asarray(y))
+    ax, aty = op.apply(xp_device.asarray(x)), op.adjoint(xp_device.asarray(y))
     assert op.shape == dense.shape
     assert arrays.dtype_name(ax) == arrays.dtype_name(aty) == dtype
     tolerance = DOT_TOLERANCE[dtype]
@@ -60,18 +60,18 @@ def test_products_and_adjoint(
     left = float(np.dot(arrays.to_numpy(ax).astype(float), y))
     right = float(np.dot(x, arrays.to_numpy(aty).astype(float)))
     assert abs(left - right) <= tolerance * np.linalg.norm(dense @ x) * np.linalg.norm(y)
-    several = op.apply(xp_target.asarray(np.stack([x, 2 * x], axis=1)))
+    several = op.apply(xp_device.asarray(np.stack([x, 2 * x], axis=1)))
     np.testing.assert_allclose(arrays.to_numpy(several)[:, 1], 2 * arrays.to_numpy(ax), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_column_norms(
-    kind: str, matrix: scipy.sparse.csr_array, xp_target: arrays.Target, rng: np.random.Generator
+    kind: str, matrix: scipy.sparse.csr_array, xp_device: arrays.Device, rng: np.random.Generator
 ) -> None:
-    op, dense = make(kind, matrix, xp_target, "float64")
+    op, dense = make(kind, matrix, xp_device, "float64")
     weights = rng.random(dense.shape[0])
     np.testing.assert_allclose(arrays.to_numpy(op.column_norms()), np.linalg.norm(dense, axis=0), rtol=1e-12)
-    weighted = op.column_norms(xp_target.asarray(weights))
+    weighted = op.column_norms(xp_device.asarray(weights))
     np.testing.assert_allclose(arrays.to_numpy(weighted), np.sqrt(weights @ dense**2), rtol=1e-12)
 
 

@@ -58,7 +58,7 @@ def test_other_backends(rng):
     pytest.importorskip("torch")
     first = SparseOperator.from_scipy(scipy.sparse.random_array((9, 5), density=0.5, rng=rng), device="torch:cpu")
     second = first.with_values(first.rows.data * 2, first.columns.data * 2)
-    one, two = apply_all([first, second], first.target.asarray(rng.random(5), "float32"))
+    one, two = apply_all([first, second], first.device.asarray(rng.random(5), "float32"))
     np.testing.assert_allclose(two.numpy(), 2 * one.numpy(), rtol=1e-6)
 
 
@@ -73,7 +73,7 @@ def test_other_values_share_the_index_arrays(device):
         for name in ("_indices", "_places"):
             if name in vars(mine):
                 assert vars(other)[name] is vars(mine)[name]
-    x = one.target.asarray(np.arange(20.0))
+    x = one.device.asarray(np.arange(20.0))
     np.testing.assert_allclose(to_numpy(two.apply(x)), 2.0 * (matrix @ np.arange(20.0)))
-    y = one.target.asarray(np.arange(30.0))
+    y = one.device.asarray(np.arange(30.0))
     np.testing.assert_allclose(to_numpy(two.adjoint(y)), 2.0 * (matrix.T @ np.arange(30.0)))

@@ -83,7 +83,7 @@ def same_problem(folder: str, device: str) -> dict[str, object]:
         goals.append(rp.Goal(name, kinds[entry["name"]](entry["parameters"][0]), weight=entry["weight"]))
         members[name] = (peer[name], None)
     problem = rp.Problem(model, goals, fractions=1, weights=members)
-    place = model.target
+    place = model.device
     x = place.asarray(peer["weights"], "float64")
     at_theirs = float(problem.value_and_gradient(x)[0])
     evaluation = statistics.median(seconds(lambda: float(problem.value_and_gradient(x)[0]), 41))

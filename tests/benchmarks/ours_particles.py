@@ -85,7 +85,7 @@ def peer_beams(folder: Path, machine):
 
 def pair(model, images=None) -> float:
     """Seconds for images of all weights and for a pullback from them."""
-    place = model.target
+    place = model.device
     x = place.asarray(np.ones(model.variables.count), "float64")
 
     def both() -> object:
@@ -117,7 +117,7 @@ def problem_of(folder: str, device: str):
     def fresh():
         return rp.Problem(model, goals, fractions=1, weights=members)
 
-    return fresh, model.target.asarray(peer["weights"], "float64")
+    return fresh, model.device.asarray(peer["weights"], "float64")
 
 
 def same_problem(folder: str, device: str) -> dict[str, object]:

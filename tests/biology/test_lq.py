@@ -27,8 +27,8 @@ def test_eqd2_of_known_courses(fractions, dose, alpha_beta, eqd2):
     assert lq.eqd2(dose, alpha_beta, fractions) == pytest.approx(eqd2, rel=1e-9)
 
 
-def test_dose_of_effect_undoes_effect_of_dose(xp_target):
-    dose = xp_target.asarray([[0.0, 1e-6, 0.5, 2.0, 20.0]], "float64")
+def test_dose_of_effect_undoes_effect_of_dose(xp_device):
+    dose = xp_device.asarray([[0.0, 1e-6, 0.5, 2.0, 20.0]], "float64")
     for alpha, beta in ((0.1, 0.05), (0.3, 0.0), (0.0, 0.05), (1e-9, 0.05), (0.1, 1e-12)):
         back = lq.dose_of_effect(lq.effect_of_dose(dose, alpha, beta), alpha, beta)
         np.testing.assert_allclose(to_numpy(back), to_numpy(dose), rtol=1e-9)
@@ -41,13 +41,13 @@ def test_dose_of_effect_is_exact_where_the_textbook_root_cancels():
     assert lq.dose_of_effect(effect, 0.5, 1e-4)[0] == pytest.approx(2e-6, rel=1e-5)
 
 
-def test_slope_is_the_reciprocal_of_the_effects_slope(xp_target):
-    dose = xp_target.asarray([[0.0, 0.5, 2.0]], "float64")
+def test_slope_is_the_reciprocal_of_the_effects_slope(xp_device):
+    dose = xp_device.asarray([[0.0, 0.5, 2.0]], "float64")
     slope = lq.dose_of_effect_slope(lq.effect_of_dose(dose, 0.1, 0.05), 0.1, 0.05)
     np.testing.assert_allclose(to_numpy(slope), 1.0 / (0.1 + 2 * 0.05 * to_numpy(dose)), rtol=1e-12)
 
 
-def test_nothing_radiosensitive_gives_zero_and_not_nan(xp_target):
-    effect = xp_target.asarray([[0.0]], "float64")
+def test_nothing_radiosensitive_gives_zero_and_not_nan(xp_device):
+    effect = xp_device.asarray([[0.0]], "float64")
     assert to_numpy(lq.dose_of_effect(effect, 0.0, 0.0)).tolist() == [[0.0]]
     assert to_numpy(lq.dose_of_effect_slope(effect, 0.0, 0.05)).tolist() == [[0.0]]

@@ -24,10 +24,10 @@ def models():
 
 
 @pytest.mark.parametrize("model", models(), ids=lambda m: m.name)
-def test_backends_agree_and_values_are_finite(model, xp_target):
+def test_backends_agree_and_values_are_finite(model, xp_device):
     for tissue in TISSUES:
         expected = model.alpha_beta(quality(), *tissue)
-        for found, value in zip(model.alpha_beta(quality(xp_target), *tissue), expected, strict=True):
+        for found, value in zip(model.alpha_beta(quality(xp_device), *tissue), expected, strict=True):
             host = np.asarray(found) if isinstance(found, float) else to_numpy(found)
             np.testing.assert_allclose(host, value, rtol=1e-12)
             assert np.all(np.isfinite(host))
@@ -41,8 +41,8 @@ def test_low_let_is_like_photons(model):
     assert np.all(np.abs(np.asarray(beta) / 0.05 - 1) < 0.25)
 
 
-def test_rbe_solves_the_isoeffect(xp_target):
-    dose = xp_target.asarray([1e-6, 0.5, 2.0, 8.0], "float64")
+def test_rbe_solves_the_isoeffect(xp_device):
+    dose = xp_device.asarray([1e-6, 0.5, 2.0, 8.0], "float64")
     found = to_numpy(rbe(dose, 0.3, 0.06, 0.1, 0.05)) * to_numpy(dose)
     np.testing.assert_allclose(0.1 * found + 0.05 * found**2, 0.3 * to_numpy(dose) + 0.06 * to_numpy(dose) ** 2)
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from radplan import testing
-from radplan.arrays import namespace, target, weighted_sum
+from radplan.arrays import as_device, namespace, weighted_sum
 from radplan.operators import LinearOperator
 from radplan.optim.objectives import Objective
 from radplan.quantities import Quantity
@@ -88,7 +88,7 @@ class Skewed(LinearOperator):
     error: float
 
     dtype = "float64"
-    target = target("numpy")
+    target = as_device("numpy")
 
     @property
     def shape(self):

@@ -8,7 +8,7 @@ from functools import cache
 import numpy as np
 import pytest
 
-from radplan.arrays import namespace, scalar, target, to_numpy
+from radplan.arrays import as_device, namespace, scalar, to_numpy
 from radplan.errors import InputError
 from radplan.optim.objectives import OBJECTIVES
 from radplan.quantities import QUANTITIES, QuantityResolver
@@ -76,7 +76,7 @@ def test_every_objective_of_a_quantity(name, kind, device, synthetic_model, expe
         assert missing, "with the dose alone, only LET and what is made of it are out of reach"
         assert kind == "dose alone"
         return
-    x = target(device).asarray(POINT, "float64")
+    x = as_device(device).asarray(POINT, "float64")
     if name == "rbe" and kind == "dose alone":
         # The RBE of such a model is the same everywhere, whatever the dose: nothing has a slope.
         gradient = cost_gradient(OBJECTIVES.get("squared_deviation")(0.0), resolver.evaluate(x, [name]), name)

@@ -14,7 +14,7 @@ from radplan.optim.objectives import SquaredDeviation
 
 
 @pytest.mark.parametrize("name", SOLVERS.names())
-def test_solver_reaches_the_non_negative_least_squares_optimum(name, xp_target, rng):
+def test_solver_reaches_the_non_negative_least_squares_optimum(name, xp_device, rng):
     """scipy.optimize.nnls is the reference: an active-set method that is exact up to rounding."""
     matrix = rng.random((30, 8))
     matrix[:, 3] = 0.0
@@ -22,7 +22,7 @@ def test_solver_reaches_the_non_negative_least_squares_optimum(name, xp_target, 
     wanted = 1.0
     expected, residual = scipy.optimize.nnls(matrix, np.full(30, wanted))
     dij = Dij.from_matrices(
-        {"physical_dose": matrix}, Grid((1, 1, 30), (1, 1, 1), (0, 0, 0)), device=xp_target.name, dtype="float64"
+        {"physical_dose": matrix}, Grid((1, 1, 30), (1, 1, 1), (0, 0, 0)), device=xp_device.name, dtype="float64"
     )
     goal = Goal("all", SquaredDeviation(wanted))
     for solver in SOLVERS.get(name).examples():

@@ -58,11 +58,11 @@ def test_voxel_parameters_are_those_of_photons(patient, beams, machine):
     assert (dij.radiation, dij.machine, dij.images) == ("photons", machine.name, ("physical_dose",))
 
 
-def test_it_lives_where_it_is_asked_to(patient, beams, machine, xp_target):
+def test_it_lives_where_it_is_asked_to(patient, beams, machine, xp_device):
     reference = dose_influence(patient, beams, machine, grid=10.0)
-    dij = dose_influence(patient, beams, machine, grid=10.0, device=xp_target.name, dtype="float64")
-    assert dij.target.name == xp_target.name
-    x = xp_target.asarray(np.ones(beams.count), "float64")
+    dij = dose_influence(patient, beams, machine, grid=10.0, device=xp_device.name, dtype="float64")
+    assert dij.device.name == xp_device.name
+    x = xp_device.asarray(np.ones(beams.count), "float64")
     dose = dij.forward(x)["physical_dose"]
     from radplan.arrays import to_numpy
 

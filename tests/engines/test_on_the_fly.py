@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from radplan import testing
-from radplan.arrays import target, to_numpy
+from radplan.arrays import as_device, to_numpy
 from radplan.beams import Beams
 from radplan.engines import PhotonPencilBeam, dose_influence
 from radplan.engines.photon.map_gather import MapGather, spline_response
@@ -128,15 +128,15 @@ def test_beyond_the_cutoff_there_is_no_dose(patient, linac):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_the_transpose_is_exact_on_every_backend(patient, machine, xp_target, dtype):
+def test_the_transpose_is_exact_on_every_backend(patient, machine, xp_device, dtype):
     beams = beams_of(machine, field(15.0, 4, 3), 15.0)
     model = dose_influence(
-        patient, beams, machine, grid=20.0, stored=False, device=xp_target.name, dtype=dtype,
+        patient, beams, machine, grid=20.0, stored=False, device=xp_device.name, dtype=dtype,
         engine=PhotonPencilBeam(lateral_cutoff=30.0),
     )  # fmt: skip
     testing.check_model(model)
     operator = model.operators["physical_dose"][0]
-    x = xp_target.asarray(weights(beams.count), dtype)
+    x = xp_device.asarray(weights(beams.count), dtype)
     expected = dose_influence(
         patient, beams, machine, grid=20.0, stored=False, dtype="float64", engine=PhotonPencilBeam(lateral_cutoff=30.0)
     ).operators["physical_dose"][0]
@@ -217,14 +217,14 @@ def test_compiled_reading_is_the_array_form(rng):
     for size in (x.size, 100):
         made = [
             MapGather.of(
-                x[:size], y[:size], w[:, :size], rows[:size], x.size + 5, (24, 30), spline, target(name), "float64"
+                x[:size], y[:size], w[:, :size], rows[:size], x.size + 5, (24, 30), spline, as_device(name), "float64"
             )
             for spline in ("cubic", "linear")
             for name in ("numpy", "array_api_strict")
         ]
         maps, values = rng.uniform(-1.0, 1.0, (3, 24, 30)), rng.uniform(-1.0, 1.0, x.size + 5)
         for compiled, array in (made[:2], made[2:]):
-            there = array.target.asarray
+            there = array.device.asarray
             np.testing.assert_allclose(to_numpy(array.gather(there(maps))), compiled.gather(maps), atol=1e-12)
             np.testing.assert_allclose(to_numpy(array.scatter(there(values))), compiled.scatter(values), atol=1e-10)
 
@@ -237,20 +237,20 @@ def test_torch_on_the_host_is_compiled_and_still_differentiable(patient, linac):
         ][0]
         for device in ("torch:cpu", "numpy")
     )
-    x = operator.target.asarray(weights(beams.count), "float64")
+    x = operator.device.asarray(weights(beams.count), "float64")
     fast = to_numpy(operator.apply(x))
     np.testing.assert_allclose(fast, reference.apply(weights(beams.count)), rtol=0, atol=1e-12 * fast.max())
     traced = operator.apply(x.requires_grad_())
     np.testing.assert_allclose(to_numpy(traced), fast, rtol=0, atol=1e-12 * fast.max())
     y = np.random.default_rng(7).uniform(-1.0, 1.0, fast.size)
-    (traced * operator.target.asarray(y)).sum().backward()
+    (traced * operator.device.asarray(y)).sum().backward()
     back = reference.adjoint(y)
     np.testing.assert_allclose(to_numpy(x.grad), back, rtol=0, atol=1e-12 * np.abs(back).max())
 
 
-def test_it_keeps_what_operators_promise(patient, linac, xp_target):
+def test_it_keeps_what_operators_promise(patient, linac, xp_device):
     model = dose_influence(
-        patient, beams_of(linac, field(15.0, 4, 3), 15.0), linac, grid=20.0, stored=False, device=xp_target.name,
+        patient, beams_of(linac, field(15.0, 4, 3), 15.0), linac, grid=20.0, stored=False, device=xp_device.name,
         dtype="float64", engine=PhotonPencilBeam(lateral_cutoff=30.0),
     )  # fmt: skip
     testing.check_operator(model.operators["physical_dose"][0], norms=0.03)
@@ -263,7 +263,7 @@ def test_cubic_coefficients_interpolate_and_reproduce_cubics():
     plane = np.broadcast_to(line, (1, 6, 32))
     places = np.asarray([10.0, 15.0, 15.5, 16.25])
     read = MapGather.of(
-        np.full(4, 2.5), places, np.ones((1, 4)), np.arange(4), 4, (6, 32), "cubic", target("numpy"), "float64"
+        np.full(4, 2.5), places, np.ones((1, 4)), np.arange(4), 4, (6, 32), "cubic", as_device("numpy"), "float64"
     )
     np.testing.assert_allclose(read.gather(plane), np.exp(-(((places - 16.0) / 3.0) ** 2)), atol=5e-4)
     np.testing.assert_allclose(read.gather(plane)[:2], samples[[10, 15]], atol=1e-12)
@@ -273,7 +273,7 @@ def test_places_must_lie_inside_the_maps():
     with pytest.raises(InputError, match="outside maps of 8 x 8 pixels"):
         MapGather.of(
             np.asarray([6.5]), np.asarray([3.0]), np.ones((1, 1)), np.zeros(1, np.int64), 1, (8, 8), "cubic",
-            target("numpy"), "float32",
+            as_device("numpy"), "float32",
         )  # fmt: skip
 
 

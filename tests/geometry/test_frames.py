@@ -87,24 +87,24 @@ def test_an_angle_must_be_finite(name):
         beam_rotation(**{"gantry": 0.0, name: float("nan")})
 
 
-def test_world_and_back(xp_target, rng):
+def test_world_and_back(xp_device, rng):
     points = rng.normal(size=(7, 3)) * 100
     rotation = beam_rotation(33, 12, 78)
-    there = world_to_beam(xp_target.asarray(points), ISOCENTER, rotation)
+    there = world_to_beam(xp_device.asarray(points), ISOCENTER, rotation)
     back = beam_to_world(there, ISOCENTER, rotation)
     expected = (points - ISOCENTER) @ rotation
-    xp = xp_target.xp
-    assert float(xp.max(xp.abs(there - xp_target.asarray(expected)))) < 1e-11
-    assert float(xp.max(xp.abs(back - xp_target.asarray(points)))) < 1e-11
-    assert back.dtype == xp_target.dtype("float64")
+    xp = xp_device.xp
+    assert float(xp.max(xp.abs(there - xp_device.asarray(expected)))) < 1e-11
+    assert float(xp.max(xp.abs(back - xp_device.asarray(points)))) < 1e-11
+    assert back.dtype == xp_device.dtype("float64")
 
 
-def test_isocentre_plane_scales_with_the_distance_from_the_source(xp_target):
+def test_isocentre_plane_scales_with_the_distance_from_the_source(xp_device):
     # 200 mm beyond the isocentre a ray is 1.2 times as far off axis as at the isocentre; halfway to the source, half.
-    points = xp_target.asarray(np.asarray([[12.0, -24.0, -200.0], [5.0, 10.0, 500.0]]))
+    points = xp_device.asarray(np.asarray([[12.0, -24.0, -200.0], [5.0, 10.0, 500.0]]))
     x, y, distance = isocentre_plane(points, 1000.0)
     for values, expected in ((x, [10.0, 10.0]), (y, [-20.0, 20.0]), (distance, [1200.0, 500.0])):
-        assert float(xp_target.xp.max(xp_target.xp.abs(values - xp_target.asarray(np.asarray(expected))))) < 1e-12
+        assert float(xp_device.xp.max(xp_device.xp.abs(values - xp_device.asarray(np.asarray(expected))))) < 1e-12
 
 
 def test_the_axis_runs_through_the_isocentre():

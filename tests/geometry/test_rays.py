@@ -41,29 +41,29 @@ def test_depth_is_the_integral_of_density(density, rng):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_array_api_form_equals_the_compiled_walk(xp_target, density, rng, dtype):
+def test_array_api_form_equals_the_compiled_walk(xp_device, density, rng, dtype):
     source = np.asarray([-41.0, 77.0, 8.5])
     points = np.concatenate([rng.uniform(-25, 25, (200, 3)), GRID.points()[::7], [source]])
     volume = density.astype(dtype)
     expected = radiological_depth(volume, GRID, source, points)
-    result = radiological_depth(xp_target.asarray(volume), GRID, source, xp_target.asarray(points))
-    assert result.dtype == xp_target.dtype("float64")
+    result = radiological_depth(xp_device.asarray(volume), GRID, source, xp_device.asarray(points))
+    assert result.dtype == xp_device.dtype("float64")
     np.testing.assert_allclose(to_numpy(result), expected, rtol=0, atol=1e-10)
 
 
-def test_array_api_surface_equals_the_compiled_walk(xp_target, density, rng):
+def test_array_api_surface_equals_the_compiled_walk(xp_device, density, rng):
     source = np.asarray([-41.0, 77.0, 8.5])
     points = rng.uniform(-60, 60, (200, 3))
     expected = surface_distance(density, GRID, source, points, threshold=0.9)
     assert np.isinf(expected).any()
     assert np.isfinite(expected).any()
-    result = surface_distance(xp_target.asarray(density), GRID, source, points, threshold=0.9)
+    result = surface_distance(xp_device.asarray(density), GRID, source, points, threshold=0.9)
     np.testing.assert_allclose(to_numpy(result), expected, rtol=0, atol=1e-10)
 
 
-def test_rays_along_the_axes_and_in_voxel_boundaries(xp_target):
+def test_rays_along_the_axes_and_in_voxel_boundaries(xp_device):
     grid = Grid((2, 2, 2), (10.0, 10.0, 10.0), (0.0, 0.0, 0.0))
-    volume = xp_target.asarray(np.arange(1.0, 9.0).reshape(2, 2, 2))
+    volume = xp_device.asarray(np.arange(1.0, 9.0).reshape(2, 2, 2))
     source = [0.0, -100.0, 0.0]
     inside = radiological_depth(volume, grid, source, np.asarray([[0.0, 100.0, 0.0], [0.0, 10.0, 0.0]]))
     np.testing.assert_allclose(to_numpy(inside), [10 * 1 + 10 * 3, 10 * 1 + 5 * 3], atol=1e-9)
@@ -75,17 +75,17 @@ def test_rays_along_the_axes_and_in_voxel_boundaries(xp_target):
     np.testing.assert_allclose(to_numpy(lower), [40.0], atol=1e-9)
 
 
-def test_a_source_inside_the_volume(xp_target):
+def test_a_source_inside_the_volume(xp_device):
     grid = Grid((3, 3, 3), (10.0, 10.0, 10.0), (0.0, 0.0, 0.0))
-    water = xp_target.asarray(np.ones(grid.shape))
+    water = xp_device.asarray(np.ones(grid.shape))
     depth = radiological_depth(water, grid, [10.0, 10.0, 10.0], np.asarray([[10.0, 10.0, 22.0], [50.0, 10.0, 10.0]]))
     np.testing.assert_allclose(to_numpy(depth), [12.0, 15.0], atol=1e-12)
     surface = surface_distance(water, grid, [10.0, 10.0, 10.0], np.asarray([[10.0, 10.0, 22.0]]))
     np.testing.assert_allclose(to_numpy(surface), [0.0], atol=1e-12)
 
 
-def test_an_empty_volume_has_no_depth_and_no_surface(xp_target):
-    air = xp_target.asarray(np.zeros(GRID.shape))
+def test_an_empty_volume_has_no_depth_and_no_surface(xp_device):
+    air = xp_device.asarray(np.zeros(GRID.shape))
     points = np.asarray([[0.0, 0.0, 0.0]])
     assert to_numpy(radiological_depth(air, GRID, [0.0, -500.0, 0.0], points)).tolist() == [0.0]
     assert to_numpy(surface_distance(air, GRID, [0.0, -500.0, 0.0], points)).tolist() == [np.inf]

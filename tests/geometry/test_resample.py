@@ -13,13 +13,13 @@ FINE = Grid((6, 8, 10), (3.0, 2.0, 2.5), (-10.0, 5.0, 0.0))
 COARSE = Grid((3, 4, 5), (5.0, 4.0, 5.0), (-8.0, 6.0, 1.0))
 
 
-def test_linear_is_exact_for_linear_volumes(xp_target):
+def test_linear_is_exact_for_linear_volumes(xp_device):
     def slope(grid):
         x, y, z = grid.points().T
         return (2.0 + 0.3 * x - 0.2 * y + 0.5 * z).reshape(grid.shape)
 
-    moved = resample_linear(xp_target.asarray(slope(FINE)), FINE, COARSE)
-    assert moved.dtype == xp_target.dtype("float64")
+    moved = resample_linear(xp_device.asarray(slope(FINE)), FINE, COARSE)
+    assert moved.dtype == xp_device.dtype("float64")
     np.testing.assert_allclose(to_numpy(moved), slope(COARSE), atol=1e-12)
 
 
@@ -35,11 +35,11 @@ def test_linear_holds_to_the_voxel_edge_and_is_outside_beyond():
     assert moved.tolist() == [[[-1.0, 4.0, 4.0, 6.0, 8.0, 8.0]]]
 
 
-def test_overlap_keeps_the_integral(xp_target, rng):
+def test_overlap_keeps_the_integral(xp_device, rng):
     volume = rng.uniform(size=FINE.shape)
     # Larger than the fine grid on every side, so all of it arrives.
     to = Grid((5, 6, 8), (5.0, 4.0, 5.0), (-15.0, 2.0, -3.0))
-    moved = to_numpy(resample_overlap(xp_target.asarray(volume), FINE, to))
+    moved = to_numpy(resample_overlap(xp_device.asarray(volume), FINE, to))
     np.testing.assert_allclose(moved.sum() * to.voxel_volume, volume.sum() * FINE.voxel_volume, rtol=1e-12)
 
 

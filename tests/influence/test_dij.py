@@ -33,24 +33,24 @@ def make(matrices: dict[str, list[np.ndarray]], device: str = "numpy") -> Dij:
     )
 
 
-def test_is_a_forward_model_and_matches_dense_algebra(matrices, xp_target) -> None:
-    dij = make(matrices, xp_target.name)
+def test_is_a_forward_model_and_matches_dense_algebra(matrices, xp_device) -> None:
+    dij = make(matrices, xp_device.name)
     assert isinstance(dij, ForwardModel)
-    x = xp_target.asarray([1.0, 2.0, 3.0])
+    x = xp_device.asarray([1.0, 2.0, 3.0])
     got = dij.forward(x, ["let_dose"])
     assert set(got) == {"let_dose"}
     expected = np.stack([m @ [1.0, 2.0, 3.0] for m in matrices["let_dose"]])
     np.testing.assert_allclose(arrays.to_numpy(got["let_dose"]), expected, rtol=1e-12)
     c = np.asarray([[1.0, -1.0, 0.5, 2.0], [0.0, 3.0, 1.0, 1.0]])
-    back = dij.pullback(x, {"let_dose": xp_target.asarray(c)})
+    back = dij.pullback(x, {"let_dose": xp_device.asarray(c)})
     np.testing.assert_allclose(
         arrays.to_numpy(back), sum(m.T @ c[s] for s, m in enumerate(matrices["let_dose"])), rtol=1e-12
     )
 
 
-def test_restrict_keeps_rows_and_parameters(matrices, xp_target) -> None:
-    part = make(matrices, xp_target.name).restrict(np.asarray([5, 20]))
-    x = xp_target.asarray([1.0, 2.0, 3.0])
+def test_restrict_keeps_rows_and_parameters(matrices, xp_device) -> None:
+    part = make(matrices, xp_device.name).restrict(np.asarray([5, 20]))
+    x = xp_device.asarray([1.0, 2.0, 3.0])
     expected = (matrices["physical_dose"][1] @ [1.0, 2.0, 3.0])[[1, 3]]
     np.testing.assert_allclose(arrays.to_numpy(part.forward(x)["physical_dose"])[1], expected, rtol=1e-12)
     assert arrays.to_numpy(part.voxel_parameters["alpha_x"]).tolist() == [[1.0, 3.0]]
@@ -84,8 +84,8 @@ def test_refusals(matrices) -> None:
         Scenarios(("a", "b"), (0.5, 0.6))
 
 
-def test_variables_project_to_their_bounds(xp_target) -> None:
-    x = xp_target.asarray([-1.0, 0.5, 9.0])
+def test_variables_project_to_their_bounds(xp_device) -> None:
+    x = xp_device.asarray([-1.0, 0.5, 9.0])
     assert arrays.to_numpy(Variables(3, lower=0.0, upper=np.asarray([1.0, 1.0, 2.0])).project(x)).tolist() == [
         0.0,
         0.5,

@@ -96,14 +96,14 @@ def test_bad_machine_files_say_what_is_wrong(machine, tmp_path):
         read_photon_machine(tmp_path / "single.npz")
 
 
-def test_weights_on_every_backend(machine, xp_target):
+def test_weights_on_every_backend(machine, xp_device):
     rng = np.random.default_rng(3)
     depth, stretch = rng.uniform(0, 450, 50), rng.uniform(0.1, 1.6, 50)
     expected = machine.kernel.weights(depth, stretch)
-    got = machine.kernel.weights(xp_target.asarray(depth, "float32"), xp_target.asarray(stretch, "float32"))
-    assert got.dtype == xp_target.dtype("float32")
+    got = machine.kernel.weights(xp_device.asarray(depth, "float32"), xp_device.asarray(stretch, "float32"))
+    assert got.dtype == xp_device.dtype("float32")
     np.testing.assert_allclose(arrays.to_numpy(got), expected, rtol=2e-4, atol=1e-5 * np.abs(expected).max())
-    profile = arrays.to_numpy(machine.fluence_profile(xp_target.asarray([0.0, 52.0, 999.0], "float64")))
+    profile = arrays.to_numpy(machine.fluence_profile(xp_device.asarray([0.0, 52.0, 999.0], "float64")))
     np.testing.assert_allclose(profile, [1.0, 1 + 0.07 * (1 - np.exp(-1)), 1.07], atol=2e-5)
 
 
@@ -156,11 +156,11 @@ def test_regridding_keeps_the_sum():
         np.testing.assert_allclose(regridded(fine, 0.5, pitch, 6.0).sum(axis=(1, 2)), fine.sum(axis=(1, 2)))
 
 
-def test_exponential_basis_by_hand(xp_target):
+def test_exponential_basis_by_hand(xp_device):
     basis = ExponentialBasis(
         0.005, np.asarray([0.3, 0.016]), np.asarray([0.0, 0.5, 1.0]), np.asarray([[9.0, 2.0, 1.0], [8.0, 3.0, 2.0]])
     )
-    depth = xp_target.asarray([0.0, 20.0], "float64")
+    depth = xp_device.asarray([0.0, 20.0], "float64")
     got = arrays.to_numpy(basis.weights(depth, depth))
     expected = [b / (b - 0.005) * (np.exp(-0.1) - np.exp(-20 * b)) for b in (0.3, 0.016)]
     np.testing.assert_allclose(got[:, 0], 0.0, atol=1e-15)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from radplan.arrays import device_of, target, to_numpy
+from radplan.arrays import as_device, native_device, to_numpy
 from radplan.errors import InputError
 from radplan.optim.objectives import (
     EUD,
@@ -46,12 +46,12 @@ def test_every_backend_agrees_and_keeps_dtype_and_device(objective, device):
     values, weights = case()
     expected_value, expected_gradient = objective.value_and_gradient(values, weights)
     for dtype, tolerance in (("float64", 1e-12), ("float32", 2e-4)):
-        place = target(device)
+        place = as_device(device)
         v, w = place.asarray(values, dtype), place.asarray(weights, dtype)
         value, gradient = objective.value_and_gradient(v, w)
         assert value.shape == ()
         assert gradient.dtype == v.dtype
-        assert device_of(gradient) == device_of(v)
+        assert native_device(gradient) == native_device(v)
         assert float(value) == pytest.approx(float(expected_value), rel=tolerance)
         np.testing.assert_allclose(to_numpy(gradient), expected_gradient, rtol=10 * tolerance, atol=tolerance)
         np.testing.assert_array_equal(to_numpy(v), values.astype(dtype))

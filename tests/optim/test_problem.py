@@ -102,30 +102,30 @@ def test_fractions_multiply_what_adds_up_and_nothing_else():
 
 
 @pytest.mark.parametrize("goals", [GOALS, GOALS[:1], GOALS[3:]])
-def test_gradient(goals, xp_target):
-    problem = Problem(make_dij(xp_target.name), goals, fractions=30, weights=MEMBERS)
+def test_gradient(goals, xp_device):
+    problem = Problem(make_dij(xp_device.name), goals, fractions=30, weights=MEMBERS)
     rng = np.random.default_rng(2)
     x, direction = rng.random(12), rng.standard_normal(12)
-    gradient = problem.value_and_gradient(xp_target.asarray(x))[1]
+    gradient = problem.value_and_gradient(xp_device.asarray(x))[1]
     assert dtype_name(gradient) == "float64"
-    ends = [float(problem.at(xp_target.asarray(x + t * direction)).value) for t in (1e-6, -1e-6)]
+    ends = [float(problem.at(xp_device.asarray(x + t * direction)).value) for t in (1e-6, -1e-6)]
     assert (ends[0] - ends[1]) / 2e-6 == pytest.approx(float(to_numpy(gradient) @ direction), rel=1e-6)
 
 
-def test_single_precision_agrees(xp_target):
+def test_single_precision_agrees(xp_device):
     x = np.linspace(0.1, 1.0, 12)
     exact = Problem(make_dij(), GOALS, fractions=30, weights=MEMBERS).value_and_gradient(x)
-    problem = Problem(make_dij(xp_target.name, "float32"), GOALS, fractions=30, weights=MEMBERS)
-    value, gradient = problem.value_and_gradient(xp_target.asarray(x))
+    problem = Problem(make_dij(xp_device.name, "float32"), GOALS, fractions=30, weights=MEMBERS)
+    value, gradient = problem.value_and_gradient(xp_device.asarray(x))
     assert float(value) == pytest.approx(float(exact[0]), rel=1e-5)
     np.testing.assert_allclose(to_numpy(gradient), exact[1], rtol=1e-4)
 
 
 @pytest.mark.parametrize("linear", [True, False])
-def test_line(linear, xp_target):
-    model = make_dij(xp_target.name)
+def test_line(linear, xp_device):
+    model = make_dij(xp_device.name)
     problem = Problem(model if linear else Squares(model), GOALS, fractions=30, weights=MEMBERS)
-    x, direction = xp_target.asarray(np.linspace(0.1, 1.0, 12)), xp_target.asarray(np.linspace(-0.3, 0.4, 12))
+    x, direction = xp_device.asarray(np.linspace(0.1, 1.0, 12)), xp_device.asarray(np.linspace(-0.3, 0.4, 12))
     line = problem.along(x, direction)
     for t in (0.0, 0.4, 1.3):
         value, slope = line(t)
@@ -148,8 +148,8 @@ def test_one_product_each_way():
     assert Counting.counts == {"forward": 2}
 
 
-def test_start_gives_the_target_its_prescription(xp_target):
-    model = make_dij(xp_target.name)
+def test_start_gives_the_target_its_prescription(xp_device):
+    model = make_dij(xp_device.name)
     goals = [Goal("target", SquaredDeviation(60.0)), Goal("organ", SquaredOverdosing(5.0))]
     problem = Problem(model, goals, fractions=30, weights=MEMBERS)
     dose = 30 * matrices()[0] @ to_numpy(problem.start)
@@ -176,20 +176,20 @@ def test_scale_is_the_diagonal_of_the_hessian():
     np.testing.assert_allclose(problem.scale**-2, np.diag(hessian), rtol=1e-9)
 
 
-def test_constraints(xp_target):
+def test_constraints(xp_device):
     limits = [Constraint("organ", Mean(), upper=20.0), Constraint("target", EUD(0.0, 4.0), 50.0, 70.0, "rbe_x_dose")]
-    problem = Problem(make_dij(xp_target.name), GOALS, fractions=30, constraints=limits, weights=MEMBERS)
+    problem = Problem(make_dij(xp_device.name), GOALS, fractions=30, constraints=limits, weights=MEMBERS)
     x = np.linspace(0.1, 1.0, 12)
-    values = to_numpy(problem.constraint_values(xp_target.asarray(x)))
+    values = to_numpy(problem.constraint_values(xp_device.asarray(x)))
     assert values[0] == pytest.approx((30 * matrices()[0] @ x)[ORGAN].mean())
     np.testing.assert_allclose(to_numpy(problem.constraint_lower), [-np.inf, 50.0])
     np.testing.assert_allclose(to_numpy(problem.constraint_upper), [20.0, 70.0])
-    jacobian = to_numpy(problem.constraint_jacobian(xp_target.asarray(x)))
+    jacobian = to_numpy(problem.constraint_jacobian(xp_device.asarray(x)))
     direction = np.linspace(-0.5, 1.0, 12)
-    ends = [to_numpy(problem.constraint_values(xp_target.asarray(x + t * direction))) for t in (1e-6, -1e-6)]
+    ends = [to_numpy(problem.constraint_values(xp_device.asarray(x + t * direction))) for t in (1e-6, -1e-6)]
     np.testing.assert_allclose((ends[0] - ends[1]) / 2e-6, jacobian @ direction, rtol=1e-6)
     multipliers = np.asarray([0.3, -2.0])
-    pulled = to_numpy(problem.constraint_pullback(xp_target.asarray(x), xp_target.asarray(multipliers)))
+    pulled = to_numpy(problem.constraint_pullback(xp_device.asarray(x), xp_device.asarray(multipliers)))
     np.testing.assert_allclose(pulled, multipliers @ jacobian, rtol=1e-9)
 
 
@@ -200,12 +200,12 @@ def test_no_constraints():
     assert not np.any(problem.constraint_pullback(problem.start, problem.start[:0]))
 
 
-def test_mimicking_a_dose_on_the_grid(xp_target):
+def test_mimicking_a_dose_on_the_grid(xp_device):
     x = np.linspace(0.1, 1.0, 12)
     dose = (30 * matrices()[0] @ x).reshape(GRID.shape)
     goals = [Goal("organ", DoseMimicking(dose)), Goal("target", DoseMimicking(dose.ravel()))]
-    problem = Problem(make_dij(xp_target.name), goals, fractions=30, weights=MEMBERS)
-    assert float(problem.at(xp_target.asarray(x)).value) == pytest.approx(0.0, abs=1e-18)
+    problem = Problem(make_dij(xp_device.name), goals, fractions=30, weights=MEMBERS)
+    assert float(problem.at(xp_device.asarray(x)).value) == pytest.approx(0.0, abs=1e-18)
     with pytest.raises(InputError, match=r"shape \(5,\), expected the dose grid \(3, 4, 5\)"):
         Problem(make_dij(), [Goal("organ", DoseMimicking(np.ones(5)))], weights=MEMBERS)
     with pytest.raises(InputError, match="NaN or infinite in 12"):

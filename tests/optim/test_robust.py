@@ -56,8 +56,8 @@ def test_voxelwise_worst_needs_a_level_or_a_direction():
 
 
 @pytest.mark.parametrize("robust", ["nominal", "expected", "worst", "voxelwise_worst", "cvar"])
-def test_gradient_of_the_whole_problem(robust, xp_target):
-    model = make_dij(xp_target.name, scenarios=3)
+def test_gradient_of_the_whole_problem(robust, xp_device):
+    model = make_dij(xp_device.name, scenarios=3)
     goals = [
         Goal("target", SquaredDeviation(60.0), 10.0, robust=robust, tail=0.35),
         Goal("organ", SquaredOverdosing(10.0), 3.0, robust=robust, tail=0.35),
@@ -68,9 +68,9 @@ def test_gradient_of_the_whole_problem(robust, xp_target):
     x, direction = rng.random(12), rng.standard_normal(12)
 
     def value(point):
-        return float(problem.at(xp_target.asarray(point)).value)
+        return float(problem.at(xp_device.asarray(point)).value)
 
-    gradient = to_numpy(problem.value_and_gradient(xp_target.asarray(x))[1])
+    gradient = to_numpy(problem.value_and_gradient(xp_device.asarray(x))[1])
     slope = (value(x + 1e-6 * direction) - value(x - 1e-6 * direction)) / 2e-6
     assert slope == pytest.approx(float(gradient @ direction), rel=1e-6)
 

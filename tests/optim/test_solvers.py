@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy.optimize import lsq_linear, minimize
 
-from radplan.arrays import device_of, to_numpy
+from radplan.arrays import native_device, to_numpy
 from radplan.beams import ControlPoint, TreatmentField
 from radplan.engines import ApertureOptions, aperture_model
 from radplan.engines.aperture.variables import ApertureVariables
@@ -80,18 +80,18 @@ def test_optimum_of_a_bounded_least_squares_problem(solver):
     assert found.x.min() >= 0.0
 
 
-def test_backends_agree(xp_target):
-    problem = Problem(make_dij(xp_target.name), QUADRATIC, fractions=30, weights=MEMBERS)
+def test_backends_agree(xp_device):
+    problem = Problem(make_dij(xp_device.name), QUADRATIC, fractions=30, weights=MEMBERS)
     found = ProjectedLBFGS(tolerance=1e-9).solve(problem)
     assert found.value == pytest.approx(2 * least_squares().cost, rel=1e-6)
-    assert device_of(found.x) == device_of(problem.start)
+    assert native_device(found.x) == native_device(problem.start)
     reference = ScipyLBFGSB(tolerance=1e-12).solve(problem)
-    assert device_of(reference.x) == device_of(problem.start)
+    assert native_device(reference.x) == native_device(problem.start)
     assert found.value == pytest.approx(reference.value, rel=1e-6)
 
 
-def test_single_precision_reaches_the_optimum(xp_target):
-    problem = Problem(make_dij(xp_target.name, "float32"), QUADRATIC, fractions=30, weights=MEMBERS)
+def test_single_precision_reaches_the_optimum(xp_device):
+    problem = Problem(make_dij(xp_device.name, "float32"), QUADRATIC, fractions=30, weights=MEMBERS)
     assert ProjectedLBFGS(tolerance=1e-6).solve(problem).value == pytest.approx(2 * least_squares().cost, rel=1e-4)
 
 

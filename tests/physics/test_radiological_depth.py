@@ -18,7 +18,7 @@ from radplan.geometry import Grid, beam_rotation, radiological_depth, source_pos
 TOLERANCE = 0.05
 
 
-def test_slab_under_oblique_divergent_rays(xp_target, rng):
+def test_slab_under_oblique_divergent_rays(xp_device, rng):
     # Water from y = 0 to 60 mm, bone-like 1.6 to 90, lung-like 0.25 to 150; wide enough for all rays to enter on top.
     grid = Grid((40, 30, 40), (20.0, 5.0, 20.0), (-390.0, 2.5, -390.0))
     density = np.ones(grid.shape)
@@ -30,9 +30,9 @@ def test_slab_under_oblique_divergent_rays(xp_target, rng):
     y = points[:, 1]
     water, bone, lung = np.minimum(y, 60), np.clip(y - 60, 0, 30), np.clip(y - 90, 0, None)
     expected = (water + 1.6 * bone + 0.25 * lung) * path
-    depths = to_numpy(radiological_depth(xp_target.asarray(density), grid, source, points))
+    depths = to_numpy(radiological_depth(xp_device.asarray(density), grid, source, points))
     np.testing.assert_allclose(depths, expected, atol=1e-9)
-    surface = to_numpy(surface_distance(xp_target.asarray(density), grid, source, points))
+    surface = to_numpy(surface_distance(xp_device.asarray(density), grid, source, points))
     np.testing.assert_allclose(surface, 880.0 * path, atol=1e-9)
 
 
@@ -118,7 +118,7 @@ def cone_integral(radius, offset):
 
 
 @pytest.mark.parametrize(("gantry", "couch"), [(0.0, 0.0), (52.0, 0.0), (110.0, 37.0)])
-def test_sphere_with_a_soft_rim(xp_target, gantry, couch):
+def test_sphere_with_a_soft_rim(xp_device, gantry, couch):
     # Density falls linearly from 1 to 0 over 2 mm at radius 15 mm: a smooth object, of which voxels of 0.25 mm are a
     # close picture, so that rays from any direction and far toward the rim can be held to the closed form.
     radius, rim, size, count = 15.0, 2.0, 0.25, 132
@@ -131,5 +131,5 @@ def test_sphere_with_a_soft_rim(xp_target, gantry, couch):
     unit, along, offset = rays_near_the_centre(source, rotation, (-0.8 * radius, 0.8 * radius), 0.8 * radius)
     expected = (cone_integral(radius + rim / 2, offset) - cone_integral(radius - rim / 2, offset)) / rim
     beyond = source + (along + 25.0)[:, None] * unit
-    depths = to_numpy(radiological_depth(xp_target.asarray(density), grid, source, beyond))
+    depths = to_numpy(radiological_depth(xp_device.asarray(density), grid, source, beyond))
     np.testing.assert_allclose(depths, expected, rtol=0, atol=TOLERANCE)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from radplan import testing
-from radplan.arrays import Array, target, to_numpy
+from radplan.arrays import Array, as_device, to_numpy
 from radplan.errors import InputError, UnknownNameError
 from radplan.influence import Dij
 from radplan.quantities import LETxDose, PhysicalDose, Quantity, QuantityResolver, RBExDose, Voxel
@@ -118,12 +118,12 @@ def test_one_forward_and_one_pullback_whatever_is_asked(photons):
     assert model.pullbacks == [("physical_dose",)]
 
 
-def test_pullback_is_the_sum_of_the_chain_derivatives(photons, xp_target):
-    model = photons({"let_dose": 2.5 * DOSE}, device=xp_target.name)
+def test_pullback_is_the_sum_of_the_chain_derivatives(photons, xp_device):
+    model = photons({"let_dose": 2.5 * DOSE}, device=xp_device.name)
     resolver = QuantityResolver(model)
-    x = xp_target.asarray(X, "float64")
+    x = xp_device.asarray(X, "float64")
     cotangents = {
-        name: xp_target.asarray(np.random.default_rng(seed).normal(size=(1, 3)), "float64")
+        name: xp_device.asarray(np.random.default_rng(seed).normal(size=(1, 3)), "float64")
         for seed, name in enumerate(["rbe_x_dose", "let", "effect", "physical_dose"])
     }
     together = resolver.evaluate(x, cotangents).pullback(cotangents)
@@ -163,7 +163,7 @@ def test_a_users_voxel_parameter_and_option(photons):
 
 def test_a_forward_alone_is_differentiated_by_torch(photons):
     testing.check_quantity(Squared)
-    place = target("torch:cpu")
+    place = as_device("torch:cpu")
     bound = QuantityResolver(photons(device="torch:cpu")).get(Squared())
     gradient = bound.compute_chain_derivative(place.asarray(np.ones((1, 3)), "float64"), place.asarray(X, "float64"))
     np.testing.assert_allclose(to_numpy(gradient), DOSE.T @ (2.0 * (DOSE @ X)))

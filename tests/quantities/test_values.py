@@ -23,9 +23,9 @@ BY_HAND = {
 
 
 @pytest.mark.parametrize("name", BY_HAND)
-def test_photons_by_hand(name, photons, xp_target):
-    model = photons(device=xp_target.name)
-    values = QuantityResolver(model).get(name)(xp_target.asarray(X, "float64"))
+def test_photons_by_hand(name, photons, xp_device):
+    model = photons(device=xp_device.name)
+    values = QuantityResolver(model).get(name)(xp_device.asarray(X, "float64"))
     np.testing.assert_allclose(to_numpy(values), [BY_HAND[name]], rtol=1e-12)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from radplan.arrays import Array, Target
+from radplan.arrays import Array, Device
 from radplan.beams.beam import Beam
 from radplan.beams.control_points import Segment, TreatmentField
 from radplan.engines.aperture.depths import DepthReader, WeightTable, plane_bounds
@@ -74,7 +74,7 @@ class Builder:
     """Makes the parts of a model; what poses and fields share is made once."""
 
     def __init__(
-        self, scene: PhotonScene, options: ApertureOptions, place: Target, dtype: str, patient_position: str
+        self, scene: PhotonScene, options: ApertureOptions, place: Device, dtype: str, patient_position: str
     ) -> None:
         self.scene, self.options, self.place, self.dtype = scene, options, place, dtype
         self.patient_position = patient_position

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from radplan.arrays import Array, device_of, namespace, to_numpy
+from radplan.arrays import Array, namespace, native_device, to_numpy
 from radplan.engines.aperture import edges as aperture_edges
 from radplan.engines.aperture.head import MonitorBackScatter
 
@@ -191,7 +191,7 @@ class ApertureFluence:
         if last - first == count:
             return ends
         shapes = [(ends.shape[0], n, 2) for n in (first, count - last)]
-        dark = [xp.zeros(shape, dtype=ends.dtype, device=device_of(ends)) for shape in shapes]
+        dark = [xp.zeros(shape, dtype=ends.dtype, device=native_device(ends)) for shape in shapes]
         return xp.concat([dark[0], ends, dark[1]], axis=1)
 
     def _openings(self, motion: Motion) -> _Openings:

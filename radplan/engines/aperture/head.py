@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from radplan.arrays import Array, Target, namespace
+from radplan.arrays import Array, Device, namespace
 from radplan.machines.head import REFERENCE_SIDE, WIDEST, Head
 
 Floats = npt.NDArray[np.float64]
@@ -43,8 +43,8 @@ class HeadScatter:
     back : (array, array) of shape (p, r), (q, s)
         The second blur, from nodes to pixels.
 
-    >>> from radplan.arrays import target
-    >>> made = HeadScatter.of(Head(0.08, 22.0), (201, 201), 1.0, target("numpy"))
+    >>> from radplan.arrays import as_device
+    >>> made = HeadScatter.of(Head(0.08, 22.0), (201, 201), 1.0, as_device("numpy"))
     >>> field = (np.abs(np.arange(-100.0, 101.0)) <= 50.0) * np.ones((201, 1))
     >>> scattered = made.apply(field * field.T)
     >>> round(float(scattered[100, 100]), 3), round(float(scattered[100, 160]), 3)
@@ -56,13 +56,13 @@ class HeadScatter:
     back: tuple[Array, Array]
 
     @classmethod
-    def of(cls, head: Head, shape: tuple[int, int], pitch: float, place: Target) -> HeadScatter:
+    def of(cls, head: Head, shape: tuple[int, int], pitch: float, place: Device) -> HeadScatter:
         """Return the map on square pixels of a pitch [mm]."""
         x, y = (np.asarray((np.arange(count + 1) - 0.5 * count) * pitch, dtype=np.float64) for count in shape)
         return cls.between(head, x, y, place)
 
     @classmethod
-    def between(cls, head: Head, x: Floats, y: Floats, place: Target) -> HeadScatter:
+    def between(cls, head: Head, x: Floats, y: Floats, place: Device) -> HeadScatter:
         """Return the map on pixels between edges ``(p + 1,)`` along x and ``(q + 1,)`` along y [mm]."""
         strength = head.scatter / head.visible(REFERENCE_SIDE)
         (x_onto, x_back), (y_onto, y_back) = (_half_blurs(edges, head.scatter_sigma) for edges in (x, y))

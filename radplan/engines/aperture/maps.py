@@ -17,7 +17,7 @@ import numpy as np
 import scipy.fft
 
 from radplan import arrays
-from radplan.arrays import Array, Target, fast_length, namespace
+from radplan.arrays import Array, Device, fast_length, namespace
 from radplan.engines.photon.map_gather import MARGIN, SPLINES, spline_response
 from radplan.engines.photon.terms import Floats
 from radplan.machines.base import KernelBasis
@@ -242,7 +242,7 @@ def blank_around(image: Array, before: int, size: int, axis: int) -> Array:
     xp, parts = namespace(image), []
     for count in (before, size - before - image.shape[axis]):
         shape = tuple(count if a == axis else image.shape[a] for a in (0, 1))
-        parts.append(xp.zeros(shape, dtype=image.dtype, device=arrays.device_of(image)))
+        parts.append(xp.zeros(shape, dtype=image.dtype, device=arrays.native_device(image)))
     return xp.concat([parts[0], image, parts[1]], axis=axis)
 
 
@@ -261,7 +261,7 @@ class Spectra:
         Side of the fine pixels [mm].
     reach : float
         Where kernels end [mm].
-    place : Target
+    place : Device
         Where spectra are put.
     dtype : str
         Their dtype.
@@ -269,7 +269,7 @@ class Spectra:
 
     pitch: float
     reach: float
-    place: Target
+    place: Device
     dtype: str
     _made: dict[tuple[str, int, tuple[int, int]], tuple[KernelBasis, Array]] = field(default_factory=dict, repr=False)
 

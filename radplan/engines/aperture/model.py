@@ -15,7 +15,7 @@ import numpy.typing as npt
 import threadpoolctl
 
 from radplan import arrays
-from radplan.arrays import Array, Target
+from radplan.arrays import Array, Device
 from radplan.beams.control_points import DeliveryPlan, TreatmentField
 from radplan.engines.aperture.build import Builder, opening_box
 from radplan.engines.aperture.options import ApertureOptions
@@ -52,7 +52,7 @@ class ApertureModel:
         Sorted flat indices into the grid.
     variables : ApertureVariables
         Bounds, start and projection.
-    target : Target
+    device : Device
         Where it runs.
     dtype : str
         ``"float32"`` or ``"float64"``.
@@ -67,7 +67,7 @@ class ApertureModel:
     grid: Grid
     voxels: Any
     variables: ApertureVariables
-    target: Target
+    device: Device
     dtype: str
     voxel_parameters: Mapping[str, Array] = field(default_factory=dict)
     machine: str = ""
@@ -83,10 +83,10 @@ class ApertureModel:
 
     def pullback(self, x: Array, cotangents: Mapping[str, Array]) -> Array:
         """Return the gradient ``(count,)`` for cotangents on images, in float64 where the device has it."""
-        place, xp = self.target, self.target.xp
+        place, xp = self.device, self.device.xp
         wide = self._wide(x)
         sizes = [layout.stop - layout.offset for layout in self.layouts]
-        totals = [xp.zeros(size, dtype=wide.dtype, device=place.device) for size in sizes]
+        totals = [xp.zeros(size, dtype=wide.dtype, device=place.native) for size in sizes]
         for name in self._known(cotangents):
             values = arrays.like(cotangents[name], wide, place.dtype(self.dtype))[0, ...]
             with threadpoolctl.threadpool_limits(limits=1, user_api="blas"):
@@ -105,13 +105,13 @@ class ApertureModel:
         rows = np.clip(np.searchsorted(self.voxels, chosen), 0, self.voxels.size - 1)
         if chosen.size == 0 or np.any(np.diff(chosen) <= 0) or np.any(self.voxels[rows] != chosen):
             raise InputError("voxels to restrict to must be sorted, without repeats, and voxels of this model")
-        index = self.target.asarray(rows, "int64")
+        index = self.device.asarray(rows, "int64")
         return replace(
             self,
             parts=_restricted(self.parts, rows),
             voxels=chosen,
             voxel_parameters={
-                name: self.target.xp.take(values, index, axis=1) for name, values in self.voxel_parameters.items()
+                name: self.device.xp.take(values, index, axis=1) for name, values in self.voxel_parameters.items()
             },
         )
 
@@ -122,12 +122,12 @@ class ApertureModel:
             host = np.atleast_2d(arrays.to_numpy(values)).astype(self.dtype)
             if host.shape not in ((1, 1), (1, self.voxels.size)):
                 raise InputError(f"voxel parameter {name!r} must have shape (1, {self.voxels.size}), got {host.shape}")
-            added[name] = self.target.asarray(np.broadcast_to(host, (1, self.voxels.size)).copy(), self.dtype)
+            added[name] = self.device.asarray(np.broadcast_to(host, (1, self.voxels.size)).copy(), self.dtype)
         return replace(self, voxel_parameters={**self.voxel_parameters, **added})
 
     def _dose(self, x: Array) -> Array:
-        place, wide = self.target, self._wide(x)
-        total = place.xp.zeros(self.voxels.size, dtype=place.dtype(self.dtype), device=place.device)
+        place, wide = self.device, self._wide(x)
+        total = place.xp.zeros(self.voxels.size, dtype=place.dtype(self.dtype), device=place.native)
         # Why: the thread pools of numba and BLAS fight; nothing here is large enough for BLAS to need more than one.
         with threadpoolctl.threadpool_limits(limits=1, user_api="blas"):
             for _, part in self.parts:
@@ -137,7 +137,7 @@ class ApertureModel:
     def _wide(self, x: Array) -> Array:
         if x.shape != (self.variables.count,):
             raise InputError(f"x must have shape ({self.variables.count},), got {tuple(x.shape)}")
-        return self.target.xp.astype(x, arrays.accumulator(x))
+        return self.device.xp.astype(x, arrays.accumulator(x))
 
     def _known(self, names: Iterable[str]) -> list[str]:
         for name in (found := list(names)):
@@ -184,7 +184,7 @@ def aperture_model(
         When the machine has no monitor units or no extended source, or plan, patient, machine and collimator do not
         agree.
     """
-    chosen, place, fields = ApertureOptions() if options is None else options, arrays.target(device), tuple(plan)
+    chosen, place, fields = ApertureOptions() if options is None else options, arrays.as_device(device), tuple(plan)
     if dtype not in ("float32", "float64"):
         raise InputError(f"dtype must be 'float32' or 'float64', got {dtype!r}")
     mlcs = [_checked(one, machine, mlc) for one in fields]
@@ -212,7 +212,7 @@ def aperture_model(
         grid=dose_grid,
         voxels=rows,
         variables=aperture_variables(layouts, mlcs, boxes, chosen.free),
-        target=place,
+        device=place,
         dtype=dtype,
         voxel_parameters={name: place.asarray(values, dtype) for name, values in parameters.items()},
         machine=machine.name,

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from radplan import arrays
-from radplan.arrays import Array, Target, namespace
+from radplan.arrays import Array, Device, namespace
 from radplan.engines.aperture.depths import DENSITY_UNIT, DepthReader, WeightTable, beam_frame
 from radplan.engines.aperture.maps import MapPair
 from radplan.engines.photon.terms import Floats, Ints
@@ -46,7 +46,7 @@ class Voxels:
         Source-axis distance [mm].
     bend : float
         1 / SAD^2 where distances from the source are straight, 0 where they are axial [1/mm^2].
-    target : Target
+    device : Device
         Where it lives.
     """
 
@@ -55,10 +55,10 @@ class Voxels:
     values: tuple[Array, ...]
     sad: float
     bend: float
-    target: Target
+    device: Device
 
     @classmethod
-    def of(cls, points: Floats, table: WeightTable, sad: float, straight: bool, place: Target, dtype: str) -> Voxels:
+    def of(cls, points: Floats, table: WeightTable, sad: float, straight: bool, place: Device, dtype: str) -> Voxels:
         """Return the voxels at world positions ``(n, 3)`` [mm]."""
         values = table.values
         if place.backend == "numpy":
@@ -74,7 +74,7 @@ class Voxels:
         """Whether compiled code reads them: one vector must hold the weights."""
         from radplan.kernels.lanes import LANES
 
-        return self.target.backend == "numpy" and self.lanes == LANES
+        return self.device.backend == "numpy" and self.lanes == LANES
 
     @property
     def lanes(self) -> int:
@@ -105,8 +105,8 @@ class Voxels:
 
     def restrict(self, rows: Ints) -> Voxels:
         """Return some of them, in the order given."""
-        index = self.target.asarray(rows, "int64")
-        return replace(self, points=self.target.xp.take(self.points, index, axis=1))
+        index = self.device.asarray(rows, "int64")
+        return replace(self, points=self.device.xp.take(self.points, index, axis=1))
 
 
 @dataclass(frozen=True, eq=False)
@@ -162,8 +162,8 @@ class PoseReader:
 
     def restrict(self, rows: Ints, voxels: Voxels) -> PoseReader:
         """Return the reader of some voxels: their numbers, and the voxels themselves."""
-        index = self.voxels.target.asarray(rows, "int64")
-        xp = self.voxels.target.xp
+        index = self.voxels.device.asarray(rows, "int64")
+        xp = self.voxels.device.xp
         codes = None if self.codes is None else xp.take(self.codes, index)
         densities = None if self.densities is None else xp.take(self.densities, index, axis=1)
         return replace(self, voxels=voxels, codes=codes, densities=densities)
@@ -232,9 +232,9 @@ class PoseReader:
     def _codes(self) -> Array:
         points = arrays.to_numpy(self.voxels.points)
         found = self.depths.codes(self.voxels.table, self.rotation, self.isocenter, points)
-        if self.voxels.target.backend == "numpy":
+        if self.voxels.device.backend == "numpy":
             return found
-        return self.voxels.target.asarray((found.astype(np.int32) - _OFFSET).astype(np.int16), "int16")
+        return self.voxels.device.asarray((found.astype(np.int32) - _OFFSET).astype(np.int16), "int16")
 
     def _flat(self, fine: Array, coarse: Array) -> Array:
         """Return both maps pixel by pixel, values of a pixel side by side, flat."""
@@ -268,7 +268,7 @@ class PoseReader:
         if len(self.voxels.values) == 1:
             return None
         points = arrays.to_numpy(self.voxels.points)
-        return self.voxels.target.asarray(self.depths.densities(self.rotation, self.isocenter, points), "uint8")
+        return self.voxels.device.asarray(self.depths.densities(self.rotation, self.isocenter, points), "uint8")
 
     def _held(self) -> tuple[Array, Array | None]:
         """Return codes and densities, calculated if they are not held."""
@@ -321,11 +321,11 @@ class PoseReader:
 
     def _write(self, values: Array, pixels: int, functions: int) -> Array:
         """Return the pixels ``(pixels, K)`` of both maps."""
-        xp, place = namespace(values), self.voxels.target
-        flat = xp.zeros(pixels * functions, dtype=self.voxels.dtype, device=place.device)
+        xp, place = namespace(values), self.voxels.device
+        flat = xp.zeros(pixels * functions, dtype=self.voxels.dtype, device=place.native)
         for part, places in self._chunks():
             parts = xp.astype(values[part], self.voxels.dtype)[:, None] * places.weights
-            lanes = xp.arange(functions, dtype=places.pixel.dtype, device=place.device)[None, :]
+            lanes = xp.arange(functions, dtype=places.pixel.dtype, device=place.native)[None, :]
             x, y = _shares(places.x), _shares(places.y)
             for across in range(4):
                 for along in range(4):
@@ -353,7 +353,7 @@ def _places(
     voxels: Voxels, codes: Array, densities: Array | None, part: slice, frame: list[float], blocks: list[list[float]]
 ) -> _Places:
     """Return where voxels lie on the maps; the same sums as the compiled `radplan.kernels.pose_dose`."""
-    xp, real = voxels.target.xp, voxels.dtype
+    xp, real = voxels.device.xp, voxels.dtype
     x, y, z = voxels.points[0, part], voxels.points[1, part], voxels.points[2, part]
     along = [x * frame[i] + y * frame[i + 1] + z * frame[i + 2] - frame[i + 3] for i in (0, 4, 8)]
     axial = voxels.sad - along[2]
@@ -381,9 +381,9 @@ def _places(
 
 def _weights(voxels: Voxels, codes: Array, densities: Array | None, length: Array) -> Array:
     """Return the weights ``(m, K)`` of codes at distances from the source."""
-    xp, total = voxels.target.xp, 0.0
+    xp, total = voxels.device.xp, 0.0
     per_code, first, per_length, last, columns, unit = voxels.scales.tolist()
-    offset = 0.0 if voxels.target.backend == "numpy" else float(_OFFSET)
+    offset = 0.0 if voxels.device.backend == "numpy" else float(_OFFSET)
     rows = (codes + offset) * per_code
     row = xp.floor(rows)
     down = (rows - row)[:, None]

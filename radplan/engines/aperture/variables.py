@@ -127,7 +127,7 @@ class ApertureVariables(Variables):
     def _apart(self, x: Array) -> Array:
         """Return the nearest point within bounds where no pair is closer than its gap."""
         xp = namespace(x)
-        whole = arrays.target_of(x)
+        whole = arrays.device_of(x)
         lower, upper = (xp.broadcast_to(arrays.like(bound, x), x.shape) for bound in (self.lower, self.upper))
         inside = xp.minimum(xp.maximum(x, lower), upper)
         if len(self.first) == 0:

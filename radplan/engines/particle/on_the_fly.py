@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from radplan import arrays
-from radplan.arrays import Array, Target
+from radplan.arrays import Array, Device
 from radplan.engines.particle.field import BeamField, blocks
 from radplan.engines.particle.tiles import BeamTiles
 from radplan.errors import CalculationError
@@ -34,7 +34,7 @@ class SpotDose(OperatorFamily):
         The beams, columns in this order.
     rows : int
         Number of voxels of the model.
-    target : Target
+    device : Device
         Where products run.
     dtype : str
         ``"float32"`` or ``"float64"``.
@@ -42,7 +42,7 @@ class SpotDose(OperatorFamily):
 
     fields: tuple[BeamField, ...]
     rows: int
-    target: Target
+    device: Device
     dtype: str
 
     def __post_init__(self) -> None:
@@ -58,7 +58,7 @@ class SpotDose(OperatorFamily):
     @cached_property
     def tiles(self) -> tuple[BeamTiles, ...]:
         """The beams as other libraries than NumPy calculate them."""
-        return tuple(BeamTiles.of(beam, self.rows, self.target, self.dtype) for beam in self.fields)
+        return tuple(BeamTiles.of(beam, self.rows, self.device, self.dtype) for beam in self.fields)
 
     @property
     def nbytes(self) -> int:
@@ -67,7 +67,7 @@ class SpotDose(OperatorFamily):
         return sum(array.nbytes for array in held)
 
     def apply_members(self, members: Sequence[int], x: Array) -> list[Array]:
-        if self.target.backend != "numpy":
+        if self.device.backend != "numpy":
             parts = [t.forward(members, x[s]) for t, s in zip(self.tiles, self._slices(), strict=True)]
             return [sum(part[k] for part in parts[1:]) + parts[0][k] for k in range(len(members))]
         images, weights = np.asarray(members, dtype=np.int64), np.asarray(x, dtype=np.float64)
@@ -94,8 +94,8 @@ class SpotDose(OperatorFamily):
         return [slice(int(end) - beam.count, int(end)) for beam, end in zip(self.fields, ends, strict=True)]
 
     def _sums(self, members: Sequence[int], ys: Sequence[Array], squares: bool) -> Array:
-        if self.target.backend != "numpy":
-            return self.target.xp.concat([tiles.adjoint(members, ys, squares) for tiles in self.tiles])
+        if self.device.backend != "numpy":
+            return self.device.xp.concat([tiles.adjoint(members, ys, squares) for tiles in self.tiles])
         images, sent = np.asarray(members, dtype=np.int64), np.stack([np.asarray(y, dtype=np.float64) for y in ys])
         parts = []
         for beam in self.fields:
@@ -126,4 +126,4 @@ def spot_dose(fields: list[BeamField], voxels: int, device: str, dtype: str) -> 
     CalculationError
         When no voxel lies in reach of any beam.
     """
-    return SpotDose(tuple(fields), voxels, arrays.target(device), dtype)
+    return SpotDose(tuple(fields), voxels, arrays.as_device(device), dtype)

@@ -183,7 +183,7 @@ class ParticlePencilBeam(Engine):
         operators = self._operators(beams, scene, voxels.size, stored, device, dtype)
         if isinstance(model, ConstantRBE):
             parameters["rbe"] = np.full((1, voxels.size), model.value)
-        place = operators[0].target
+        place = operators[0].device
         least, largest = spot_limits(beams, particles)
         return Dij(
             operators={name: (operator,) for name, operator in zip(images.names, operators, strict=True)},

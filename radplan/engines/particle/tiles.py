@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from radplan import arrays
-from radplan.arrays import Array, Target
+from radplan.arrays import Array, Device
 from radplan.engines.particle.field import BeamField
 from radplan.kernels.spots import DOSE, DOUBLE, REACH, SINGLE, WIDTH, SpotField
 
@@ -60,7 +60,7 @@ class BeamTiles:
     field: SpotField
 
     @classmethod
-    def of(cls, beam: BeamField, rows: int, place: Target, dtype: str) -> BeamTiles:
+    def of(cls, beam: BeamField, rows: int, place: Device, dtype: str) -> BeamTiles:
         """Return the pieces of a beam for a model of so many rows, on a device."""
         field = beam.field
         order, cuts = _sorted(field)
@@ -118,12 +118,12 @@ class BeamTiles:
             columns.append(xp.take(self.spots["column"], near))
             sums.append(total)
         if not sums:
-            return xp.zeros(self.count, dtype=ys[0].dtype, device=arrays.device_of(ys[0]))
+            return xp.zeros(self.count, dtype=ys[0].dtype, device=arrays.native_device(ys[0]))
         return arrays.segment_add(self.count, xp.concat(columns), xp.concat(sums))
 
     def _nothing(self, count: int) -> Array:
         ref = self.voxels["depth"]
-        return arrays.namespace(ref).zeros(count, dtype=ref.dtype, device=arrays.device_of(ref))
+        return arrays.namespace(ref).zeros(count, dtype=ref.dtype, device=arrays.native_device(ref))
 
     def _piece(self, first: int, last: int, near: Array, images: Sequence[int]) -> list[Array]:
         """Return the piece ``(voxels, spots)`` of each image."""

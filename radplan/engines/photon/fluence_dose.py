@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import scipy.fft
 
-from radplan.arrays import Array, Target, fast_length, namespace, target
+from radplan.arrays import Array, Device, as_device, fast_length, namespace
 from radplan.beams.beam import Beam, Beams
 from radplan.engines.photon.map_gather import MARGIN, Interpolation, MapGather, spline_response
 from radplan.engines.photon.terms import BeamRays, Floats, PhotonScene, bixel_table
@@ -98,7 +98,7 @@ class BixelBlur:
         first, second = np.triu_indices(self.tables.shape[0])
         products = self.tables[first] * self.tables[second]
         transfer = transfer_functions(products, self.shape, self.responses)
-        put = self.place.target.asarray(transfer, _complex_of(self.place.weights.dtype))
+        put = self.place.device.asarray(transfer, _complex_of(self.place.weights.dtype))
         return replace(self, tables=products, transfer=put, place=self.place.squared())
 
 
@@ -131,11 +131,11 @@ class FluenceDose(LinearOperator):
 
     @cached_property
     def dtype(self) -> str:  # type: ignore[override]
-        return "float64" if self.read.weights.dtype == self.target.dtype("float64") else "float32"
+        return "float64" if self.read.weights.dtype == self.device.dtype("float64") else "float32"
 
     @property
-    def target(self) -> Target:  # type: ignore[override]
-        return self.read.target
+    def device(self) -> Device:  # type: ignore[override]
+        return self.read.device
 
     @property
     def nbytes(self) -> int:
@@ -191,7 +191,7 @@ def fluence_dose(
     CalculationError
         When no voxel gets dose.
     """
-    place, made = target(device), _Transfers(scene.machine, options, target(device), _complex_of(dtype))
+    place, made = as_device(device), _Transfers(scene.machine, options, as_device(device), _complex_of(dtype))
     operators = tuple(
         _beam_operator(beam, scene, radius, made, place, dtype) for beam, radius in zip(beams, radii, strict=True)
     )
@@ -215,7 +215,7 @@ def transfer_functions(tables: Floats, shape: tuple[int, int], responses: tuple[
 class _Transfers:
     """Transfer functions made so far: beams that share kernel, bixel width, cut-off and map size share them."""
 
-    def __init__(self, machine: PhotonMachine, options: MapOptions, place: Target, dtype: str) -> None:
+    def __init__(self, machine: PhotonMachine, options: MapOptions, place: Device, dtype: str) -> None:
         self.machine = machine
         self.options = options
         self.place = place
@@ -258,7 +258,7 @@ class _Transfers:
 
 
 def _beam_operator(
-    beam: Beam, scene: PhotonScene, radius: float, made: _Transfers, place: Target, dtype: str
+    beam: Beam, scene: PhotonScene, radius: float, made: _Transfers, place: Device, dtype: str
 ) -> FluenceDose:
     """Return one beam's operator, with dose out to a radius around bixels [mm]."""
     rays = BeamRays.of(beam, scene, radius)

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from radplan import arrays
-from radplan.arrays import Array, Target, namespace
+from radplan.arrays import Array, Device, namespace
 from radplan.engines.photon.terms import Floats, Ints
 from radplan.errors import InputError
 
@@ -65,11 +65,11 @@ class MapGather:
         w_k.
     spline : array of shape (4, 4)
         One of `SPLINES`.
-    target : Target
+    device : Device
         Where it lives.
 
     >>> read = MapGather.of(np.asarray([2.5]), np.asarray([2.0]), np.ones((1, 1)), np.asarray([1]), 2, (5, 5), "linear",
-    ...                     arrays.target("numpy"), "float64")
+    ...                     arrays.as_device("numpy"), "float64")
     >>> read.gather(np.arange(25.0).reshape(1, 5, 5)).tolist()
     [0.0, 14.5]
     """
@@ -81,17 +81,17 @@ class MapGather:
     fractions: Array
     weights: Array
     spline: Array
-    target: Target
+    device: Device
     _rows: Array = field(init=False, repr=False)
     _places: Array = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         places = None
-        if self.target.backend != "numpy":
+        if self.device.backend != "numpy":
             found = np.full(self.count, self.rows.size, dtype=np.int32)
             found[self.rows] = np.arange(self.rows.size, dtype=np.int32)
-            places = self.target.asarray(found)
-        object.__setattr__(self, "_rows", self.target.asarray(self.rows))
+            places = self.device.asarray(found)
+        object.__setattr__(self, "_rows", self.device.asarray(self.rows))
         object.__setattr__(self, "_places", places)
 
     @classmethod
@@ -104,7 +104,7 @@ class MapGather:
         count: int,
         shape: tuple[int, int],
         interpolation: Interpolation,
-        place: Target,
+        place: Device,
         dtype: str,
     ) -> MapGather:
         """Return the gather of voxels `rows` at pixel positions `x`, `y` ``(m,)`` with weights ``(K, m)``.
@@ -127,7 +127,7 @@ class MapGather:
             fractions=place.asarray(np.stack([x - i, y - j], axis=1), dtype),
             weights=place.asarray(weights.T, dtype),
             spline=place.asarray(SPLINES[interpolation], dtype),
-            target=place,
+            device=place,
         )
 
     @property
@@ -145,7 +145,7 @@ class MapGather:
     def gather(self, maps: Array) -> Array:
         """Return the voxels ``(n,)`` of maps ``(K, nx, ny)``."""
         if self._in_host_memory(maps):
-            return self.target.asarray(self._gather_compiled(arrays.to_numpy(maps)))
+            return self.device.asarray(self._gather_compiled(arrays.to_numpy(maps)))
         xp = namespace(maps)
         flat = xp.reshape(xp.permute_dims(maps, (1, 2, 0)), (-1, self.functions))
         read = xp.zeros_like(self.weights)
@@ -157,13 +157,13 @@ class MapGather:
     def scatter(self, values: Array) -> Array:
         """Return the maps ``(K, nx, ny)`` that the transpose makes of voxels ``(n,)``."""
         if self._in_host_memory(values):
-            return self.target.asarray(self._scatter_compiled(arrays.to_numpy(values)))
+            return self.device.asarray(self._scatter_compiled(arrays.to_numpy(values)))
         xp = namespace(values)
         functions, pixels = self.functions, self.shape[0] * self.shape[1]
         parts = xp.take(values, self._rows)[:, None] * self.weights
-        lanes = xp.arange(functions, dtype=self.corners.dtype, device=self.target.device)
+        lanes = xp.arange(functions, dtype=self.corners.dtype, device=self.device.native)
         first = (self.corners * functions)[:, None] + lanes[None, :]
-        flat = xp.zeros(pixels * functions, dtype=values.dtype, device=self.target.device)
+        flat = xp.zeros(pixels * functions, dtype=values.dtype, device=self.device.native)
         for offset, share in self._taps():
             index, added = xp.reshape(first + offset * functions, (-1,)), xp.reshape(share[:, None] * parts, (-1,))
             flat = flat + arrays.segment_add(pixels * functions, index, added)
@@ -175,7 +175,7 @@ class MapGather:
         number[rows] = np.arange(rows.size, dtype=np.int32)
         now = number[self.rows]
         kept = np.flatnonzero(now >= 0)
-        xp, index = self.target.xp, self.target.asarray(kept, "int64")
+        xp, index = self.device.xp, self.device.asarray(kept, "int64")
         return replace(
             self,
             count=int(rows.size),
@@ -187,7 +187,7 @@ class MapGather:
 
     def squared(self) -> MapGather:
         r"""Return the gather of maps of products: :math:`(\sum_k w_k M_k)^2 = \sum_{k \le l} c_{kl} M_k M_l`."""
-        xp, columns = self.target.xp, []
+        xp, columns = self.device.xp, []
         for k in range(self.functions):
             for other in range(k, self.functions):
                 product = self.weights[:, k] * self.weights[:, other]
@@ -204,9 +204,9 @@ class MapGather:
 
     def _in_host_memory(self, values: Array) -> bool:
         """Return whether compiled code can read the arrays where they lie, and nobody wants to trace what it does."""
-        if self.target.backend == "torch":
+        if self.device.backend == "torch":
             return values.device.type == "cpu" and not values.requires_grad
-        return self.target.backend == "numpy"
+        return self.device.backend == "numpy"
 
     @cached_property
     def _tables(self) -> tuple[Array, Array, Array, Array]:

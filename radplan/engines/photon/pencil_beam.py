@@ -141,7 +141,7 @@ class PhotonPencilBeam(Engine):
                 options = MapOptions(self.map_pixel, self.pixel, self.interpolation)
                 radii = [self.radius(beam.bixel_width, linac) for beam in beams]
                 operator = fluence_dose(beams, scene, radii, options, device, dtype)
-        place = operator.target
+        place = operator.device
         parameters = {**patient.voxel_parameters(grid, voxels), "rbe": np.ones((1, voxels.size))}
         return Dij(
             operators={"physical_dose": (operator,)},

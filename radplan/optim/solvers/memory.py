@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from radplan.arrays import Array, device_of, like, namespace
+from radplan.arrays import Array, like, namespace, native_device
 from radplan.influence import Variables
 
 _TRUST = 10.0
@@ -100,7 +100,7 @@ class Memory:
         theta = self.curvature
         inner = xp.matmul(self.steps, xp.matrix_transpose(self.changes))
         lower = xp.tril(inner, k=-1)
-        diagonal = xp.eye(self.count, dtype=inner.dtype, device=device_of(inner))
+        diagonal = xp.eye(self.count, dtype=inner.dtype, device=native_device(inner))
         square = theta * xp.matmul(self.steps, xp.matrix_transpose(self.steps))
         middle = xp.concat(
             [

@@ -144,7 +144,7 @@ def test_devices_agree_near_and_far(slab, linac, device):
     for where in ("numpy", device):
         options = replace(PLAIN, margin=5.0, lateral_cutoff=80.0, pixel=1.0)
         model = aperture_model(slab, [field], linac, collimator(), 40.0, options, device=where, dtype="float64")
-        x = model.target.asarray(model.variables.start, "float64")
+        x = model.device.asarray(model.variables.start, "float64")
         dose = model.forward(x)["physical_dose"]
         results.append((to_numpy(dose), to_numpy(model.pullback(x, {"physical_dose": dose}))))
     for one, other in zip(*results, strict=True):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
-from radplan.arrays import target, to_numpy
+from radplan.arrays import as_device, to_numpy
 from radplan.beams.control_points import ControlPoint, TreatmentField
 from radplan.engines.aperture.fluence import ApertureFluence, Motion
 from radplan.engines.aperture.head import HeadScatter, MonitorBackScatter
@@ -41,28 +41,28 @@ def motion(place, first, last, along=(-100.0, 100.0), across=(-100.0, 100.0), mu
     return Motion(leaves, x, y, place.asarray(np.asarray([mu]), "float64"))
 
 
-def test_head_scatter_is_a_gaussian_blur(xp_target):
+def test_head_scatter_is_a_gaussian_blur(xp_device):
     fluence = np.zeros((90, 70))
     fluence[30:55, 20:50] = np.random.default_rng(2).uniform(0.0, 1.0, (25, 30))
     head = Head(scatter=0.1, scatter_sigma=8.0)
-    found = HeadScatter.of(head, fluence.shape, 1.0, xp_target).apply(xp_target.asarray(fluence, "float64"))
+    found = HeadScatter.of(head, fluence.shape, 1.0, xp_device).apply(xp_device.asarray(fluence, "float64"))
     blurred = gaussian_filter(fluence, np.sqrt(8.0**2 + 1.0 / 6.0), mode="constant", truncate=8.0)
     np.testing.assert_allclose(to_numpy(found), 0.9 * fluence + 0.1 * blurred / head.visible(100.0), atol=1e-7)
 
 
-def test_head_scatter_is_its_own_transpose(xp_target):
-    made = HeadScatter.of(Head(0.08, 22.0), (60, 45), 1.5, xp_target)
+def test_head_scatter_is_its_own_transpose(xp_device):
+    made = HeadScatter.of(Head(0.08, 22.0), (60, 45), 1.5, xp_device)
     x, y = (np.random.default_rng(seed).normal(size=(60, 45)) for seed in (1, 2))
-    forward, back = made.apply(xp_target.asarray(x, "float64")), made.adjoint(xp_target.asarray(y, "float64"))
+    forward, back = made.apply(xp_device.asarray(x, "float64")), made.adjoint(xp_device.asarray(y, "float64"))
     assert np.sum(to_numpy(forward) * y) == pytest.approx(np.sum(x * to_numpy(back)), rel=1e-12)
 
 
 def test_the_second_source_does_not_depend_on_the_pixel():
     wide = np.zeros((200, 200))
     wide[60:140, 60:140] = 1.0
-    fine = HeadScatter.of(Head(0.08, 22.0), wide.shape, 1.0, target("numpy")).apply(wide)
+    fine = HeadScatter.of(Head(0.08, 22.0), wide.shape, 1.0, as_device("numpy")).apply(wide)
     coarse_field = wide.reshape(50, 4, 50, 4).mean(axis=(1, 3))
-    coarse = HeadScatter.of(Head(0.08, 22.0), (50, 50), 4.0, target("numpy")).apply(coarse_field)
+    coarse = HeadScatter.of(Head(0.08, 22.0), (50, 50), 4.0, as_device("numpy")).apply(coarse_field)
     np.testing.assert_allclose(coarse, fine.reshape(50, 4, 50, 4).mean(axis=(1, 3)), atol=1e-6)
 
 
@@ -80,7 +80,7 @@ def test_output_depends_on_jaws_as_stated():
 
 
 def test_a_groove_stays_dark_between_fields_that_meet_at_a_leaf():
-    place = target("numpy")
+    place = as_device("numpy")
     one, other = [[-30.0, 30.0], [-30.0, 30.0], [0.0, 0.0]], [[0.0, 0.0], [0.0, 0.0], [-30.0, 30.0]]
     lines = []
     for width in (0.0, 0.8):
@@ -92,7 +92,7 @@ def test_a_groove_stays_dark_between_fields_that_meet_at_a_leaf():
 
 
 def test_jaws_may_let_through_differently():
-    place = target("numpy")
+    place = as_device("numpy")
     made = apertures(place, transmission=0.1, jaw_transmission=(0.02, 0.004))
     ends = [[-30.0, 10.0]] * 3
     shut = motion(place, ends, ends, (0.0, 90.0), (-6.0, 5.0))
@@ -103,16 +103,16 @@ def test_jaws_may_let_through_differently():
 
 
 def test_neighbours_that_stand_alike_have_no_groove():
-    place = target("numpy")
+    place = as_device("numpy")
     ends = [[-20.0, 13.0]] * 3
     plain, grooved = (apertures(place, tongue_groove=width).fluence(motion(place, ends, ends)) for width in (0.0, 0.8))
     np.testing.assert_allclose(grooved, plain, atol=1e-12)
 
 
-def test_all_of_it_is_differentiable(xp_target):
+def test_all_of_it_is_differentiable(xp_device):
     """Sweeping leaves, one nearly closed, one under a jaw; central differences in float64."""
     made = apertures(
-        xp_target,
+        xp_device,
         tongue_groove=0.8,
         back_scatter=CHAMBER,
         transmission=0.015,
@@ -120,10 +120,10 @@ def test_all_of_it_is_differentiable(xp_target):
         leaf_offset=0.3,
     )
     first, last = [[-20.0, -8.0], [-3.0, -2.4], [-40.0, -33.0]], [[-4.0, 9.0], [1.0, 1.6], [-39.0, -31.0]]
-    start = motion(xp_target, first, last, (-25.0, 12.0), (-13.0, 9.0), 2.0)
+    start = motion(xp_device, first, last, (-25.0, 12.0), (-13.0, 9.0), 2.0)
     flat = [*start.leaves, *start.along, *start.across, start.mu]
     cotangent = np.random.default_rng(4).uniform(-1.0, 1.0, (80, 80))
-    found = made.pullback(start, xp_target.asarray(cotangent, "float64"))
+    found = made.pullback(start, xp_device.asarray(cotangent, "float64"))
     gradient = [*found.leaves, *found.along, *found.across, found.mu]
     scale = max(float(np.max(np.abs(to_numpy(part)))) for part in gradient)
 
@@ -139,7 +139,7 @@ def test_all_of_it_is_differentiable(xp_target):
                 changed = host.copy()
                 changed.flat[place] += step
                 moved = [*flat]
-                moved[number] = xp_target.asarray(changed, "float64")
+                moved[number] = xp_device.asarray(changed, "float64")
                 values.append(value(moved))
             slope = (values[0] - values[1]) / 2e-5
             assert float(to_numpy(gradient[number]).flat[place]) == pytest.approx(slope, abs=1e-6 * scale)
@@ -151,7 +151,7 @@ def test_rows_beyond_the_pixels_may_be_left_out(device):
 
     Jaws cut by a smooth step, so that rows behind them still have widths of a micrometre.
     """
-    mlc, rng, here = library_mlc("Millennium 120"), np.random.default_rng(0), target(device)
+    mlc, rng, here = library_mlc("Millennium 120"), np.random.default_rng(0), as_device(device)
     middle, width = rng.uniform(-30.0, 30.0, (1, 60, 1)), rng.uniform(5.0, 50.0, (1, 60, 1))
     first = np.concatenate([middle - width / 2, middle + width / 2], axis=2)[0]
     weights = rng.normal(size=(120, 80))
@@ -168,7 +168,7 @@ def test_rows_beyond_the_pixels_may_be_left_out(device):
         parts = [*back.leaves, *back.along, *back.across, back.mu]
         return to_numpy(made.fluence(ends))[:, middle], np.concatenate([to_numpy(part).ravel() for part in parts])
 
-    (whole, every), (part, found) = seen(200.0, target("numpy")), seen(40.0, here)
+    (whole, every), (part, found) = seen(200.0, as_device("numpy")), seen(40.0, here)
     np.testing.assert_allclose(part, whole, atol=5e-4)
     np.testing.assert_allclose(found, every, atol=1e-3 * np.max(np.abs(every)))
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from radplan import testing
-from radplan.arrays import target, to_numpy
+from radplan.arrays import as_device, to_numpy
 from radplan.beams import Beams
 from radplan.beams.control_points import ControlPoint, TreatmentField
 from radplan.engines import PhotonPencilBeam, dose_influence
@@ -156,9 +156,9 @@ def moving(patient, linac):
 
 
 def gradient(model, seed=3):
-    x = model.target.asarray(model.variables.start, "float64")
+    x = model.device.asarray(model.variables.start, "float64")
     cotangent = np.random.default_rng(seed).uniform(-1.0, 1.0, (1, model.voxels.size))
-    there = model.target.asarray(cotangent, "float64")
+    there = model.device.asarray(cotangent, "float64")
     return cotangent, to_numpy(model.pullback(x, {"physical_dose": there}))
 
 
@@ -169,7 +169,7 @@ def test_the_pullback_agrees_with_finite_differences(moving, device, leaf_axis):
     start, step = np.asarray(model.variables.start), 1e-5
 
     def value(x):
-        dose = model.forward(model.target.asarray(x, "float64"))["physical_dose"]
+        dose = model.forward(model.device.asarray(x, "float64"))["physical_dose"]
         return float(np.sum(to_numpy(dose) * cotangent))
 
     rng = np.random.default_rng(5)
@@ -234,7 +234,7 @@ def test_projection_is_the_nearest_allowed_point(device):
         5, lower=np.asarray([-9.0, -9, -9, -9, 0]), upper=np.asarray([9.0, 9, 9, 9, np.inf]),
         first=np.asarray([0, 2]), second=np.asarray([1, 3]), gaps=np.asarray([1.0, 0.5]),
     )  # fmt: skip
-    place = target(device)
+    place = as_device(device)
     for point, nearest in (
         ([3.0, 2.0, -1.0, 4.0, -7.0], [2.0, 3.0, -1.0, 4.0, 0.0]),
         ([12.0, 11.0, -20.0, -20.0, 1.0], [8.0, 9.0, -9.0, -8.5, 1.0]),

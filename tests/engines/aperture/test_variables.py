@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from radplan import arrays
-from radplan.arrays import target, to_numpy
+from radplan.arrays import as_device, to_numpy
 from radplan.beams.control_points import ControlPoint, TreatmentField
 from radplan.engines.aperture.build import segment_poses
 from radplan.engines.aperture.model import ApertureOptions, aperture_model
@@ -70,9 +70,9 @@ def test_the_gradient_by_the_collimator_agrees_with_finite_differences(linac, de
     cotangent = np.random.default_rng(2).uniform(-1.0, 1.0, (1, model.voxels.size))
 
     def value(x):
-        return float(np.sum(to_numpy(model.forward(model.target.asarray(x))["physical_dose"]) * cotangent))
+        return float(np.sum(to_numpy(model.forward(model.device.asarray(x))["physical_dose"]) * cotangent))
 
-    found = to_numpy(model.pullback(model.target.asarray(start), {"physical_dose": model.target.asarray(cotangent)}))
+    found = to_numpy(model.pullback(model.device.asarray(start), {"physical_dose": model.device.asarray(cotangent)}))
     assert model.variables.count == sum(layout.stop - layout.offset for layout in layouts)
     for layout in layouts:
         for place in (layout.turn_slice.start, layout.leaf_slice.start + 1):
@@ -108,7 +108,7 @@ def test_what_is_not_free_stays(linac):
 def test_a_bank_that_is_too_wide_is_projected_on_its_span(device):
     """Ends 0, 1 and 9 with a span of 6: m^2 + (m - 1)^2 + (3 - m)^2 is least where the window begins at 4/3."""
     bank = BankSpans(1, np.asarray([[[6.0, 20.0]]]), 3)
-    x = target(device).asarray([5.0, 0.0, 10.0, 1.0, 12.0, 9.0, 11.0, 4.0], "float64")
+    x = as_device(device).asarray([5.0, 0.0, 10.0, 1.0, 12.0, 9.0, 11.0, 4.0], "float64")
     found = to_numpy(bank.project(x))
     np.testing.assert_allclose(found, [5.0, 4.0 / 3.0, 10.0, 4.0 / 3.0, 12.0, 22.0 / 3.0, 11.0, 4.0], atol=1e-9)
 

@@ -109,7 +109,7 @@ def test_stored_and_on_the_fly_agree():
     np.testing.assert_allclose(fly.pullback(x, ours), there, rtol=0, atol=1e-5 * np.abs(there).max())
     pytest.importorskip("torch")
     torch = dose_influence(half_slab(), beams, machine(), 4.0, engine=engine, stored=False, device="torch:cpu")
-    other = torch.forward(torch.target.asarray(x, "float32"))
+    other = torch.forward(torch.device.asarray(x, "float32"))
     for image in theirs:
         assert np.max(np.abs(other[image].numpy() - theirs[image])) < 1e-4 * np.max(theirs[image])
 

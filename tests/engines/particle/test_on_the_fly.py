@@ -102,12 +102,12 @@ def test_other_libraries_give_the_same(engine, device, dtype, bar):
     beams = place_beams(CASE, machine(), gantry=[0.0, 70.0], bixel_width=9.0)
     stored, fly = models(beams, engine, device, dtype)
     x = weights(beams.count)
-    put = fly.target.asarray(x, dtype)
+    put = fly.device.asarray(x, dtype)
     ours, theirs = fly.forward(put), stored.forward(x)
     for image in theirs:
         assert np.max(np.abs(to_numpy(ours[image]) - theirs[image])) < bar * np.max(theirs[image])
     sent = {name: np.asarray(values) for name, values in theirs.items()}
-    back = fly.pullback(put, {name: fly.target.asarray(values, dtype) for name, values in sent.items()})
+    back = fly.pullback(put, {name: fly.device.asarray(values, dtype) for name, values in sent.items()})
     there = stored.pullback(x, sent)
     assert np.max(np.abs(to_numpy(back) - there)) < bar * np.abs(there).max()
     norms = to_numpy(fly.operators["let_dose"][0].column_norms())

@@ -160,7 +160,7 @@ def test_torch_gives_the_same():
     beams = place_beams(CASE, machine(), gantry=0.0, bixel_width=6.0)
     here, there = (dose_influence(CASE, beams, machine(), grid=4.0, device=d) for d in ("numpy", "torch:cpu"))
     x = np.ones(beams.count)
-    ours, theirs = here.forward(x), there.forward(there.target.asarray(x, "float32"))
+    ours, theirs = here.forward(x), there.forward(there.device.asarray(x, "float32"))
     for image in ours:
         np.testing.assert_allclose(theirs[image].numpy(), ours[image], rtol=1e-4, atol=1e-7)
 

@@ -18,16 +18,16 @@ BACKENDS = ("numpy", "torch", "cupy", "jax", "array_api_strict")
 
 
 @dataclass(frozen=True)
-class Target:
-    """Where arrays are put: a namespace and one of its devices, made by `target` from a string.
+class Device:
+    """Where arrays are put: a namespace and one of its devices, made by `device` from a string.
 
-    >>> target("numpy").asarray([1, 2], dtype="float32").dtype
+    >>> as_device("numpy").asarray([1, 2], dtype="float32").dtype
     dtype('float32')
     """
 
     backend: str
     xp: Any
-    device: Any
+    native: Any
     name: str
 
     def dtype(self, name: str) -> Any:
@@ -35,7 +35,7 @@ class Target:
         return getattr(self.xp, name)
 
     def asarray(self, x: Any, dtype: str | None = None) -> Array:
-        """Return `x` on this target; host arrays and arrays of any backend are accepted.
+        """Return `x` on this device; host arrays and arrays of any backend are accepted.
 
         Parameters
         ----------
@@ -46,11 +46,11 @@ class Target:
         """
         host = x if isinstance(x, np.ndarray) else _host(x)
         wanted = host.dtype.name if dtype is None else dtype
-        return self.xp.asarray(np.ascontiguousarray(host, dtype=wanted), dtype=self.dtype(wanted), device=self.device)
+        return self.xp.asarray(np.ascontiguousarray(host, dtype=wanted), dtype=self.dtype(wanted), device=self.native)
 
 
-def target(name: str) -> Target:
-    """Return the target that a device string names: ``backend[:device[:index]]``.
+def as_device(name: str) -> Device:
+    """Return the device that a device string names: ``backend[:device[:index]]``.
 
     Known forms: ``numpy``, ``torch``, ``torch:cpu``, ``torch:cuda:1``, ``cupy:0``, ``jax``,
     ``array_api_strict:device1``.
@@ -62,27 +62,27 @@ def target(name: str) -> Target:
     InputError
         When the backend is not installed or has no such device.
 
-    >>> target("numpy").backend
+    >>> as_device("numpy").backend
     'numpy'
     """
     backend, _, where = str(name).partition(":")
     if backend not in BACKENDS:
         raise UnknownNameError("array backend", backend, BACKENDS)
     try:
-        return _TARGETS[backend](where, name)
+        return _DEVICES[backend](where, name)
     except ImportError as error:
         raise InputError(f"device {name!r} needs the package {backend}, which cannot be imported ({error})") from error
 
 
-def _numpy_target(where: str, name: str) -> Target:
+def _numpy_device(where: str, name: str) -> Device:
     if where not in ("", "cpu"):
         raise InputError(f"numpy has the device 'cpu' only, got {name!r}")
     import array_api_compat.numpy as xp
 
-    return Target("numpy", xp, "cpu", "numpy")
+    return Device("numpy", xp, "cpu", "numpy")
 
 
-def _torch_target(where: str, name: str) -> Target:
+def _torch_device(where: str, name: str) -> Device:
     import array_api_compat.torch as xp
     import torch
 
@@ -92,10 +92,10 @@ def _torch_target(where: str, name: str) -> Target:
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(f"torch has no usable device {where!r} here (device {name!r}): {reason}") from error
-    return Target("torch", xp, device, name)
+    return Device("torch", xp, device, name)
 
 
-def _cupy_target(where: str, name: str) -> Target:
+def _cupy_device(where: str, name: str) -> Device:
     import array_api_compat.cupy as xp
     import cupy
 
@@ -104,10 +104,10 @@ def _cupy_target(where: str, name: str) -> Target:
         device.use()
     except (ValueError, cupy.cuda.runtime.CUDARuntimeError) as error:
         raise InputError(f"cupy has no usable device {where!r} here (device {name!r}): {error}") from error
-    return Target("cupy", xp, device, name)
+    return Device("cupy", xp, device, name)
 
 
-def _jax_target(where: str, name: str) -> Target:
+def _jax_device(where: str, name: str) -> Device:
     import jax
     import jax.numpy as xp
 
@@ -116,25 +116,25 @@ def _jax_target(where: str, name: str) -> Target:
         device = jax.devices(kind or None)[int(index or 0)]
     except (RuntimeError, IndexError, ValueError) as error:
         raise InputError(f"jax has no device {where!r} here (device {name!r}): {error}") from error
-    return Target("jax", xp, device, name)
+    return Device("jax", xp, device, name)
 
 
-def _strict_target(where: str, name: str) -> Target:
+def _strict_device(where: str, name: str) -> Device:
     import array_api_strict as xp
 
     try:
         device = xp.Device(where.upper() if where in ("", "cpu") else where) if where else xp.Device("CPU_DEVICE")
     except ValueError as error:
         raise InputError(f"array_api_strict has no device {where!r} (device {name!r}): {error}") from error
-    return Target("array_api_strict", xp, device, name)
+    return Device("array_api_strict", xp, device, name)
 
 
-_TARGETS: dict[str, Callable[[str, str], Target]] = {
-    "numpy": _numpy_target,
-    "torch": _torch_target,
-    "cupy": _cupy_target,
-    "jax": _jax_target,
-    "array_api_strict": _strict_target,
+_DEVICES: dict[str, Callable[[str, str], Device]] = {
+    "numpy": _numpy_device,
+    "torch": _torch_device,
+    "cupy": _cupy_device,
+    "jax": _jax_device,
+    "array_api_strict": _strict_device,
 }
 
 
@@ -182,15 +182,15 @@ def accumulator(x: Array) -> Any:
     return xp.float64
 
 
-def device_of(x: Array) -> Any:
+def native_device(x: Array) -> Any:
     """Return the device that holds an array."""
     return array_api_compat.device(x)
 
 
-def target_of(x: Array) -> Target:
-    """Return the target an array lives on, so that more data can be put beside it."""
-    backend, device = backend_name(x), device_of(x)
-    return Target(backend, namespace(x), device, f"{backend}:{device}")
+def device_of(x: Array) -> Device:
+    """Return the device an array lives on, so that more data can be put beside it."""
+    backend, device = backend_name(x), native_device(x)
+    return Device(backend, namespace(x), device, f"{backend}:{device}")
 
 
 def like(x: Any, ref: Array, dtype: Any = None) -> Array:
@@ -212,14 +212,14 @@ def like(x: Any, ref: Array, dtype: Any = None) -> Array:
     wanted = ref.dtype if dtype is None else dtype
     if not array_api_compat.is_array_api_obj(x) or isinstance(x, np.ndarray | np.generic):
         return (
-            xp.asarray(np.asarray(x), dtype=wanted, device=device_of(ref))
+            xp.asarray(np.asarray(x), dtype=wanted, device=native_device(ref))
             if backend_name(ref) != "numpy"
             else (np.asarray(x, dtype=wanted))
         )
     if backend_name(x) == backend_name(ref):
-        moved = x if device_of(x) == device_of(ref) else array_api_compat.to_device(x, device_of(ref))
+        moved = x if native_device(x) == native_device(ref) else array_api_compat.to_device(x, native_device(ref))
         return xp.astype(moved, wanted, copy=False)
-    return xp.asarray(to_numpy(x), dtype=wanted, device=device_of(ref))
+    return xp.asarray(to_numpy(x), dtype=wanted, device=native_device(ref))
 
 
 def to_numpy(x: Any) -> Any:
