@@ -1,4 +1,4 @@
-"""What the tests share: array targets, and the way to reference data outside the repository."""
+"""What the tests share: array devices, and the way to reference data outside the repository."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ TARGETS = ("numpy", "torch:cpu", "array_api_strict", "array_api_strict:device1")
 
 @pytest.fixture(params=TARGETS)
 def xp_device(request: pytest.FixtureRequest) -> arrays.Device:
-    """Each array target of the numeric suite in turn."""
+    """Each array device of the numeric suite in turn."""
     return arrays.as_device(request.param)
 
 

@@ -19,7 +19,7 @@ BACKENDS = ("numpy", "torch", "cupy", "jax", "array_api_strict")
 
 @dataclass(frozen=True)
 class Device:
-    """Where arrays are put: a namespace and one of its devices, made by `device` from a string.
+    """Where arrays are put: a namespace and one of its devices, made by `as_device` from a string.
 
     >>> as_device("numpy").asarray([1, 2], dtype="float32").dtype
     dtype('float32')
