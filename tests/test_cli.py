@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from radplan import cli, viz
+from radplan import viz
+from radplan.cli import main as cli
 from radplan.errors import UnknownNameError
 from tests.io import dicom_files
 
@@ -195,7 +196,7 @@ def test_bad_input_is_one_line(
 @pytest.mark.parametrize(
     ("text", "match"),
     [
-        ("goals: [{structure: Device, objective: mean}]", "did you mean 'OuterTarget'?"),
+        ("goals: [{structure: Target, objective: mean}]", "did you mean 'OuterTarget'?"),
         ("goals: [{structure: BODY, objective: maen}]", "did you mean 'mean'?"),
         ("goals: [{structure: BODY, objective: mean, quantity: physical_dos}]", "did you mean 'physical_dose'?"),
         ("goals: [{structure: BODY, objective: mean, parameters: {referense: 1}}]", "did you mean 'reference'?"),

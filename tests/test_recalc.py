@@ -14,7 +14,7 @@ from pydicom.uid import RTPlanStorage
 
 from radplan.analysis.dvh import DVH
 from radplan.beams.control_points import ControlPoint, DeliveryPlan, TreatmentField
-from radplan.cli import main
+from radplan.cli.main import main
 from radplan.commissioning.calibration import calibrated, dose_per_mu, isocentric
 from radplan.engines import ApertureOptions
 from radplan.errors import FileError, InputError, UnknownNameError

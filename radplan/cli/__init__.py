@@ -1,5 +1,1 @@
 """The command line of radplan, one module for each verb."""
-
-from radplan.cli.main import main
-
-__all__ = ["main"]

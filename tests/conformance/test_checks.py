@@ -88,7 +88,7 @@ class Skewed(LinearOperator):
     error: float
 
     dtype = "float64"
-    target = as_device("numpy")
+    device = as_device("numpy")
 
     @property
     def shape(self):
