@@ -276,7 +276,7 @@ def test_interrupted_while_optimising_the_best_is_kept(
 
 def test_help_loads_no_array_library() -> None:
     code = (
-        "import sys, radplan.cli as c\n"
+        "import sys, radplan.cli.main as c\n"
         "try: c.main(['plan', '--help'])\n"
         "except SystemExit: pass\n"
         "heavy = {'numpy', 'scipy', 'numba', 'torch', 'matplotlib', 'pydantic'} & set(sys.modules)\n"
