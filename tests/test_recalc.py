@@ -19,14 +19,16 @@ from radplan.commissioning.calibration import calibrated, dose_per_mu, isocentri
 from radplan.engines import ApertureOptions
 from radplan.errors import FileError, InputError, UnknownNameError
 from radplan.io.dicom import read_case, read_dose, read_plan, read_water_case
+from radplan.io.reference import read_curve, read_reference
 from radplan.machines import library_machine, library_mlc
 from radplan.patient.phantoms import water_cylinder
 from radplan.patient.structures import Structure
+from radplan.patient.supports import with_supports
 from radplan.recalc import ReferenceDose, SceneOptions, recalculate, save_recalculation
-from radplan.recalc.comparison import StructureComparison, fitted_factor, inside_by, read_curve, read_reference
+from radplan.recalc.comparison import StructureComparison, fitted_factor, inside_by
 from radplan.recalc.linac import machines_of
 from radplan.recalc.recalculate import control_points
-from radplan.recalc.scene import middle_of, scene_of, with_supports
+from radplan.recalc.scene import middle_of, scene_of
 from tests.io.dicom_files import FRAME, ROOT, ct_slices, new_dataset, save, small_case, square, structure_set
 from tests.io.test_dicom_rtplan import first_point, item, positions
 

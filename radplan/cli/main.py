@@ -344,7 +344,8 @@ def _written(
     machine: Any,
 ) -> list[Path]:
     """Files and figures, all or none."""
-    from radplan.io.save import save_plan, staged
+    from radplan.io.save import save_plan
+    from radplan.io.staging import staged
     from radplan.viz import figures_available, save_figures
 
     label = spec.outputs.beside.label if spec.outputs.beside else ""

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import csv
 import json
-import shutil
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from radplan.errors import FileError, InputError
+from radplan.errors import InputError
 from radplan.influence import Dij
 from radplan.io.describe import describe
 from radplan.io.plan_file.reading import PlanSpec
+from radplan.io.staging import staged
 from radplan.machines import MACHINES, ParticleMachine, library_machine
 from radplan.plan import Plan
 from radplan.quantities.base import Quantity
@@ -95,41 +93,6 @@ def save_plan(
         asked = None if spec is None else spec.outputs.dicom
         names += _write_rtdose(partial, plan, told, case) if asked or (asked is None and case is not None) else []
     return tuple(folder / name for name in ("plan.json", "dose.npz", "weights.npz", *names))
-
-
-@contextmanager
-def staged(folder: str | Path) -> Iterator[Path]:
-    """Give a folder to write into whose files move to `folder` when the block ends well; otherwise nothing stays.
-
-    Raises
-    ------
-    FileError
-        The folder cannot be written, or is a file.
-
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as place:
-    ...     with staged(Path(place, "out")) as partial:
-    ...         _ = Path(partial, "note.txt").write_text("whole")
-    ...     Path(place, "out", "note.txt").read_text()
-    'whole'
-    """
-    folder = Path(folder)
-    # Why: on the same file system as the folder, so that each file moves in one step.
-    anchor = next(place for place in (folder, *folder.absolute().parents) if place.exists())
-    if not anchor.is_dir():
-        raise FileError(anchor, "is a file, expected a folder to write the plan into")
-    partial = None
-    try:
-        partial = Path(tempfile.mkdtemp(prefix=".radplan-", dir=anchor))
-        yield partial
-        folder.mkdir(parents=True, exist_ok=True)
-        for path in sorted(partial.iterdir(), key=lambda entry: entry.stat().st_mtime_ns):
-            path.replace(folder / path.name)
-    except OSError as error:
-        raise FileError(error.filename or folder, f"cannot be written ({error.strerror})") from None
-    finally:
-        if partial is not None:
-            shutil.rmtree(partial, ignore_errors=True)
 
 
 def _write_json(path: Path, data: Mapping[str, Any]) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from radplan.recalc.comparison import Comparison, ReferenceDose, StructureComparison, compare, read_reference
+from radplan.io.reference import ReferenceDose, read_reference
+from radplan.recalc.comparison import Comparison, StructureComparison, compare
 from radplan.recalc.files import save_recalculation
 from radplan.recalc.recalculate import Recalculation, recalculate
 from radplan.recalc.scene import SceneOptions

@@ -16,7 +16,7 @@ import numpy as np
 import radplan
 from radplan.io.describe import rounded
 from radplan.io.dicom import write_dose
-from radplan.io.save import staged
+from radplan.io.staging import staged
 from radplan.machines import PhotonMachine
 from radplan.recalc.comparison import METRICS, Comparison
 from radplan.recalc.recalculate import Recalculation, control_points

@@ -20,10 +20,11 @@ from radplan.errors import InputError
 from radplan.geometry.grid import Grid
 from radplan.influence.joined import JoinedModel
 from radplan.io.dicom import DicomCase, PlanReference, read_plan, read_plan_reference
+from radplan.io.reference import ReferenceDose, read_reference
 from radplan.machines import MLC, PhotonMachine, Reference, library_mlc, matching_mlc
 from radplan.patient.patient import Patient
 from radplan.plan import Plan, evaluate
-from radplan.recalc.comparison import Comparison, ReferenceDose, compare, read_reference
+from radplan.recalc.comparison import Comparison, compare
 from radplan.recalc.linac import machines_of
 from radplan.recalc.scene import SceneOptions, scene_of
 

@@ -17,6 +17,7 @@ from radplan.io.load import load_patient
 from radplan.patient.patient import Patient
 from radplan.patient.phantoms import PHANTOMS, water_cylinder
 from radplan.patient.structures import Structure
+from radplan.patient.supports import with_supports
 
 logger = logging.getLogger(__name__)
 
@@ -24,9 +25,6 @@ Floats = npt.NDArray[np.float64]
 
 VERIFICATION: Mapping[str, Callable[[], Patient]] = {"cylinder": water_cylinder, **PHANTOMS}
 """Phantoms that a plan is moved into: the isocentre of its first field goes to the middle of their contour."""
-
-SUPPORTS_ABOVE = -950.0
-"""Hounsfield unit above which something outside the external contour is a support, not air and noise."""
 
 
 @dataclass(frozen=True)
@@ -186,24 +184,3 @@ def middle_of(structure: Structure) -> tuple[float, float, float]:
     points = structure.grid.points(structure.voxels)
     x, y, z = (0.5 * (points.min(axis=0) + points.max(axis=0))).tolist()
     return x, y, z
-
-
-def with_supports(patient: Patient, above: float = SUPPORTS_ABOVE) -> tuple[Patient, float]:
-    """Return the patient with what the CT shows outside the external contour in the beam's way, and its water volume.
-
-    Each voxel above the threshold [HU] counts with its density, up to that of water; the volume is that of water of
-    the same electrons [mm3]. Voxels whose density is given (`Patient.overrides`: a couch, bolus) keep it. No dose is
-    calculated in supports.
-    """
-    grid, outline = patient.ct.grid, patient.external
-    outside = patient.ct.hu.reshape(-1) > above
-    for known in (outline, *(override.structure for override in patient.overrides)):
-        outside[known.voxels] = False
-    voxels = np.flatnonzero(outside)
-    if voxels.size == 0:
-        return patient, 0.0
-    hu = np.minimum(patient.ct.hu.reshape(-1)[voxels], 0.0)
-    share = np.clip(patient.hu_table.relative_density(hu), 1e-6, 1.0)
-    # Why: a voxel filled in part with water is a voxel of that density.
-    supports = Structure("supports", grid, voxels, np.asarray(share, dtype=np.float64), "ignored")
-    return patient.with_density(supports, 1.0), supports.volume

@@ -64,7 +64,7 @@ def save_figures(
     """
     if not figures_available():
         raise InputError("figures need matplotlib, which is not installed: pip install 'radplan[viz]'")
-    from radplan.io.save import staged
+    from radplan.io.staging import staged
     from radplan.viz.dvh import draw_dvh
     from radplan.viz.slices import draw_slices
 

@@ -16,7 +16,7 @@ from scipy.ndimage import map_coordinates
 
 from radplan.errors import InputError
 from radplan.geometry.grid import Grid
-from radplan.io.save import staged
+from radplan.io.staging import staged
 from radplan.recalc.comparison import Comparison
 from radplan.recalc.recalculate import Recalculation
 from radplan.viz.apertures import draw_apertures

@@ -16,7 +16,8 @@ from radplan.io import save as saving
 from radplan.io.describe import described_spec
 from radplan.io.plan_file.reading import read_plan_file
 from radplan.io.plan_file.sections import GridSpec
-from radplan.io.save import save_plan, staged
+from radplan.io.save import save_plan
+from radplan.io.staging import staged
 from radplan.optim.goals import Goal
 from radplan.optim.objectives import SquaredDeviation, SquaredOverdosing
 from radplan.patient.ct import CT

@@ -12,7 +12,6 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-import threadpoolctl
 
 from radplan import arrays
 from radplan.arrays import Array, Device
@@ -26,6 +25,7 @@ from radplan.engines.photon.terms import PhotonScene
 from radplan.errors import InputError, UnknownNameError
 from radplan.geometry.grid import Grid
 from radplan.influence import Scenarios
+from radplan.kernels.threads import one_blas_thread
 from radplan.machines.mlc import MLC, matching_mlc
 from radplan.machines.photon import PhotonMachine
 from radplan.patient.patient import Patient
@@ -89,7 +89,7 @@ class ApertureModel:
         totals = [xp.zeros(size, dtype=wide.dtype, device=place.native) for size in sizes]
         for name in self._known(cotangents):
             values = arrays.like(cotangents[name], wide, place.dtype(self.dtype))[0, ...]
-            with threadpoolctl.threadpool_limits(limits=1, user_api="blas"):
+            with one_blas_thread():
                 for number, part in self.parts:
                     totals[number] = part.add_pullback(wide, values, totals[number])
         return xp.concat(totals)
@@ -128,8 +128,7 @@ class ApertureModel:
     def _dose(self, x: Array) -> Array:
         place, wide = self.device, self._wide(x)
         total = place.xp.zeros(self.voxels.size, dtype=place.dtype(self.dtype), device=place.native)
-        # Why: the thread pools of numba and BLAS fight; nothing here is large enough for BLAS to need more than one.
-        with threadpoolctl.threadpool_limits(limits=1, user_api="blas"):
+        with one_blas_thread():
             for _, part in self.parts:
                 total = part.add_dose(wide, total)
         return total

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal, Self
 
 import numpy as np
-import threadpoolctl
 
 from radplan.beams.beam import Beams
 from radplan.beams.spots import spot_limits
@@ -21,6 +20,7 @@ from radplan.engines.particle.tissues import Tissues, check_tissues
 from radplan.errors import InputError
 from radplan.geometry.grid import Grid
 from radplan.influence import Dij, Scenarios, Variables
+from radplan.kernels.threads import one_blas_thread
 from radplan.machines.particle import ParticleMachine
 from radplan.operators import FamilyMember, LinearOperator
 from radplan.patient.patient import Patient
@@ -208,8 +208,7 @@ class ParticlePencilBeam(Engine):
         from radplan.engines.particle.on_the_fly import spot_dose
 
         images = len(scene.images.names)
-        # Why: the thread pools of numba and BLAS fight; nothing here is large enough for BLAS to need more than one.
-        with threadpoolctl.threadpool_limits(limits=1, user_api="blas"):
+        with one_blas_thread():
             fields = []
             for number, beam in enumerate(beams):
                 fields.append(BeamField.of(beam, scene))

@@ -9,7 +9,6 @@ from typing import ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
-import threadpoolctl
 
 from radplan.arrays import Array
 from radplan.beams.beam import Beam, Beams
@@ -20,6 +19,7 @@ from radplan.engines.photon.terms import BeamRays, PhotonScene, bixel_table
 from radplan.errors import CalculationError, InputError
 from radplan.geometry.grid import Grid
 from radplan.influence import Dij, Scenarios, Variables
+from radplan.kernels.threads import one_blas_thread
 from radplan.machines.base import KernelBasis
 from radplan.machines.photon import PhotonMachine
 from radplan.operators import LinearOperator, SparseOperator
@@ -133,8 +133,7 @@ class PhotonPencilBeam(Engine):
         linac = self._checked(machine, scenarios)
         scene = PhotonScene.of(patient, linac, grid, voxels, self.density_scaling)
         operator: LinearOperator
-        # Why: the thread pools of numba and BLAS fight; nothing here is large enough for BLAS to need more than one.
-        with threadpoolctl.threadpool_limits(limits=1, user_api="blas"):
+        with one_blas_thread():
             if stored:
                 operator = self._matrix(beams, scene, device, dtype)
             else:

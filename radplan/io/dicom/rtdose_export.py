@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
-import tempfile
 from collections.abc import Mapping
 from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -19,6 +17,7 @@ from radplan.geometry.grid import Grid
 from radplan.io.dicom.ct import IDENTITY, CTSeries
 from radplan.io.dicom.orientation import Orientation
 from radplan.io.dicom.reading import Dataset, reading
+from radplan.io.staging import staged_file
 
 DoseType = Literal["PHYSICAL", "EFFECTIVE"]
 Summation = Literal["PLAN", "FRACTION", "BEAM", "MULTI_PLAN"]
@@ -195,20 +194,8 @@ def _write_whole(path: Path, dataset: Dataset) -> None:
     dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
     dataset.file_meta.MediaStorageSOPClassUID = dataset.SOPClassUID
     dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
-    try:
-        handle, part = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    except OSError as error:
-        raise FileError(path, f"cannot be written: {error.strerror or error}") from None
-    try:
-        with os.fdopen(handle, "wb") as file:
-            dataset.save_as(file, enforce_file_format=True)
-        Path(part).chmod(0o644)
-        Path(part).replace(path)
-    except BaseException as error:
-        Path(part).unlink(missing_ok=True)
-        if isinstance(error, OSError):
-            raise FileError(path, f"cannot be written: {error.strerror or error}") from None
-        raise
+    with staged_file(path) as partial:
+        dataset.save_as(partial, enforce_file_format=True)
 
 
 def _decimal(value: float) -> str:

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 from typing import ClassVar, Self
-
-import threadpoolctl
 
 from radplan.arrays import Array, all_finite, like, to_numpy
 from radplan.errors import InputError
@@ -168,14 +165,3 @@ def refuse_constraints(solver: Solver, problem: Problem) -> None:
             f"the solver {solver.name!r} takes bounds only, not the {len(problem.constraints)} constraints given "
             f"({labels}): take 'augmented_lagrangian', or state them as goals with a high weight"
         )
-
-
-@contextmanager
-def one_blas_thread() -> Iterator[None]:
-    """Hold BLAS at one thread for the time of a solve.
-
-    Why: its pool and that of the compiled products fight for the cores; the small dot products of a solver gain nothing
-    from threads.
-    """
-    with threadpoolctl.threadpool_limits(limits=1, user_api="blas"):
-        yield

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from radplan.arrays import Array, like, namespace, to_numpy, weighted_sum
 from radplan.errors import CalculationError, InputError
+from radplan.kernels.threads import one_blas_thread
 from radplan.optim.points import Line, Point
 from radplan.optim.problem import Problem
 from radplan.optim.solvers.base import (
@@ -17,7 +18,6 @@ from radplan.optim.solvers.base import (
     Solver,
     Status,
     first_point,
-    one_blas_thread,
     refuse_constraints,
 )
 from radplan.optim.solvers.memory import Box, Memory, coupled_step, newton_step

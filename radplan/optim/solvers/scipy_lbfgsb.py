@@ -11,6 +11,7 @@ from scipy.optimize import minimize
 
 from radplan.arrays import Array, like, scalar, to_numpy
 from radplan.errors import CalculationError, InputError
+from radplan.kernels.threads import one_blas_thread
 from radplan.optim.problem import Problem
 from radplan.optim.solvers.base import (
     SOLVERS,
@@ -20,7 +21,6 @@ from radplan.optim.solvers.base import (
     Solver,
     Status,
     first_point,
-    one_blas_thread,
     refuse_constraints,
 )
 

@@ -1,0 +1,106 @@
+"""What another system calculated, read to be compared with: a dose, the DVHs of one, or both."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from radplan.analysis.dvh import DVH
+from radplan.errors import FileError
+from radplan.io.dicom import DicomCase, DoseImage, Orientation, read_dose
+from radplan.io.dicom.reading import is_dicom
+from radplan.io.dvh_table import read_dvh_table
+from radplan.io.nrrd import read_nrrd
+
+
+@dataclass(frozen=True, eq=False)
+class ReferenceDose:
+    """What another system calculated: a dose, or the DVHs of one, or both.
+
+    Parameters
+    ----------
+    curves : mapping of str to DVH
+        Cumulative DVHs by structure, course totals.
+    dose : DoseImage, optional
+        The dose, a course total or that of one fraction.
+    label : str
+        What to call it.
+
+    >>> ReferenceDose({}).dose is None
+    True
+    """
+
+    curves: Mapping[str, DVH]
+    dose: DoseImage | None = None
+    label: str = "reference"
+
+
+def read_reference(
+    paths: str | Path | Iterable[str | Path], case: DicomCase | None = None, allow_other_frame: bool = False
+) -> ReferenceDose:
+    """Read what another system calculated: an RTDOSE or NRRD dose [Gy], a DVH table, or one of each.
+
+    Raises
+    ------
+    FileError
+        When a file cannot be read, is a dose of one beam, does not hold physical dose in Gy or cGy, or there are two of
+        a kind.
+    """
+    given = [paths] if isinstance(paths, str | Path) else list(paths)
+    curves: dict[str, DVH] = {}
+    dose: DoseImage | None = None
+    for path in (Path(entry) for entry in given):
+        if not path.is_file():
+            raise FileError(path, "no such file; expected an RTDOSE file, an NRRD dose or a DVH table")
+        if path.suffix.lower() != ".nrrd" and not is_dicom(path):
+            if curves:
+                raise FileError(path, "is a second DVH table; expected one")
+            curves = _read_curves(path)
+            continue
+        if dose is not None:
+            raise FileError(path, "is a second dose; expected one")
+        dose = _read_image(path, case, allow_other_frame)
+    return ReferenceDose(curves, dose)
+
+
+def _read_curves(path: Path) -> dict[str, DVH]:
+    curves = read_dvh_table(path)
+    for curve in curves.values():
+        if (curve.quantity, curve.unit) != ("physical_dose", "Gy"):
+            raise FileError(
+                path, f"holds DVHs of {curve.quantity} [{curve.unit}]; expected physical_dose [Gy], which is calculated"
+            )
+    return curves
+
+
+def _read_image(path: Path, case: DicomCase | None, allow_other_frame: bool) -> DoseImage:
+    if path.suffix.lower() == ".nrrd":
+        values, grid = read_nrrd(path)
+        return DoseImage(grid, values, "PHYSICAL", "PLAN", "", Orientation(patient_position="HFS"), 0.0)
+    frame = case.series.frame_of_reference if case is not None else ""
+    image = read_dose(path, frame or None, allow_other_frame)
+    if image.dose_type != "PHYSICAL" or image.summation not in ("PLAN", "FRACTION", ""):
+        raise FileError(
+            path, f"holds {image.dose_type} dose of a {image.summation}; expected PHYSICAL of a PLAN or FRACTION"
+        )
+    return image
+
+
+def read_curve(curve: DVH, name: str) -> float:
+    """Return ``Dmean`` or ``D<percent>`` of a cumulative DVH [its unit], linear between its levels.
+
+    The mean is the area under the curve; NaN where the curve ends with more than 1 % of the volume.
+
+    >>> ramp = DVH("PTV", "physical_dose", "Gy", np.asarray([0.0, 10.0, 20.0]), np.asarray([100.0, 100.0, 0.0]), 1.0)
+    >>> read_curve(ramp, "Dmean"), read_curve(ramp, "D50")
+    (15.0, 15.0)
+    """
+    levels, percent = curve.levels, curve.percent
+    if name == "Dmean":
+        tail = 0.0 if percent[-1] <= 1.0 else np.nan
+        return float(levels[0] + np.trapezoid(percent, levels) / max(float(percent[0]), 1e-12) + tail)
+    falling = np.maximum.accumulate(percent[::-1])[::-1]
+    return float(np.interp(-float(name[1:]), -falling, levels))
