@@ -1,0 +1,380 @@
+"""Dose of apertures by way of bixels: leaves and monitor units to bixel weights to any linear model of those bixels.
+
+The fast model of direct aperture optimisation and of arcs. What the exact engine adds (edges of the source, head
+scatter, tongue and groove) is left out; a leaf end within a bixel opens a share of it, and leaves that move during a
+segment open each bixel for a share of the time, in closed form.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from radplan import arrays
+from radplan.arrays import Array, Device, namespace
+from radplan.beams.beam import Beam, Beams
+from radplan.beams.control_points import DeliveryPlan, Segment, TreatmentField
+from radplan.engines.aperture.variables import FieldLayout, aperture_variables
+from radplan.errors import InputError
+from radplan.geometry.grid import Grid
+from radplan.influence import Dij, ForwardModel, Scenarios, Variables
+from radplan.machines.mlc import MLC
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+
+_STILL = 1e-4
+"""Travel of a leaf end below which it stands still [mm]: the closed form of a moving one divides by it."""
+
+_SAME_ANGLE, _SAME_PLACE, _STRADDLE = 0.01, 0.05, 0.01
+"""What is rounding: of angles [degree], of isocentres [mm], and of bixel rows that reach beyond a leaf [mm]."""
+
+
+@dataclass(frozen=True, eq=False)
+class BixelOpenings:
+    """Which leaf ends open which bixel in which segment: one entry for each bixel of the beam of every segment.
+
+    Parameters
+    ----------
+    bixel : array of shape (n,)
+        Position of the bixel among the weights.
+    low, high : array of shape (n,)
+        Its edges along the leaves [mm].
+    ends : array of shape (4, n)
+        Positions among the variables of first and second leaf end where the segment begins, and where it ends.
+    mu : array of shape (n,)
+        Positions of the monitor units.
+    within : array of shape (n,)
+        Share of the bixel that the jaws leave open.
+    """
+
+    bixel: Array
+    low: Array
+    high: Array
+    ends: Array
+    mu: Array
+    within: Array
+
+    def shares(self, x: Array, offset: float) -> Array:
+        """Return the mean open share of each bixel ``(n,)`` while its segment is given, in [0, 1]."""
+        first, second, third, fourth = (namespace(x).take(x, self.ends[row, :]) for row in range(4))
+        low, high = self.low, self.high
+        opened = _filled(second + offset, fourth + offset, low, high) - _filled(
+            first - offset, third - offset, low, high
+        )
+        return opened / (high - low)
+
+    def slopes(self, x: Array, offset: float) -> tuple[Array, Array, Array, Array]:
+        """Return the derivatives of `shares` by the four leaf ends, ``(n,)`` each, in the order of `ends`."""
+        first, second, third, fourth = (namespace(x).take(x, self.ends[row, :]) for row in range(4))
+        low, high = self.low, self.high
+        width = high - low
+        left = _filling(first - offset, third - offset, low, high)
+        right = _filling(second + offset, fourth + offset, low, high)
+        return -left[0] / width, right[0] / width, -left[1] / width, right[1] / width
+
+
+@dataclass(frozen=True, eq=False)
+class BixelApertures:
+    r"""A forward model of leaves and monitor units over any linear model of bixels; make it with `bixel_apertures`.
+
+    The weight of a bixel is :math:`\sum_s m_s\,(T + (1-T)\,o_s)`: over segments s, monitor units m, transmission T and
+    the mean open share o of the bixel, linear in a leaf end within a bixel. An evaluation costs one forward and one
+    adjoint of the bixel model, whatever the number of segments.
+
+    Parameters
+    ----------
+    model : ForwardModel
+        Linear in its weights, one for each bixel, such as a `Dij`.
+    layouts : tuple of FieldLayout
+        Where the variables of every field lie; the same as those of the exact `ApertureModel` of the plan.
+    openings : BixelOpenings
+        Which leaf ends open which bixel.
+    variables : Variables
+        Leaf ends [mm], jaws [mm], which stay, and monitor units [MU] of every field.
+    transmission : float
+        Fluence behind leaves over open fluence.
+    leaf_offset : float
+        How much farther than its end a leaf lets through [mm].
+
+    Source: Shepard et al., Med. Phys. 29 (2002) 1007; Hardemark et al., RaySearch white paper (2003).
+    """
+
+    model: ForwardModel
+    layouts: tuple[FieldLayout, ...]
+    openings: BixelOpenings
+    variables: Variables
+    transmission: float = 0.0
+    leaf_offset: float = 0.0
+
+    @property
+    def grid(self) -> Grid:
+        """The dose grid."""
+        return self.model.grid
+
+    @property
+    def voxels(self) -> Any:
+        """Sorted flat indices of the voxels into the grid."""
+        return self.model.voxels
+
+    @property
+    def images(self) -> tuple[str, ...]:
+        """Images of the bixel model."""
+        return self.model.images
+
+    @property
+    def scenarios(self) -> Scenarios:
+        """Scenarios of the bixel model."""
+        return self.model.scenarios
+
+    @property
+    def radiation(self) -> str:
+        """``"photons"``."""
+        return self.model.radiation
+
+    @property
+    def linear(self) -> bool:
+        """Always false: leaf ends and monitor units multiply."""
+        return False
+
+    @property
+    def voxel_parameters(self) -> Mapping[str, Array]:
+        """Voxel parameters of the bixel model."""
+        return self.model.voxel_parameters
+
+    @property
+    def device(self) -> Device:
+        """Where its arrays live."""
+        return self.model.device
+
+    def weights(self, x: Array) -> Array:
+        """Return the bixel weights ``(bixels,)`` [MU] at variables ``x (count,)``."""
+        wide, openings = self._wide(x), self.openings
+        shares = openings.shares(wide, self.leaf_offset)
+        given = namespace(wide).take(wide, openings.mu) * openings.within
+        parts = given * (self.transmission + (1.0 - self.transmission) * shares)
+        return arrays.segment_add(self.model.variables.count, openings.bixel, parts)
+
+    def forward(self, x: Array, images: Iterable[str] | None = None) -> dict[str, Array]:
+        """Return the images asked for, ``(scenarios, voxels)`` each, at variables ``x (count,)``."""
+        return self.model.forward(self.weights(x), images)
+
+    def pullback(self, x: Array, cotangents: Mapping[str, Array]) -> Array:
+        """Return the gradient ``(count,)`` for cotangents on images."""
+        wide, openings, count = self._wide(x), self.openings, self.variables.count
+        xp, whole = namespace(wide), self.transmission
+        by_weight = arrays.like(self.model.pullback(self.weights(wide), cotangents), wide, wide.dtype)
+        pulled = xp.take(by_weight, openings.bixel) * openings.within
+        shares = openings.shares(wide, self.leaf_offset)
+        gradient = arrays.segment_add(count, openings.mu, pulled * (whole + (1.0 - whole) * shares))
+        given = pulled * xp.take(wide, openings.mu) * (1.0 - whole)
+        for row, slope in enumerate(openings.slopes(wide, self.leaf_offset)):
+            gradient = gradient + arrays.segment_add(count, openings.ends[row, :], given * slope)
+        return gradient
+
+    def restrict(self, voxels: Array) -> BixelApertures:
+        """Return the model of some voxels only: sorted flat indices into the grid."""
+        return replace(self, model=self.model.restrict(voxels))
+
+    def with_voxel_parameters(self, **parameters: Array) -> BixelApertures:
+        """Return the model with more voxel parameters."""
+        return replace(self, model=self.model.with_voxel_parameters(**parameters))
+
+    def _wide(self, x: Array) -> Array:
+        if x.shape != (self.variables.count,):
+            raise InputError(f"x must have shape ({self.variables.count},), got {tuple(x.shape)}")
+        return namespace(x).astype(x, arrays.accumulator(x), copy=False)
+
+
+def bixel_apertures(
+    model: ForwardModel,
+    plan: DeliveryPlan | Sequence[TreatmentField],
+    mlc: MLC,
+    beams: Beams | None = None,
+) -> BixelApertures:
+    """Return the model of leaves and monitor units of a plan over a linear model of bixels, starting at the plan.
+
+    Every segment with monitor units needs a beam of the bixel model at its middle: the same gantry, collimator and
+    couch angle and isocentre. Rows of bixels must lie within leaf pairs, as ``place_beams(mlc=)`` puts them. Jaws stay
+    where the plan has them.
+
+    Parameters
+    ----------
+    model : ForwardModel
+        Linear, with one weight for each bixel.
+    plan : DeliveryPlan or sequence of TreatmentField
+        What is delivered.
+    mlc : MLC
+        Transmission, leaf offset and limits.
+    beams : Beams, optional
+        The beams of the weights, where the model does not know them.
+
+    Raises
+    ------
+    InputError
+        When the model is not linear, a segment has no beam, or rows of bixels straddle leaves.
+    """
+    placed = _beams_of(model, beams)
+    fields = tuple(plan)
+    layouts: list[FieldLayout] = []
+    for one in fields:
+        if one.leaf_boundaries is None or not mlc.fits(one.leaf_boundaries) or one.leaf_axis != "x":
+            raise InputError(f"{one.label}: needs the leaves of MLC {mlc.name!r}, moving along x")
+        layouts.append(FieldLayout.of(one, layouts[-1].stop if layouts else 0))
+    return BixelApertures(
+        model=model,
+        layouts=tuple(layouts),
+        openings=_openings(placed, layouts, mlc, model.device),
+        variables=_variables(placed, layouts, mlc),
+        transmission=mlc.transmission,
+        leaf_offset=mlc.leaf_offset,
+    )
+
+
+def _beams_of(model: ForwardModel, beams: Beams | None) -> Beams:
+    known = model.beams if beams is None and isinstance(model, Dij) else beams
+    if not model.linear:
+        raise InputError("apertures over bixels need a model that is linear in its weights, such as a Dij")
+    if known is None:
+        raise InputError("the bixel model does not know its beams: give them with beams=")
+    if known.count != model.variables.count:
+        raise InputError(f"the beams have {known.count} bixels, but the model {model.variables.count} weights")
+    return known
+
+
+def _variables(beams: Beams, layouts: Sequence[FieldLayout], mlc: MLC) -> Variables:
+    half = 0.5 * max(beam.bixel_width for beam in beams)
+    reach = np.concatenate([beam.bixels for beam in beams])
+    low, high = reach.min(axis=0) - half, reach.max(axis=0) + half
+    box = float(low[0]), float(high[0]), float(low[1]), float(high[1])
+    made = aperture_variables(layouts, [mlc] * len(layouts), [box] * len(layouts), ("leaves", "mu"))
+    lower, upper = np.array(made.lower), np.array(made.upper)
+    for layout in layouts:
+        # Why: no bixel lies beyond the box, so that leaf ends out there would have nothing to tell them apart.
+        own, start = layout.leaf_slice, layout.start[: layout.leaves.size]
+        lower[own] = np.maximum(lower[own], np.minimum(start, box[0]))
+        upper[own] = np.minimum(upper[own], np.maximum(start, box[1]))
+    return replace(made, lower=lower, upper=upper)
+
+
+def _openings(beams: Beams, layouts: Sequence[FieldLayout], mlc: MLC, device: Device) -> BixelOpenings:
+    firsts = np.concatenate([[0], np.cumsum([beam.count for beam in beams])])
+    parts = []
+    for layout in layouts:
+        for order, segment in enumerate(layout.delivering):
+            number = _beam_of(beams, layout.field, layout.field.segments[segment])
+            rows = leaf_rows(beams[number], mlc)
+            mu = layout.mu_slice.start + order
+            parts.append((*_entries(beams[number], rows, layout, segment), int(firsts[number]), mu))
+    bixel = np.concatenate([first + np.arange(low.size) for low, _, _, _, first, _ in parts])
+    asarray = device.asarray
+    return BixelOpenings(
+        bixel=asarray(bixel, "int64"),
+        low=_wide(device, np.concatenate([part[0] for part in parts])),
+        high=_wide(device, np.concatenate([part[1] for part in parts])),
+        ends=asarray(np.concatenate([part[2] for part in parts], axis=1), "int64"),
+        mu=asarray(np.concatenate([np.full(part[0].size, part[5]) for part in parts]), "int64"),
+        within=_wide(device, np.concatenate([part[3] for part in parts])),
+    )
+
+
+def _entries(beam: Beam, rows: Ints, layout: FieldLayout, segment: int) -> tuple[Floats, Floats, Ints, Floats]:
+    """Return edges, positions of leaf ends and share within jaws of every bixel of a beam in a segment."""
+    low, high = beam.bixels[:, 0] - 0.5 * beam.bixel_width, beam.bixels[:, 0] + 0.5 * beam.bixel_width
+    pairs = layout.leaves.shape[1]
+    begin, end = (int(layout.openings[segment + step]) for step in (0, 1))
+    first = layout.offset + 2 * (begin * pairs + rows)
+    last = layout.offset + 2 * (end * pairs + rows)
+    jaws = 0.5 * (layout.jaws[begin] + layout.jaws[end])
+    within = _inside(low, high, jaws[0], jaws[1]) * _inside(
+        beam.bixels[:, 1] - 0.5 * beam.bixel_width, beam.bixels[:, 1] + 0.5 * beam.bixel_width, jaws[2], jaws[3]
+    )
+    return low, high, np.stack([first, first + 1, last, last + 1]), within
+
+
+def leaf_rows(beam: Beam, mlc: MLC) -> Ints:
+    """Return the leaf pair that each bixel of a beam lies in, ``(bixels,)``.
+
+    Raises
+    ------
+    InputError
+        When bixels straddle leaves or lie beyond them.
+
+    >>> from radplan.machines.mlc import library_mlc
+    >>> beam = Beam(0.0, 0.0, 0.0, (0.0, 0.0, 0.0), 1000.0, 5.0, [[0.0, 2.5], [5.0, 7.5]])
+    >>> leaf_rows(beam, library_mlc("Agility")).tolist()
+    [40, 41]
+    """
+    low, high = beam.bixels[:, 1] - 0.5 * beam.bixel_width, beam.bixels[:, 1] + 0.5 * beam.bixel_width
+    rows: Ints = np.searchsorted(mlc.boundaries, beam.bixels[:, 1], side="right") - 1
+    outside = (rows < 0) | (rows >= mlc.pairs)
+    edges = mlc.boundaries[np.clip(rows, 0, mlc.pairs - 1)], mlc.boundaries[np.clip(rows + 1, 1, mlc.pairs)]
+    wrong = outside | (low < edges[0] - _STRADDLE) | (high > edges[1] + _STRADDLE)
+    if wrong.any():
+        k = int(np.argmax(wrong))
+        raise InputError(
+            f"{np.count_nonzero(wrong)} bixels of the beam at gantry {beam.gantry:g} lie across or beyond leaves of "
+            f"MLC {mlc.name!r}, such as the one from {low[k]:g} to {high[k]:g} mm: place beams with mlc= so that rows "
+            "are leaf pairs"
+        )
+    return rows
+
+
+def _beam_of(beams: Beams, field: TreatmentField, segment: Segment) -> int:
+    """Return the number of the beam that stands where a segment is in its middle."""
+    wanted = segment.gantry(0.5), segment.collimator(0.5), segment.couch(0.5)
+    place = segment.isocenter(0.5)
+    for number, beam in enumerate(beams):
+        given = beam.gantry, beam.collimator, beam.couch
+        turned = max(abs((a - b + 180.0) % 360.0 - 180.0) for a, b in zip(wanted, given, strict=True))
+        if turned <= _SAME_ANGLE and float(np.max(np.abs(place - beam.isocenter))) <= _SAME_PLACE:
+            return number
+    raise InputError(
+        f"{field.label}: no beam of bixels stands at gantry {wanted[0]:g}, collimator {wanted[1]:g}, couch "
+        f"{wanted[2]:g}, isocentre {place.tolist()}: calculate the Dij for the beams that are delivered"
+    )
+
+
+def _inside(low: Floats, high: Floats, first: float, second: float) -> Floats:
+    shares: Floats = np.clip(np.minimum(high, second) - np.maximum(low, first), 0.0, None) / (high - low)
+    return shares
+
+
+def _wide(device: Device, values: Floats) -> Array:
+    """Return values on a device in float64, float32 where it lacks that."""
+    beside = device.asarray(np.zeros(1), "float32")
+    return arrays.like(values, beside, arrays.accumulator(beside))
+
+
+def _filled(begin: Array, end: Array, low: Array, high: Array) -> Array:
+    """Return how much of each bixel lies below a leaf end that moves evenly from begin to end, on average [mm]."""
+    xp, travel = namespace(begin), end - begin
+    moves = xp.abs(travel) > _STILL
+    safe = xp.where(moves, travel, xp.ones_like(travel))
+    swept = (_primitive(end, low, high) - _primitive(begin, low, high)) / safe
+    still = xp.minimum(xp.maximum(0.5 * (begin + end), low), high) - low
+    return xp.where(moves, swept, still)
+
+
+def _filling(begin: Array, end: Array, low: Array, high: Array) -> tuple[Array, Array]:
+    """Return the derivatives of `_filled` by begin and by end."""
+    xp, travel = namespace(begin), end - begin
+    moves = xp.abs(travel) > _STILL
+    safe = xp.where(moves, travel, xp.ones_like(travel))
+    mean = _filled(begin, end, low, high)
+    middle = 0.5 * (begin + end)
+    half = 0.5 * xp.astype(xp.logical_and(middle >= low, middle < high), begin.dtype)
+    at_begin = xp.minimum(xp.maximum(begin, low), high) - low
+    at_end = xp.minimum(xp.maximum(end, low), high) - low
+    return xp.where(moves, (mean - at_begin) / safe, half), xp.where(moves, (at_end - mean) / safe, half)
+
+
+def _primitive(x: Array, low: Array, high: Array) -> Array:
+    """Return the integral of ``clip(x, low, high) - low`` from low."""
+    xp = namespace(x)
+    inside = xp.minimum(xp.maximum(x, low), high) - low
+    return 0.5 * inside**2 + (high - low) * xp.maximum(x - high, xp.zeros_like(x))
