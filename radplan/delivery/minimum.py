@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from copy import copy
 from dataclasses import dataclass, replace
 
 from radplan.arrays import Array, like, namespace, scalar
@@ -94,12 +93,7 @@ def enforce_minimum(problem: Problem, x: Array, solver: Solver | None = None) ->
             "no variable reaches half its minimum: give more dose per fraction, fewer beams, or spots farther apart"
         )
     nothing = xp.zeros_like(x)
-    bounded = copy(problem)
-    bounded.variables = replace(
-        limits,
-        lower=xp.where(kept, xp.maximum(lower, least), nothing),
-        upper=xp.where(kept, upper, nothing),
-    )
+    bounded = problem.bounded(xp.where(kept, xp.maximum(lower, least), nothing), xp.where(kept, upper, nothing))
     first = bounded.variables.project(x)
     solution = (solver or ProjectedLBFGS()).solve(bounded, x0=first)
     exact = bounded.variables.project(solution.x)

@@ -1,103 +1,109 @@
-"""Where a problem was evaluated, and the line on from there: what solvers hold instead of caches."""
+"""Cost functions, where they were evaluated, and the line on from there: what solvers see and hold."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from radplan.arrays import Array, Device, namespace, weighted_sum
-from radplan.geometry.grid import Grid
-from radplan.influence import ForwardModel, Scenarios, Variables
+from radplan.arrays import Array, namespace, weighted_sum
+from radplan.influence import ForwardModel, Variables
+from radplan.optim.constraints import Constraint
 from radplan.quantities.resolver import Evaluation
-
-if TYPE_CHECKING:
-    from radplan.optim.problem import Problem
 
 Images = Mapping[str, Array]
 
 
-@dataclass(frozen=True, eq=False)
-class ImageSpace:
-    """A model seen from its images: they are the variables, so evaluating quantities costs no forward.
+class CostFunction(ABC):
+    """A cost of the variables of a model, within their bounds: what solvers minimise.
 
-    Its `forward` hands on the images it is given and its `pullback` returns the cotangents of the images as they are.
+    `Problem` is one; so is a problem that leans on its constraints.
     """
 
-    model: ForwardModel
+    @property
+    @abstractmethod
+    def model(self) -> ForwardModel:
+        """What gives the images, restricted to the voxels that the cost looks at."""
 
     @property
-    def grid(self) -> Grid:
-        """The grid of the model."""
-        return self.model.grid
+    @abstractmethod
+    def variables(self) -> Variables:
+        """The variables and their bounds."""
 
     @property
-    def voxels(self) -> Any:
-        """The voxels of the model."""
-        return self.model.voxels
-
-    @property
+    @abstractmethod
     def images(self) -> tuple[str, ...]:
-        """The images of the model."""
-        return self.model.images
+        """Names of the images that the cost needs."""
 
     @property
-    def scenarios(self) -> Scenarios:
-        """The scenarios of the model."""
-        return self.model.scenarios
+    @abstractmethod
+    def start(self) -> Array:
+        """Where a search begins when nobody says, ``(variables,)``."""
 
     @property
-    def radiation(self) -> str:
-        """The radiation of the model."""
-        return self.model.radiation
+    @abstractmethod
+    def scale(self) -> Array:
+        """Typical size of each variable, ``(variables,)``."""
+
+    @property
+    def constraints(self) -> tuple[Constraint, ...]:
+        """What must hold besides the bounds of the variables."""
+        return ()
 
     @property
     def linear(self) -> bool:
-        """Always true: the images are the variables."""
-        return True
+        """Whether the images are linear in the variables."""
+        return self.model.linear
 
-    @property
-    def variables(self) -> Variables:
-        """The variables of the model, which solvers look at; the images have no bounds."""
-        return self.model.variables
+    @abstractmethod
+    def from_images(self, x: Array, images: Images) -> Point:
+        """Return the cost evaluated at `x` where the images are known already: no forward."""
 
-    @property
-    def voxel_parameters(self) -> Mapping[str, Array]:
-        """The voxel parameters of the model."""
-        return self.model.voxel_parameters
+    @abstractmethod
+    def check_finite(self, x: Array | Point) -> None:
+        """Raise `CalculationError` naming the goals whose value at `x` is NaN or infinite."""
 
-    @property
-    def device(self) -> Device:
-        """Where the arrays of the model live."""
-        return self.model.device
+    def at(self, x: Array) -> Point:
+        """Return the cost evaluated at `x`: one forward."""
+        return self.from_images(x, self.model.forward(x, self.images))
 
-    def forward(self, x: Images, images: Iterable[str] | None = None) -> dict[str, Array]:
-        """Return the images asked for out of those given."""
-        return {name: x[name] for name in (x if images is None else images)}
+    def value_and_gradient(self, x: Array) -> tuple[Array, Array]:
+        """Return the cost, shape (), and its gradient ``(variables,)`` at `x`: one forward and one adjoint.
 
-    def pullback(self, x: Images, cotangents: Mapping[str, Array]) -> Any:
-        """Return the cotangents of the images as they are."""
-        return cotangents
+        Parameters
+        ----------
+        x : array of shape (variables,)
+            Variables on the device of the model, float64 where it has that.
+        """
+        point = self.at(x)
+        return point.value, point.gradient
 
-    def restrict(self, voxels: Array) -> ImageSpace:
-        """Return the image space of some voxels."""
-        return ImageSpace(self.model.restrict(voxels))
+    def along(self, x: Array | Point, direction: Array) -> Line:
+        """Return the cost on the line ``x + t direction``.
 
-    def with_voxel_parameters(self, **parameters: Array) -> ImageSpace:
-        """Return the image space with more voxel parameters."""
-        return ImageSpace(self.model.with_voxel_parameters(**parameters))
+        Parameters
+        ----------
+        x : Point or array of shape (variables,)
+            Where the line starts; a `Point` saves the forward there, so that the line costs one forward in all when the
+            model is linear.
+        direction : array of shape (variables,)
+            Where it goes.
+        """
+        start = x if isinstance(x, Point) else self.at(x)
+        return Line(start, direction, self.model.forward(direction, self.images) if self.linear else None)
 
 
 @dataclass(frozen=True, eq=False)
 class Point:
-    """A problem evaluated at variables `x`: its value is known, its gradient costs one adjoint when it is asked for.
+    """A cost function evaluated at variables `x`: its value is known, its gradient costs one adjoint when asked for.
 
-    Made by `Problem.at` and `Line.at`.
+    Made by `CostFunction.at` and `Line.at`.
 
     Parameters
     ----------
-    problem : Problem
+    problem : CostFunction
         What was evaluated.
     x : array of shape (variables,)
         Where.
@@ -107,7 +113,7 @@ class Point:
         The cost.
     """
 
-    problem: Problem
+    problem: CostFunction
     x: Array
     images: Images
     value: Array
@@ -117,8 +123,7 @@ class Point:
     @cached_property
     def image_cotangents(self) -> Images:
         """Derivative of the cost by each image, ``(scenarios, voxels)``."""
-        found: Images = self._evaluation.pullback(self._cotangents)
-        return found
+        return self._evaluation.image_cotangents(self._cotangents)
 
     @cached_property
     def gradient(self) -> Array:
@@ -132,10 +137,10 @@ class Point:
 
 @dataclass(frozen=True, eq=False)
 class Line:
-    """A problem along ``x + t direction``: called with t it returns the cost and its slope by t.
+    """A cost function along ``x + t direction``: called with t it returns the cost and its slope by t.
 
     Where the model is linear, the images along the line are a combination of two, so that the whole line costs one
-    forward, and each call vector work in voxels only. Made by `Problem.along`.
+    forward, and each call vector work in voxels only. Made by `CostFunction.along`.
     """
 
     start: Point
@@ -148,7 +153,7 @@ class Line:
         return point.value, self.slope(point)
 
     def at(self, t: float) -> Point:
-        """Return the problem evaluated at ``x + t direction``."""
+        """Return the cost evaluated at ``x + t direction``."""
         x = self.start.x + t * self.direction
         if self._images is None:
             return self.start.problem.at(x)

@@ -45,7 +45,7 @@ def start_scale(
     keys = list(dict.fromkeys(term.quantity for term, _ in asking))
 
     def share(factor: float) -> float:
-        values = resolver.evaluate({name: factor * image for name, image in unit.items()}, keys)
+        values = resolver.evaluate_images({name: factor * image for name, image in unit.items()}, keys)
         means = [(term.course_values(values[term.quantity][0, :]), term, level) for term, level in asking]
         return math.fsum(scalar(weighted_sum(cut, term.weights)) / level for cut, term, level in means) / len(means)
 

@@ -77,6 +77,27 @@ class Term:
         scaled = gradient * scale if scale != 1.0 else gradient
         return scaled if self.index is None else scatter(count, self.index, scaled)
 
+    def add_cotangent(self, cotangents: dict[Any, Array], gradient: Array, values: Array, factor: float) -> None:
+        """Add a gradient by course values, times `factor`, to the cotangent of this term's quantity.
+
+        Parameters
+        ----------
+        cotangents : dict of quantity to array of shape (scenarios, voxels)
+            Per fraction; the one of this term's quantity is replaced, or joins.
+        gradient : array of shape (1, m) or (scenarios, m)
+            As `cost` and `costs` return it; scenarios that it does not look at get zero.
+        values : array of shape (scenarios, voxels)
+            What the quantity is there.
+        factor : float
+            What it counts.
+        """
+        part = self.spread(gradient, values.shape[1], factor)
+        missing = values.shape[0] - part.shape[0]
+        if missing:
+            part = namespace(part).concat([part, values[:missing, :] * 0.0], axis=0)
+        key = self.quantity
+        cotangents[key] = cotangents[key] + part if key in cotangents else part
+
     def cost(self, values: Array, probabilities: Sequence[float]) -> tuple[Array, Array]:
         """Return the objective, unweighted, and its gradient by the course values.
 

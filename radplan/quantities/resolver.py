@@ -5,7 +5,7 @@ A name is *direct* when the model has an image of that name, and *indirect* when
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from types import MappingProxyType
 from typing import Any
@@ -97,11 +97,43 @@ class QuantityResolver:
         asked = {key: self._node(self._instance(key), ()) for key in _sequence(quantities)}
         order = _dependencies_first(asked.values())
         images = tuple(node.name for node in order if node.quantity is None)
-        given = self.model.forward(x, images) if images else {}
+        return self._evaluated(x, self.model.forward(x, images) if images else {}, asked, order)
+
+    def evaluate_images(self, images: Mapping[str, Array], quantities: Iterable[str | Quantity]) -> Evaluation:
+        """Return the values of several quantities where the images are known already: no forward.
+
+        Its `Evaluation.image_cotangents` lead back to the images; its `Evaluation.pullback` needs the variables, which
+        are not known here.
+
+        Parameters
+        ----------
+        images : mapping of str to array of shape (scenarios, voxels)
+            What the model gave, per fraction; at least the images that the quantities need.
+        quantities : iterable of str or Quantity
+            What to evaluate; the same keys are looked up in the result.
+
+        Raises
+        ------
+        UnknownNameError
+            When an image that is needed is not among those given.
+        As `evaluate`.
+        """
+        asked = {key: self._node(self._instance(key), ()) for key in _sequence(quantities)}
+        return self._evaluated(None, images, asked, _dependencies_first(asked.values()))
+
+    def _evaluated(
+        self,
+        x: Array | None,
+        images: Mapping[str, Array],
+        asked: Mapping[str | Quantity, _Node],
+        order: Sequence[_Node],
+    ) -> Evaluation:
         values: dict[_Node, Array] = {}
         for node in order:
             if node.quantity is None:
-                values[node] = given[node.name]
+                if node.name not in images:
+                    raise UnknownNameError("image among those given", node.name, images)
+                values[node] = images[node.name]
             else:
                 inputs = [values[source] for source in node.inputs]
                 values[node] = node.quantity.forward(*inputs)
@@ -111,7 +143,7 @@ class QuantityResolver:
                         f"of shape {tuple(inputs[0].shape)}; forward works elementwise on (scenarios, voxels)"
                     )
         found: dict[str | Quantity, _Node] = {node.name: node for node in order if self._is_meant_by_name(node)}
-        return Evaluation(x, self.model, MappingProxyType(found | asked), MappingProxyType(values))
+        return Evaluation(x, self.model, MappingProxyType(found | dict(asked)), MappingProxyType(values))
 
     def _instance(self, quantity: str | Quantity) -> Quantity:
         """Return the unbound instance that a name or an instance stands for."""
@@ -286,11 +318,11 @@ class BoundQuantity:
 class Evaluation:
     """Values of quantities at one point, per fraction, and the pullback from them: immutable, nothing is recalculated.
 
-    Made by `QuantityResolver.evaluate`. Keys are the names and instances that were asked for, and the names of what was
-    calculated on the way.
+    Made by `QuantityResolver.evaluate`, and by `QuantityResolver.evaluate_images` without variables. Keys are the names
+    and instances that were asked for, and the names of what was calculated on the way.
     """
 
-    x: Array
+    x: Array | None
     model: ForwardModel
     _nodes: Mapping[str | Quantity, _Node]
     _values: Mapping[_Node, Array]
@@ -318,9 +350,22 @@ class Evaluation:
         Raises
         ------
         InputError
-            When a cotangent has another shape than the values, or a vjp does not return one cotangent per need.
+            When the images were given and the variables are not known, a cotangent has another shape than the values,
+            or a vjp does not return one cotangent per need.
         UnknownNameError
             When a quantity was not evaluated.
+        """
+        if self.x is None:
+            raise InputError(
+                "these quantities were evaluated from images, without variables to pull back to: take image_cotangents "
+                "and the model's own pullback"
+            )
+        return self.model.pullback(self.x, self.image_cotangents(cotangents))
+
+    def image_cotangents(self, cotangents: Mapping[Any, Array]) -> dict[str, Array]:
+        """Return the derivative by each image ``(scenarios, voxels)`` of a cost that depends on several quantities.
+
+        Parameters and errors are those of `pullback`, which is the model's pullback of this.
         """
         gathered: dict[_Node, Array] = {}
         for key, cotangent in cotangents.items():
@@ -347,7 +392,7 @@ class Evaluation:
                 )
             for source, part in zip(node.inputs, passed, strict=True):
                 _add(gathered, source, part)
-        return self.model.pullback(self.x, images)
+        return images
 
     def _find(self, quantity: str | Quantity) -> _Node:
         if quantity not in self._nodes:

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from radplan.arrays import Array, like, to_numpy
 from radplan.errors import InputError
+from radplan.optim.augmented import AugmentedProblem
 from radplan.optim.problem import Problem
 from radplan.optim.solvers.base import SOLVERS, Callback, Progress, Solution, Solver, Status, first_point
 from radplan.optim.solvers.projected_lbfgs import ProjectedLBFGS
@@ -79,7 +80,7 @@ class AugmentedLagrangian(Solver):
                 status = Status.ITERATION_LIMIT
                 break
             found = self._search(left, tolerance).solve(
-                problem.augmented(like(multipliers, x), like(penalties, x)), x, _counted(callback, len(history))
+                AugmentedProblem(problem, like(multipliers, x), like(penalties, x)), x, _counted(callback, len(history))
             )
             x, history = found.x, [*history, *found.history]
             start_value = found.start_value if start_value is None else start_value

@@ -11,6 +11,7 @@ from typing import ClassVar, Self
 
 from radplan.arrays import Array, all_finite, like, to_numpy
 from radplan.errors import InputError
+from radplan.optim.points import CostFunction
 from radplan.optim.problem import Problem
 from radplan.registry import Registry
 
@@ -138,7 +139,7 @@ SOLVERS: Registry[Solver] = Registry("solver", Solver)  # type: ignore[type-abst
 """All solvers by name; entry points of the group ``radplan.solver`` join on first use."""
 
 
-def first_point(problem: Problem, x0: Array | None) -> Array:
+def first_point(problem: CostFunction, x0: Array | None) -> Array:
     """Return the checked start on the device of the problem, projected into the bounds.
 
     Raises
@@ -157,7 +158,7 @@ def first_point(problem: Problem, x0: Array | None) -> Array:
     return problem.variables.project(x)
 
 
-def refuse_constraints(solver: Solver, problem: Problem) -> None:
+def refuse_constraints(solver: Solver, problem: CostFunction) -> None:
     """Raise `InputError` when the problem has constraints, which the solver would ignore."""
     if problem.constraints:
         labels = "; ".join(constraint.label for constraint in problem.constraints)

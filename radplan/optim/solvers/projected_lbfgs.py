@@ -8,8 +8,7 @@ from dataclasses import dataclass, replace
 from radplan.arrays import Array, like, namespace, to_numpy, weighted_sum
 from radplan.errors import CalculationError, InputError
 from radplan.kernels.threads import one_blas_thread
-from radplan.optim.points import Line, Point
-from radplan.optim.problem import Problem
+from radplan.optim.points import CostFunction, Line, Point
 from radplan.optim.solvers.base import (
     SOLVERS,
     Callback,
@@ -90,12 +89,12 @@ class ProjectedLBFGS(Solver):
             given = (self.tolerance, self.slope_ratio)
             raise InputError(f"lbfgs: tolerance and slope_ratio must lie in (0, 1), got {given}")
 
-    def solve(self, problem: Problem, x0: Array | None = None, callback: Callback | None = None) -> Solution:
+    def solve(self, problem: CostFunction, x0: Array | None = None, callback: Callback | None = None) -> Solution:
         refuse_constraints(self, problem)
         with one_blas_thread():
             return self._search(problem, first_point(problem, x0), callback)
 
-    def _search(self, problem: Problem, x: Array, callback: Callback | None) -> Solution:
+    def _search(self, problem: CostFunction, x: Array, callback: Callback | None) -> Solution:
         box, empty = Box.of(problem.variables, x), Memory(min(self.memory, problem.variables.count), problem.scale)
         point, memory = problem.at(x), empty
         start_value = value = _checked(problem, point, _floats(point.value)[0])
@@ -123,7 +122,7 @@ class ProjectedLBFGS(Solver):
             status = Status.INTERRUPTED
         return Solution(point.x, _floats(problem.at(point.x).value)[0], status, tuple(history), start_value)
 
-    def _step(self, problem: Problem, point: Point, value: float, memory: Memory, box: Box) -> _Step | None:
+    def _step(self, problem: CostFunction, point: Point, value: float, memory: Memory, box: Box) -> _Step | None:
         """Return the next point, or None where the line from this one does not descend."""
         direction = newton_step(memory, point.x, point.gradient, box, problem.variables)
         line = problem.along(point, direction)
@@ -139,7 +138,9 @@ class ProjectedLBFGS(Solver):
         x = problem.variables.project(found.point.x)
         return replace(found, point=replace(found.point, x=x), gained_slope=found.slope - slope)
 
-    def _projected_step(self, problem: Problem, point: Point, value: float, memory: Memory, box: Box) -> _Step | None:
+    def _projected_step(
+        self, problem: CostFunction, point: Point, value: float, memory: Memory, box: Box
+    ) -> _Step | None:
         """Return the next point on the arc of projected steps, or None where it does not descend."""
         project = problem.variables.project
         step, t = coupled_step(memory, point.x, point.gradient, problem.variables), 1.0
@@ -165,7 +166,7 @@ class ProjectedLBFGS(Solver):
         before = history[-1 - _WINDOW] if len(history) > _WINDOW else None
         return before is not None and before - history[-1] <= _WINDOW * self.tolerance * abs(history[-1])
 
-    def _is_stationary(self, problem: Problem, point: Point, value: float) -> bool:
+    def _is_stationary(self, problem: CostFunction, point: Point, value: float) -> bool:
         """Say whether the scaled gradient, projected, promises less than the tolerance."""
         gradient, variables = point.gradient, problem.variables
         scale = problem.scale if variables.separable else like(variables.scale, point.x)
@@ -242,7 +243,7 @@ def _next_trial(low: float, low_slope: float, high: float, high_slope: float, li
     return min(max(t, low + margin), high - margin)
 
 
-def _checked(problem: Problem, point: Point, value: float) -> float:
+def _checked(problem: CostFunction, point: Point, value: float) -> float:
     """Return the value, or raise `CalculationError` when it is NaN or infinite."""
     if not math.isfinite(value):
         problem.check_finite(point)
