@@ -58,6 +58,8 @@ _HOME = {
     "Plan": "radplan.plan",
     "evaluate": "radplan.plan",
     "optimize": "radplan.plan",
+    "MachineLimits": "radplan.machines",
+    "sequence": "radplan.delivery.sequencing",
     "Recalculation": "radplan.recalc",
     "recalculate": "radplan.recalc",
     "save_recalculation": "radplan.recalc",

@@ -21,6 +21,7 @@ from radplan.beams.spots import place_spots
 from radplan.errors import InputError
 from radplan.geometry.frames import beam_rotation, isocentre_plane, world_to_beam
 from radplan.geometry.grid import Grid
+from radplan.machines.mlc import MLC, library_mlc
 from radplan.machines.particle import ParticleMachine
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ def place_beams(
     range_shifter: RangeShifter | None = None,
     setup_margin: float = 0.0,
     range_margin: tuple[float, float] = (0.0, 0.0),
+    mlc: MLC | str | None = None,
 ) -> Beams:
     """Return beams whose bixels or spots cover the targets, seen from every direction.
 
@@ -86,6 +88,9 @@ def place_beams(
     range_margin : (float, float)
         Of particles: by how much ranges may be wrong, as a share of the depth and in mm; (0.035, 1.0) is usual. Layers
         then cover the targets in front and behind wherever they may come to lie.
+    mlc : MLC or str, optional
+        Of photons: the collimator, or its name, on whose leaf pairs rows of bixels lie, so that fluence can be
+        sequenced; a wide pair gets all of its rows. Left out, a bixel is centred on the axis.
 
     Raises
     ------
@@ -93,7 +98,8 @@ def place_beams(
         When the patient has no structure of a name in `targets`.
     InputError
         When there is nothing to cover, a target has no voxels or lies out of range, the isocentre lies more than 100 mm
-        outside the images, an angle or a length is wrong, or layers or a range shifter are asked of photons.
+        outside the images, an angle or a length is wrong, layers or a range shifter are asked of photons, rows would
+        straddle leaves, or a target reaches beyond the collimator.
 
     Notes
     -----
@@ -107,12 +113,15 @@ def place_beams(
         raise InputError(
             f"layer_spacing, range_shifter and range_margin are for particles, but {machine.name!r} delivers photons"
         )
+    if not photons and mlc is not None:
+        raise InputError(f"mlc aligns bixels of photons with leaves, but {machine.name!r} delivers {machine.radiation}")
     if not (setup_margin >= 0.0 and math.isfinite(setup_margin)):
         raise InputError(f"setup_margin must be >= 0 mm, got {setup_margin}")
     if not photons and not isinstance(machine, ParticleMachine):
         raise InputError(f"spots of {machine.radiation} need a ParticleMachine, got {machine.name!r}")
     if not (bixel_width > 0.0 and math.isfinite(bixel_width)):
         raise InputError(f"bixel_width must be > 0 mm, got {bixel_width}")
+    leaves = None if mlc is None else _fitting(mlc, bixel_width)
     names = _target_names(patient, targets)
     grid = patient.ct.grid
     membership = _membership(patient, names)
@@ -127,7 +136,8 @@ def place_beams(
     for three, position in zip(angles, isocentres(centre, len(angles)), strict=True):
         _check_isocentre(position, grid)
         lies = patient.patient_position
-        bixels = _bixels(points, position, beam_rotation(*three, lies), machine.sad, float(bixel_width), ring)
+        rotation = beam_rotation(*three, lies)
+        bixels = _bixels(points, position, rotation, machine.sad, float(bixel_width), ring, leaves)
         beam = Beam(
             *three,
             isocenter=position,
@@ -141,6 +151,13 @@ def place_beams(
             beam = _with_spots(beam, patient, grown, machine, spacing, range_shifter, range_margin)
         beams.append(beam)
     return Beams(tuple(beams), machine.radiation, machine.name)
+
+
+def _fitting(mlc: MLC | str, bixel_width: float) -> MLC:
+    """Return the collimator, after a check that rows of bixels lie on its leaf pairs."""
+    leaves = library_mlc(mlc) if isinstance(mlc, str) else mlc
+    leaves.row_edges(bixel_width)
+    return leaves
 
 
 def _check_isocentre(position: Floats, grid: Grid) -> None:
@@ -284,7 +301,9 @@ def _grown(patient: Patient, mask: Bools, margin: float) -> Bools:
     return dilate(volume, (x, y, z), patient.external.mask() | volume)
 
 
-def _bixels(points: Floats, isocenter: Floats, rotation: Floats, sad: float, width: float, ring: bool) -> Floats:
+def _bixels(
+    points: Floats, isocenter: Floats, rotation: Floats, sad: float, width: float, ring: bool, mlc: MLC | None
+) -> Floats:
     """Return the bixels (n, 2) that the points project into, ordered by x, then y."""
     local = world_to_beam(points, isocenter, rotation)
     nearest = float(local[:, 2].max())
@@ -294,9 +313,36 @@ def _bixels(points: Floats, isocenter: Floats, rotation: Floats, sad: float, wid
             f"which is {sad:.0f} mm away: check the isocenter"
         )
     x, y, _ = isocentre_plane(local, sad)
-    cells = np.unique(np.stack([round_half_away(x / width), round_half_away(y / width)], axis=1), axis=0)
+    shift = 0.0 if mlc is None else _row_shift(mlc, width)
+    cells = np.unique(np.stack([round_half_away(x / width), round_half_away((y - shift) / width)], axis=1), axis=0)
     if ring:
         around = np.asarray([(i, j) for i in (-1.0, 0.0, 1.0) for j in (-1.0, 0.0, 1.0)])
         cells = np.unique((cells[:, None, :] + around).reshape(-1, 2), axis=0)
-    bixels: Floats = width * cells + 0.0
-    return bixels
+    bixels: Floats = width * cells + np.asarray([0.0, shift])
+    return bixels + 0.0 if mlc is None else _whole_pairs(bixels, width, mlc)
+
+
+def _row_shift(mlc: MLC, width: float) -> float:
+    """Return how far rows on leaf pairs are shifted from rows about the axis, within half a row [mm]."""
+    return math.remainder(float(mlc.boundaries[0]) + 0.5 * width, width)
+
+
+def _whole_pairs(bixels: Floats, width: float, mlc: MLC) -> Floats:
+    """Return bixels (n, 2) with all rows of every leaf pair that has any, ordered by x, then y."""
+    low, high = bixels[:, 1].min() - 0.5 * width, bixels[:, 1].max() + 0.5 * width
+    if low < mlc.boundaries[0] - _EDGE or high > mlc.boundaries[-1] + _EDGE:
+        raise InputError(
+            f"the targets reach from {low:.0f} to {high:.0f} mm across the leaves, but MLC {mlc.name!r} from "
+            f"{mlc.boundaries[0]:g} to {mlc.boundaries[-1]:g} mm: turn the collimator or move the isocentre"
+        )
+    rows = np.unique(bixels[:, 1])
+    edges = mlc.row_edges(width)
+    centres = 0.5 * (edges[:-1] + edges[1:])
+    pair_of = np.searchsorted(mlc.boundaries, centres, side="right")
+    added = [bixels]
+    for row in rows:
+        here = pair_of == np.searchsorted(mlc.boundaries, row, side="right")
+        x = bixels[bixels[:, 1] == row, 0]
+        added += [np.column_stack([x, np.full(x.size, centre)]) for centre in centres[here]]
+    whole: Floats = np.unique(np.round(np.concatenate(added), 9), axis=0)
+    return whole

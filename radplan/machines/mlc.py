@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,6 +16,9 @@ Floats = npt.NDArray[np.float64]
 
 _SAME_BOUNDARY = 0.05
 """Largest departure of leaf boundaries of the same collimator [mm]."""
+
+_SAME_EDGE = 1e-6
+"""Distance below which edges of rows and leaves count as equal [mm]."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,6 +109,51 @@ class MLC:
         """Return whether leaf boundaries [mm] are those of this collimator."""
         given = np.asarray(boundaries, dtype=np.float64)
         return given.shape == self.boundaries.shape and bool(np.all(np.abs(given - self.boundaries) <= _SAME_BOUNDARY))
+
+    def straddles(self, low: float, high: float) -> bool:
+        """Return whether a row from one position to another [mm] is neither whole leaf pairs nor an even part of one.
+
+        >>> library_mlc("Agility").straddles(-2.5, 2.5), library_mlc("Agility").straddles(0.0, 10.0)
+        (True, False)
+        """
+        pair = int(np.searchsorted(self.boundaries, low + _SAME_EDGE, side="right")) - 1
+        if not 0 <= pair < self.pairs:
+            return True
+        begin, end = self.boundaries[pair], self.boundaries[pair + 1]
+        whole = abs(low - begin) <= _SAME_EDGE and np.min(np.abs(self.boundaries - high)) <= _SAME_EDGE
+        parts, before = (end - begin) / (high - low), (low - begin) / (high - low)
+        even = parts > 1 and max(abs(parts - round(parts)), abs(before - round(before))) < _SAME_EDGE
+        return not (whole or even)
+
+    def row_edges(self, width: float) -> Floats:
+        """Return the edges (n + 1,) [mm] of rows of bixels that lie on leaf pairs, across the whole collimator.
+
+        A row is one or several whole leaf pairs, or one of several rows of a wide pair.
+
+        Raises
+        ------
+        InputError
+            When rows of this width [mm] would straddle leaves; the message names widths that fit.
+
+        >>> library_mlc("Millennium 120").row_edges(5.0)[:3].tolist()
+        [-200.0, -195.0, -190.0]
+        """
+        edges = self._rows(width)
+        if edges is None:
+            fitting = [f"{usual:g}" for usual in (2.5, 5.0, 10.0) if self._rows(usual) is not None]
+            leaves = " and ".join(f"{leaf:g}" for leaf in np.unique(self.widths))
+            raise InputError(
+                f"rows of bixels of {width:g} mm straddle the leaves of MLC {self.name!r}, which are {leaves} mm wide; "
+                f"widths that fit: {', '.join(fitting) or 'none of 2.5, 5 and 10'} mm"
+            )
+        return edges
+
+    def _rows(self, width: float) -> Floats | None:
+        first, last = float(self.boundaries[0]), float(self.boundaries[-1])
+        edges: Floats = np.asarray(first + width * np.arange(round((last - first) / width) + 1), dtype=np.float64)
+        if edges.size < 2 or abs(edges[-1] - last) > _SAME_EDGE:
+            return None
+        return None if any(self.straddles(a, b) for a, b in itertools.pairwise(edges)) else edges
 
 
 def _edges(*runs: tuple[int, float]) -> Floats:
