@@ -25,7 +25,8 @@ class RayTracer(Engine):
     def images_for(self, machine):
         return ("physical_dose",)
 
-    def influence(self, patient, beams, machine, grid, scenarios, *, stored, device, dtype, voxels):
+    def influence(self, patient, beams, machine, scope):
+        grid, voxels = scope.grid, scope.voxels
         points, blocks, density = grid.points(voxels), [], patient.density()
         for beam in beams:
             depth = geometry.radiological_depth(density, patient.ct.grid, beam.source, points)
@@ -34,6 +35,6 @@ class RayTracer(Engine):
             dose = 0.01 * (beam.sad / distance) ** 2 * np.exp(-self.attenuation * depth)
             shadow = [np.maximum(abs(x - u), abs(y - v)) <= beam.bixel_width / 2 for u, v in beam.bixels]
             blocks.append(csc_array(np.stack(shadow, axis=1) * dose[:, None]))
-        biology = {**patient.voxel_parameters(grid, voxels), "rbe": np.ones(len(voxels))}
-        rest = {"scenarios": scenarios, "beam_index": beams.beam_index, "device": device, "dtype": dtype}
+        biology = {**patient.voxel_parameters(grid, voxels), "rbe": np.ones(voxels.size)}
+        rest = {"beam_index": beams.beam_index, "device": scope.device, "dtype": scope.dtype}
         return Dij.from_matrices({"physical_dose": hstack(blocks)}, grid, voxels, voxel_parameters=biology, **rest)

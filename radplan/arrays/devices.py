@@ -49,8 +49,8 @@ class Device:
         return self.xp.asarray(np.ascontiguousarray(host, dtype=wanted), dtype=self.dtype(wanted), device=self.native)
 
 
-def as_device(name: str) -> Device:
-    """Return the device that a device string names: ``backend[:device[:index]]``.
+def as_device(name: str | Device) -> Device:
+    """Return the device that a device string names, ``backend[:device[:index]]``, or a device as it is.
 
     Known forms: ``numpy``, ``torch``, ``torch:cpu``, ``torch:cuda:1``, ``cupy:0``, ``jax``,
     ``array_api_strict:device1``.
@@ -65,6 +65,8 @@ def as_device(name: str) -> Device:
     >>> as_device("numpy").backend
     'numpy'
     """
+    if isinstance(name, Device):
+        return name
     backend, _, where = str(name).partition(":")
     if backend not in BACKENDS:
         raise UnknownNameError("array backend", backend, BACKENDS)

@@ -6,19 +6,16 @@ from abc import ABC, abstractmethod
 from dataclasses import asdict, fields, replace
 from typing import Any, ClassVar, Literal, Protocol, Self
 
-import numpy as np
 import numpy.typing as npt
 
-from radplan import arrays
 from radplan.beams.beam import Beams
 from radplan.biology.rbe import RBEModel
+from radplan.engines.scope import Scope
 from radplan.errors import InputError
 from radplan.geometry.grid import Grid
 from radplan.influence import Dij, Scenarios
 from radplan.patient.patient import Patient
 from radplan.registry import Registry
-
-Voxels = npt.NDArray[np.int64]
 
 
 class Machine(Protocol):
@@ -61,19 +58,7 @@ class Engine(ABC):
         """Return the names of the images that it calculates for a machine."""
 
     @abstractmethod
-    def influence(
-        self,
-        patient: Patient,
-        beams: Beams,
-        machine: Machine,
-        grid: Grid,
-        scenarios: Scenarios,
-        *,
-        stored: bool,
-        device: str,
-        dtype: str,
-        voxels: Voxels,
-    ) -> Dij:
+    def influence(self, patient: Patient, beams: Beams, machine: Machine, scope: Scope) -> Dij:
         """Return the forward model of the beams' weights.
 
         Parameters
@@ -84,16 +69,8 @@ class Engine(ABC):
             Beams with their bixels or spots, for this machine.
         machine : Machine
             Of a radiation that the engine calculates.
-        grid : Grid
-            The dose grid.
-        scenarios : Scenarios
-            The cases to calculate, nominal first.
-        stored : bool
-            Whether matrices are stored, or dose is calculated on the fly.
-        device, dtype : str
-            Where the products run (``"torch:cuda:1"``), and ``"float32"`` or ``"float64"``.
-        voxels : array of shape (n,)
-            Sorted flat indices into the grid: the rows.
+        scope : Scope
+            Where dose is wanted, checked: grid, voxels, cases, device, dtype, stored or on the fly.
         """
 
 
@@ -164,15 +141,8 @@ def dose_influence(
     """
     chosen = find_engine(engine, machine.radiation)
     check_beams(beams, machine)
-    if dtype not in ("float32", "float64"):
-        raise InputError(f"dtype must be 'float32' or 'float64', got {dtype!r}")
-    arrays.as_device(device)
-    dose_grid = grid if isinstance(grid, Grid) else patient.ct.grid.with_spacing(grid)
-    rows = patient.body_voxels(dose_grid) if isinstance(voxels, str) and voxels == "body" else _rows(voxels, dose_grid)
-    cases = Scenarios.nominal() if scenarios is None else scenarios
-    dij = chosen.influence(
-        patient, beams, machine, dose_grid, cases, stored=stored, device=device, dtype=dtype, voxels=rows
-    )
+    scope = Scope.of(patient, grid, voxels, scenarios, device, dtype, stored)
+    dij = chosen.influence(patient, beams, machine, scope)
     return replace(dij, settings={**engine_to_spec(chosen), "stored": stored})
 
 
@@ -245,20 +215,3 @@ def check_beams(beams: Beams, machine: Machine) -> None:
                 f"the beam at gantry {beam.gantry:g} has SAD {beam.sad:g} mm, "
                 f"but machine {machine.name!r} has {machine.sad:g} mm"
             )
-
-
-def _rows(voxels: str | npt.ArrayLike, grid: Grid) -> Voxels:
-    """Return rows given by the caller as sorted flat indices."""
-    if isinstance(voxels, str):
-        raise InputError(f"voxels must be 'body' or flat grid indices (n,), got {voxels!r}")
-    given = np.asarray(voxels)
-    if given.ndim != 1 or given.size == 0 or given.dtype.kind not in "iu":
-        raise InputError(
-            f"voxels must be 'body' or whole numbers of shape (n,), n >= 1; got {given.dtype} of shape {given.shape}"
-        )
-    flat = given.astype(np.int64)
-    if np.any(np.diff(flat) <= 0):
-        raise InputError("voxels must be sorted flat grid indices without repeats: numpy.unique makes them so")
-    if flat[0] < 0 or flat[-1] >= grid.size:
-        raise InputError(f"voxels must lie in 0..{grid.size - 1} on the dose grid, got {flat[0]}..{flat[-1]}")
-    return flat

@@ -99,7 +99,7 @@ class Dij:
         scenarios: Scenarios | None = None,
         beam_index: Any = None,
         machine: str | None = None,
-        device: str = "numpy",
+        device: str | Device = "numpy",
         dtype: str = "float32",
     ) -> Dij:
         """Return the Dij of imported matrices: SciPy sparse or dense, one per image, or a sequence of one per scenario.

@@ -67,7 +67,7 @@ class SparseOperator(LinearOperator):
         InputError
             When the arrays do not describe a matrix of that shape or hold NaN.
         """
-        place = device if isinstance(device, Device) else as_device(device)
+        place = as_device(device)
         rows = compressed(indptr, indices, data, shape[1], dtype)
         if rows.shape != tuple(shape):
             raise InputError(f"indptr describes {rows.shape[0]} rows, but the shape given is {tuple(shape)}")

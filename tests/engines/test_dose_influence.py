@@ -102,11 +102,13 @@ def test_a_users_engine_joins_by_registration(patient, beams, machine):
         def images_for(self, machine):
             return ("physical_dose",)
 
-        def influence(self, patient, beams, machine, grid, scenarios, *, stored, device, dtype, voxels):
+        def influence(self, patient, beams, machine, scope):
             from radplan.influence import Dij
 
-            ones = np.ones((voxels.size, beams.count))
-            return Dij.from_matrices({"physical_dose": ones}, grid, voxels, device=device, dtype=dtype)
+            ones = np.ones((scope.voxels.size, beams.count))
+            return Dij.from_matrices(
+                {"physical_dose": ones}, scope.grid, scope.voxels, device=scope.device, dtype=scope.dtype
+            )
 
     assert Uniform.name not in ENGINES
     dij = dose_influence(patient, beams, machine, grid=10.0, engine=Uniform())

@@ -22,6 +22,7 @@ from radplan.engines.aperture.pose import PosePart
 from radplan.engines.aperture.reader import Voxels
 from radplan.engines.aperture.variables import ApertureVariables, FieldLayout, aperture_variables
 from radplan.engines.photon.terms import PhotonScene
+from radplan.engines.scope import Scope
 from radplan.errors import InputError, UnknownNameError
 from radplan.geometry.grid import Grid
 from radplan.influence import Scenarios
@@ -183,9 +184,7 @@ def aperture_model(
         When the machine has no monitor units or no extended source, or plan, patient, machine and collimator do not
         agree.
     """
-    chosen, place, fields = ApertureOptions() if options is None else options, arrays.as_device(device), tuple(plan)
-    if dtype not in ("float32", "float64"):
-        raise InputError(f"dtype must be 'float32' or 'float64', got {dtype!r}")
+    chosen, fields = ApertureOptions() if options is None else options, tuple(plan)
     mlcs = [_checked(one, machine, mlc) for one in fields]
     if not fields:
         raise InputError("the plan has no fields")
@@ -194,21 +193,19 @@ def aperture_model(
             f"plan {plan.name!r} treats the patient {plan.patient_position}, but patient {patient.name!r} lies "
             f"{patient.patient_position}: give the patient_position the plan was made for"
         )
-    dose_grid = grid if isinstance(grid, Grid) else patient.ct.grid.with_spacing(grid)
-    rows = patient.body_voxels(dose_grid) if isinstance(voxels, str) else np.asarray(voxels, dtype=np.int64)
-    if (isinstance(voxels, str) and voxels != "body") or rows.size == 0 or np.any(np.diff(rows) <= 0):
-        raise InputError("voxels must be 'body' or sorted flat grid indices (n,) without repeats")
+    scope = Scope.of(patient, grid, voxels, None, device, dtype, stored=False)
+    place, rows = scope.device, scope.voxels
     layouts: list[FieldLayout] = []
     for one in fields:
         layouts.append(FieldLayout.of(one, layouts[-1].stop if layouts else 0, "collimator" in chosen.free))
     boxes = [opening_box(layout, chosen.margin) for layout in layouts]
-    scene = PhotonScene.of(patient, machine, dose_grid, rows, chosen.density_scaling)
+    scene = PhotonScene.of(patient, machine, scope.grid, rows, chosen.density_scaling)
     made = Builder(scene, chosen, place, dtype, patient.patient_position)
-    parameters = {**patient.voxel_parameters(dose_grid, rows), "rbe": np.ones((1, rows.size))}
+    parameters = {**patient.voxel_parameters(scope.grid, rows), "rbe": np.ones((1, rows.size))}
     return ApertureModel(
         layouts=tuple(layouts),
         parts=made.parts(layouts, mlcs, boxes),
-        grid=dose_grid,
+        grid=scope.grid,
         voxels=rows,
         variables=aperture_variables(layouts, mlcs, boxes, chosen.free),
         device=place,

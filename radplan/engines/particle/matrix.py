@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from radplan.arrays import Device
 from radplan.engines.particle.field import BeamField
 from radplan.errors import CalculationError
 from radplan.kernels import fine_spots, spots
@@ -14,7 +15,7 @@ Ints = npt.NDArray[np.int64]
 
 
 def spot_matrices(
-    fields: list[BeamField], voxels: int, images: int, device: str, dtype: str
+    fields: list[BeamField], voxels: int, images: int, device: Device, dtype: str
 ) -> tuple[SparseOperator, ...]:
     """Write all beams side by side into one matrix for each image, and their transposes.
 
@@ -24,8 +25,10 @@ def spot_matrices(
         The beams.
     voxels, images : int
         Rows of a matrix, and number of matrices.
-    device, dtype : str
-        Where the products run, and ``"float32"`` or ``"float64"``.
+    device : Device
+        Where the products run.
+    dtype : str
+        ``"float32"`` or ``"float64"``.
 
     Raises
     ------

@@ -9,7 +9,6 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from radplan import arrays
 from radplan.arrays import Array, Device
 from radplan.engines.particle.field import BeamField, blocks
 from radplan.engines.particle.tiles import BeamTiles
@@ -116,14 +115,3 @@ def _chosen(beam: BeamField, number: npt.NDArray[np.int32]) -> BeamField:
         edges=blocks(kept.size),
     )
     return BeamField(field, now[kept], beam.count)
-
-
-def spot_dose(fields: list[BeamField], voxels: int, device: str, dtype: str) -> SpotDose:
-    """Return the images of beams on the fly, for the number of voxels of the model.
-
-    Raises
-    ------
-    CalculationError
-        When no voxel lies in reach of any beam.
-    """
-    return SpotDose(tuple(fields), voxels, arrays.as_device(device), dtype)

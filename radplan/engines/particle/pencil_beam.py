@@ -12,13 +12,13 @@ import numpy as np
 from radplan.beams.beam import Beams
 from radplan.beams.spots import spot_limits
 from radplan.biology.rbe import RBE_MODELS, ConstantRBE, RBEModel
-from radplan.engines.base import ENGINES, Engine, Machine, Voxels
+from radplan.engines.base import ENGINES, Engine, Machine
 from radplan.engines.particle.cutoff import Cutoff, Lateral
 from radplan.engines.particle.spots import Scene
 from radplan.engines.particle.tables import Images
 from radplan.engines.particle.tissues import Tissues, check_tissues
+from radplan.engines.scope import Scope
 from radplan.errors import InputError
-from radplan.geometry.grid import Grid
 from radplan.influence import Dij, Scenarios, Variables
 from radplan.kernels.threads import one_blas_thread
 from radplan.machines.particle import ParticleMachine
@@ -149,30 +149,18 @@ class ParticlePencilBeam(Engine):
             )
         return model
 
-    def influence(
-        self,
-        patient: Patient,
-        beams: Beams,
-        machine: Machine,
-        grid: Grid,
-        scenarios: Scenarios,
-        *,
-        stored: bool,
-        device: str,
-        dtype: str,
-        voxels: Voxels,
-    ) -> Dij:
+    def influence(self, patient: Patient, beams: Beams, machine: Machine, scope: Scope) -> Dij:
         particles = _particle_machine(machine, self.name)
-        self._check(beams, scenarios)
+        self._check(beams, scope.scenarios)
         images, model = self._images(particles), self.rbe_model(particles)
         if images.model is not None:
             check_tissues(patient, images.model.name)
-        parameters = patient.voxel_parameters(grid, voxels)
+        parameters = patient.voxel_parameters(scope.grid, scope.voxels)
         tissues = Tissues.of(parameters["alpha_x"][0], parameters["beta_x"][0])
         scene = Scene(
             patient.density(),
             patient.ct.grid,
-            grid.points(voxels),
+            scope.grid.points(scope.voxels),
             particles,
             images,
             tissues,
@@ -180,32 +168,29 @@ class ParticlePencilBeam(Engine):
             self.air_correction,
             self.fine_sampling,
         )
-        operators = self._operators(beams, scene, voxels.size, stored, device, dtype)
+        operators = self._operators(beams, scene, scope)
         if isinstance(model, ConstantRBE):
-            parameters["rbe"] = np.full((1, voxels.size), model.value)
-        place = operators[0].device
+            parameters["rbe"] = np.full((1, scope.voxels.size), model.value)
         least, largest = spot_limits(beams, particles)
         return Dij(
             operators={name: (operator,) for name, operator in zip(images.names, operators, strict=True)},
-            grid=grid,
-            voxels=voxels,
-            scenarios=scenarios,
+            grid=scope.grid,
+            voxels=scope.voxels,
+            scenarios=scope.scenarios,
             radiation=particles.radiation,
             variables=Variables(beams.count, upper=largest, labels=("spot weight [1e6 particles]",), minimum=least),
-            voxel_parameters={name: place.asarray(values, dtype) for name, values in parameters.items()},
+            voxel_parameters={name: scope.device.asarray(values, scope.dtype) for name, values in parameters.items()},
             beam_index=beams.beam_index,
             beams=beams,
             machine=particles.name,
         )
 
-    def _operators(
-        self, beams: Beams, scene: Scene, voxels: int, stored: bool, device: str, dtype: str
-    ) -> tuple[LinearOperator, ...]:
+    def _operators(self, beams: Beams, scene: Scene, scope: Scope) -> tuple[LinearOperator, ...]:
         """Return the operator of every image, all beams side by side."""
         # Why: compiled kernels take a while to load, and only calculations need them.
         from radplan.engines.particle.field import BeamField
         from radplan.engines.particle.matrix import spot_matrices
-        from radplan.engines.particle.on_the_fly import spot_dose
+        from radplan.engines.particle.on_the_fly import SpotDose
 
         images = len(scene.images.names)
         with one_blas_thread():
@@ -213,9 +198,9 @@ class ParticlePencilBeam(Engine):
             for number, beam in enumerate(beams):
                 fields.append(BeamField.of(beam, scene))
                 logger.info("beam %d of %d: %d spots", number + 1, len(beams), beam.count)
-            if stored:
-                return spot_matrices(fields, voxels, images, device, dtype)
-            family = spot_dose(fields, voxels, device, dtype)
+            if scope.stored:
+                return spot_matrices(fields, scope.voxels.size, images, scope.device, scope.dtype)
+            family = SpotDose(tuple(fields), scope.voxels.size, scope.device, scope.dtype)
             return tuple(FamilyMember(family, place) for place in range(images))
 
     def _images(self, machine: ParticleMachine) -> Images:

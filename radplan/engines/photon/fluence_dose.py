@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import scipy.fft
 
-from radplan.arrays import Array, Device, as_device, fast_length, namespace
+from radplan.arrays import Array, Device, fast_length, namespace
 from radplan.beams.beam import Beam, Beams
 from radplan.engines.photon.map_gather import MARGIN, Interpolation, MapGather, spline_response
 from radplan.engines.photon.terms import BeamRays, Floats, PhotonScene, bixel_table
@@ -169,7 +169,7 @@ class FluenceDose(LinearOperator):
 
 
 def fluence_dose(
-    beams: Beams, scene: PhotonScene, radii: Sequence[float], options: MapOptions, device: str, dtype: str
+    beams: Beams, scene: PhotonScene, radii: Sequence[float], options: MapOptions, device: Device, dtype: str
 ) -> StackedOperator:
     """Return the dose of all bixel weights on the fly, one operator for each beam.
 
@@ -183,17 +183,19 @@ def fluence_dose(
         Per beam, the distance from a bixel's centre in the isocentre plane beyond which it gives no dose [mm].
     options : MapOptions
         Pixels and interpolation.
-    device, dtype : str
-        Where it runs, and ``"float32"`` or ``"float64"``.
+    device : Device
+        Where it runs.
+    dtype : str
+        ``"float32"`` or ``"float64"``.
 
     Raises
     ------
     CalculationError
         When no voxel gets dose.
     """
-    place, made = as_device(device), _Transfers(scene.machine, options, as_device(device), _complex_of(dtype))
+    made = _Transfers(scene.machine, options, device, _complex_of(dtype))
     operators = tuple(
-        _beam_operator(beam, scene, radius, made, place, dtype) for beam, radius in zip(beams, radii, strict=True)
+        _beam_operator(beam, scene, radius, made, device, dtype) for beam, radius in zip(beams, radii, strict=True)
     )
     if not any(operator.read.rows.size for operator in operators):
         raise CalculationError("no bixel gives dose to any voxel: does the dose grid cover the beams in the patient?")

@@ -10,14 +10,14 @@ from typing import ClassVar, Self
 import numpy as np
 import numpy.typing as npt
 
-from radplan.arrays import Array
+from radplan.arrays import Array, Device
 from radplan.beams.beam import Beam, Beams
-from radplan.engines.base import ENGINES, Engine, Machine, Voxels
+from radplan.engines.base import ENGINES, Engine, Machine
 from radplan.engines.photon.fluence_dose import MapOptions, fluence_dose
 from radplan.engines.photon.map_gather import SPLINES, Interpolation
 from radplan.engines.photon.terms import BeamRays, PhotonScene, bixel_table
+from radplan.engines.scope import Scope
 from radplan.errors import CalculationError, InputError
-from radplan.geometry.grid import Grid
 from radplan.influence import Dij, Scenarios, Variables
 from radplan.kernels.threads import one_blas_thread
 from radplan.machines.base import KernelBasis
@@ -28,6 +28,7 @@ from radplan.patient.patient import Patient
 logger = logging.getLogger(__name__)
 
 Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
 
 _BLOCKS = 256
 """Blocks of rows that threads share; fixed, so that a matrix does not depend on the number of threads."""
@@ -117,45 +118,32 @@ class PhotonPencilBeam(Engine):
     def images_for(self, machine: Machine) -> tuple[str, ...]:
         return ("physical_dose",)
 
-    def influence(
-        self,
-        patient: Patient,
-        beams: Beams,
-        machine: Machine,
-        grid: Grid,
-        scenarios: Scenarios,
-        *,
-        stored: bool,
-        device: str,
-        dtype: str,
-        voxels: Voxels,
-    ) -> Dij:
-        linac = self._checked(machine, scenarios)
-        scene = PhotonScene.of(patient, linac, grid, voxels, self.density_scaling)
+    def influence(self, patient: Patient, beams: Beams, machine: Machine, scope: Scope) -> Dij:
+        linac = self._checked(machine, scope.scenarios)
+        scene = PhotonScene.of(patient, linac, scope.grid, scope.voxels, self.density_scaling)
         operator: LinearOperator
         with one_blas_thread():
-            if stored:
-                operator = self._matrix(beams, scene, device, dtype)
+            if scope.stored:
+                operator = self._matrix(beams, scene, scope.device, scope.dtype)
             else:
                 options = MapOptions(self.map_pixel, self.pixel, self.interpolation)
                 radii = [self.radius(beam.bixel_width, linac) for beam in beams]
-                operator = fluence_dose(beams, scene, radii, options, device, dtype)
-        place = operator.device
-        parameters = {**patient.voxel_parameters(grid, voxels), "rbe": np.ones((1, voxels.size))}
+                operator = fluence_dose(beams, scene, radii, options, scope.device, scope.dtype)
+        parameters = {**patient.voxel_parameters(scope.grid, scope.voxels), "rbe": np.ones((1, scope.voxels.size))}
         return Dij(
             operators={"physical_dose": (operator,)},
-            grid=grid,
-            voxels=voxels,
-            scenarios=scenarios,
+            grid=scope.grid,
+            voxels=scope.voxels,
+            scenarios=scope.scenarios,
             radiation="photons",
             variables=Variables(beams.count, labels=("bixel weight",)),
-            voxel_parameters={name: place.asarray(values, dtype) for name, values in parameters.items()},
+            voxel_parameters={name: scope.device.asarray(values, scope.dtype) for name, values in parameters.items()},
             beam_index=beams.beam_index,
             beams=beams,
             machine=machine.name,
         )
 
-    def _matrix(self, beams: Beams, scene: PhotonScene, device: str, dtype: str) -> SparseOperator:
+    def _matrix(self, beams: Beams, scene: PhotonScene, device: Device, dtype: str) -> SparseOperator:
         tables, parts = _Tables(scene.machine, self.pixel), []
         for number, beam in enumerate(beams):
             parts.append(_BeamPart.of(beam, scene, tables, self.radius(beam.bixel_width, scene.machine)))
@@ -194,11 +182,11 @@ class _Runs:
 
     axis: int
     starts: Floats
-    firsts: Voxels
-    sizes: Voxels
-    groups: Voxels
+    firsts: Ints
+    sizes: Ints
+    groups: Ints
     origins: Floats
-    places: Voxels
+    places: Ints
 
     @classmethod
     def of(cls, bixels: Floats, step: float) -> _Runs:
@@ -216,7 +204,7 @@ class _Runs:
         return cls(axis, starts, firsts, sizes, np.append(begins, firsts.size), origins, places)
 
 
-def _first_of_runs(positions: Floats, step: float) -> Voxels:
+def _first_of_runs(positions: Floats, step: float) -> Ints:
     """Return the bixels, positions (across, along) [mm], that do not follow the one before by a step along."""
     across, along = np.diff(positions, axis=0).T
     goes_on = (np.abs(across) < _SAME_PLACE) & (np.abs(along - step) < _SAME_PLACE)
@@ -329,7 +317,7 @@ class _BeamPart:
         )
 
 
-def _assemble(parts: list[_BeamPart], voxels: int, device: str, dtype: str) -> SparseOperator:
+def _assemble(parts: list[_BeamPart], voxels: int, device: Device, dtype: str) -> SparseOperator:
     """Write all beams side by side into one matrix and its transpose."""
     from radplan.kernels import pencil_beam
 
@@ -362,6 +350,6 @@ def _assemble(parts: list[_BeamPart], voxels: int, device: str, dtype: str) -> S
     )
 
 
-def _offsets(counts: Voxels) -> Voxels:
+def _offsets(counts: Ints) -> Ints:
     """Return where each row begins, and the total, for numbers of entries per row."""
     return np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)

@@ -1,0 +1,117 @@
+"""Where and how dose is wanted: grid, voxels, cases, device, dtype; made and checked in one place for all engines."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from radplan.arrays import Device, as_device
+from radplan.errors import InputError
+from radplan.geometry.grid import Grid
+from radplan.influence import Scenarios
+from radplan.patient.patient import Patient
+
+Ints = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class Scope:
+    """Where dose is wanted, in which cases, and how it is kept; make it with `Scope.of`, which checks it.
+
+    Parameters
+    ----------
+    grid : Grid
+        The dose grid.
+    voxels : array of shape (n,)
+        Sorted flat indices into the grid: the rows.
+    scenarios : Scenarios
+        The cases, nominal first.
+    device : Device
+        Where the products run.
+    dtype : str
+        ``"float32"`` or ``"float64"``.
+    stored : bool
+        Whether matrices are stored, or dose is calculated on the fly.
+
+    >>> from radplan.patient.phantoms import phantom
+    >>> scope = Scope.of(phantom("box"), grid=20.0, voxels=[5, 6])
+    >>> scope.voxels.tolist(), scope.dtype, scope.device.name
+    ([5, 6], 'float32', 'numpy')
+    """
+
+    grid: Grid
+    voxels: Ints
+    scenarios: Scenarios
+    device: Device
+    dtype: str
+    stored: bool
+
+    @classmethod
+    def of(
+        cls,
+        patient: Patient,
+        grid: float | tuple[float, float, float] | Grid = 5.0,
+        voxels: Literal["body"] | npt.ArrayLike = "body",
+        scenarios: Scenarios | None = None,
+        device: str | Device = "numpy",
+        dtype: str = "float32",
+        stored: bool = True,
+    ) -> Scope:
+        """Return what a caller asks for, checked.
+
+        Parameters
+        ----------
+        patient : Patient
+            Gives the external contour, and the first voxel centre of the CT, where the dose grid starts.
+        grid : float, (float, float, float) or Grid
+            The dose grid, or its spacing [mm].
+        voxels : "body" or array of shape (n,)
+            The external contour grown by one voxel, or sorted flat indices into the grid.
+        scenarios : Scenarios, optional
+            The nominal case when left out.
+        device : str or Device
+            ``backend[:device[:index]]``, such as ``"numpy"`` or ``"torch:cuda:1"``.
+        dtype : str
+            ``"float32"`` or ``"float64"``.
+        stored : bool
+            Whether matrices are stored.
+
+        Raises
+        ------
+        InputError
+            When one of them cannot be used.
+        UnknownNameError
+            When no device has that name.
+        """
+        if dtype not in ("float32", "float64"):
+            raise InputError(f"dtype must be 'float32' or 'float64', got {dtype!r}")
+        if not isinstance(stored, bool):
+            raise InputError(f"stored must be True or False, got {stored!r}")
+        cases = Scenarios.nominal() if scenarios is None else scenarios
+        if not isinstance(cases, Scenarios):
+            raise InputError(f"scenarios must be Scenarios or None, got {scenarios!r}")
+        place = as_device(device)
+        dose_grid = grid if isinstance(grid, Grid) else patient.ct.grid.with_spacing(grid)
+        body = isinstance(voxels, str) and voxels == "body"
+        rows = patient.body_voxels(dose_grid) if body else checked_rows(voxels, dose_grid)
+        return cls(dose_grid, rows, cases, place, dtype, stored)
+
+
+def checked_rows(voxels: str | npt.ArrayLike, grid: Grid) -> Ints:
+    """Return rows given by a caller as sorted flat indices into a grid, shape (n,)."""
+    if isinstance(voxels, str):
+        raise InputError(f"voxels must be 'body' or flat grid indices (n,), got {voxels!r}")
+    given = np.asarray(voxels)
+    if given.ndim != 1 or given.size == 0 or given.dtype.kind not in "iu":
+        raise InputError(
+            f"voxels must be 'body' or whole numbers of shape (n,), n >= 1; got {given.dtype} of shape {given.shape}"
+        )
+    flat = given.astype(np.int64)
+    if np.any(np.diff(flat) <= 0):
+        raise InputError("voxels must be sorted flat grid indices without repeats: numpy.unique makes them so")
+    if flat[0] < 0 or flat[-1] >= grid.size:
+        raise InputError(f"voxels must lie in 0..{grid.size - 1} on the dose grid, got {flat[0]}..{flat[-1]}")
+    return flat
