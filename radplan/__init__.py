@@ -59,6 +59,7 @@ _HOME = {
     "evaluate": "radplan.plan",
     "optimize": "radplan.plan",
     "MachineLimits": "radplan.machines",
+    "check_delivery": "radplan.delivery.check",
     "sequence": "radplan.delivery.sequencing",
     "Recalculation": "radplan.recalc",
     "recalculate": "radplan.recalc",
