@@ -39,6 +39,8 @@ class UnknownNameError(RadplanError, KeyError):
         The name as given.
     known : iterable of str
         The names that would have been found.
+    why : str
+        Why this one is not among them, where that is known; takes the place of the nearest name.
 
     >>> raise UnknownNameError("quantity", "efect", ["effect", "let"])
     Traceback (most recent call last):
@@ -46,11 +48,12 @@ class UnknownNameError(RadplanError, KeyError):
     radplan.errors.UnknownNameError: no quantity named 'efect'; did you mean 'effect'? (known: effect, let)
     """
 
-    def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
+    def __init__(self, kind: str, name: str, known: Iterable[str], why: str = "") -> None:
         names = sorted({str(entry) for entry in known})
         folded = {entry.casefold(): entry for entry in reversed(names)}
         near = difflib.get_close_matches(str(name).casefold(), list(folded), n=1, cutoff=0.5)
         hint = f"; did you mean {folded[near[0]]!r}?" if near else ";"
+        hint = f": {why};" if why else hint
         listing = f" (known: {', '.join(names)})" if names else " (none is known)"
         self.message = f"no {kind} named {name!r}{hint}{listing}"
         super().__init__(self.message)

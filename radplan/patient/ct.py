@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +11,8 @@ import numpy.typing as npt
 
 from radplan.errors import FileError, InputError, UnknownNameError
 from radplan.geometry.grid import Grid
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,7 +72,7 @@ class HUTable:
     density : sequence of float, (n,)
         Electron density relative to water at each of them [1], >= 0, not falling.
     clip : bool
-        Whether HU beyond the ends take the density of the end. Without it they raise.
+        Whether HU beyond the ends take the density of the end, which is announced. Without it they raise.
 
     Raises
     ------
@@ -84,7 +87,7 @@ class HUTable:
     name: str
     hu: tuple[float, ...]
     density: tuple[float, ...]
-    clip: bool = False
+    clip: bool = True
 
     def __post_init__(self) -> None:
         hu, density = tuple(float(v) for v in self.hu), tuple(float(v) for v in self.density)
@@ -123,9 +126,19 @@ class HUTable:
         """Return the text of the error for `value` [HU] found at `where`."""
         return (
             f"HU {value:g} at {where} lies outside the HU table {self.name!r}, which covers {self.hu[0]:g} to "
-            f"{self.hu[-1]:g} HU; use a table that reaches it, or dataclasses.replace(table, clip=True) to take the "
-            "density of its end"
+            f"{self.hu[-1]:g} HU and does not clip; use a table that reaches it, or one that clips"
         )
+
+    def announce_clipped(self, hu: npt.ArrayLike, where: str) -> None:
+        """Say how many values [HU] lie beyond the ends of the table and take the density of the end."""
+        values = np.asarray(hu)
+        for beyond, end, side in ((values < self.hu[0], 0, "below"), (values > self.hu[-1], -1, "above")):
+            if beyond.any():
+                extreme = values[beyond].min() if end == 0 else values[beyond].max()
+                logger.warning(
+                    "%s: %d voxels %s %g HU (as far as %g) take the density at the end of the HU table %r, %g",
+                    where, np.count_nonzero(beyond), side, self.hu[end], extreme, self.name, self.density[end],
+                )  # fmt: skip
 
 
 _SCHNEIDER = (
@@ -164,13 +177,13 @@ _MATRAD = (
 )
 
 
-def _named(name: str, points: tuple[tuple[float, float], ...], clip: bool) -> HUTable:
-    return HUTable(name, tuple(p[0] for p in points), tuple(p[1] for p in points), clip)
+def _named(name: str, points: tuple[tuple[float, float], ...]) -> HUTable:
+    return HUTable(name, tuple(p[0] for p in points), tuple(p[1] for p in points))
 
 
 HU_TABLES: dict[str, HUTable] = {
-    "schneider": _named("schneider", _SCHNEIDER, clip=False),
-    "matrad": _named("matrad", _MATRAD, clip=True),
+    "schneider": _named("schneider", _SCHNEIDER),
+    "matrad": _named("matrad", _MATRAD),
 }
 """The built-in tables by name.
 
@@ -178,7 +191,7 @@ HU_TABLES: dict[str, HUTable] = {
 through water (0 HU is 1.000, where the paper has soft tissue of 1.014) and with a straight line from 60 to 200 HU
 across the paper's downward step at 101 HU (within 2.1 % of the paper on both sides). Source: Schneider, Bortfeld,
 Schlegel, Phys. Med. Biol. 45 (2000) 459.
-`matrad`: the table matRad 3 falls back to, clipped at its ends as there. Source: matRad, matRad_default.hlut (BSD-3).
+`matrad`: the table matRad 3 falls back to. Source: matRad, matRad_default.hlut (BSD-3).
 """
 
 

@@ -22,7 +22,7 @@ from typing import Protocol
 from radplan.errors import InputError, UnknownNameError
 from radplan.patient.algebra import difference, intersection, ring, symmetric_difference, union
 from radplan.patient.margins import DIRECTIONS, contract, expand
-from radplan.patient.structures import Structure
+from radplan.patient.structures import Structure, Structures
 
 _UNITS = {"mm": 1.0, "cm": 10.0}
 _TOKEN = re.compile(
@@ -64,7 +64,8 @@ class Named:
 
     def evaluate(self, structures: Mapping[str, Structure]) -> Structure:
         if self.name not in structures:
-            unknown = UnknownNameError("structure", self.name, structures)
+            why = structures.why_absent(self.name) if isinstance(structures, Structures) else ""
+            unknown = UnknownNameError("structure", self.name, structures, why)
             raise InputError(f"structure expression {self.text!r}, position {self.position}: {unknown}")
         return structures[self.name]
 

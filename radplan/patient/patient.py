@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, get_args
@@ -179,8 +179,8 @@ class Patient:
         Raises
         ------
         InputError
-            When a voxel inside has a Hounsfield unit beyond the HU table and no override fills it; names the range and
-            the voxel.
+            When a voxel inside has a Hounsfield unit beyond an HU table that does not clip, and no override fills it;
+            names the range and the voxel.
         """
         return self._density
 
@@ -199,12 +199,7 @@ class Patient:
                 f"patient {self.name}: "
                 + self.hu_table.outside_message(float(hu[bad]), f"voxel [z, y, x] = [{z}, {y}, {x}]")
             )
-        above = int(np.count_nonzero(hu > self.hu_table.hu[-1]))
-        if above:
-            logger.warning(
-                "patient %s: %d voxels above %g HU take the density at the end of the HU table %r, %g",
-                self.name, above, self.hu_table.hu[-1], self.hu_table.name, self.hu_table.density[-1],
-            )  # fmt: skip
+        self.hu_table.announce_clipped(hu, f"patient {self.name}")
         density = np.zeros(self.ct.grid.size, dtype=np.float32)
         density[voxels] = self.hu_table.relative_density(hu)
         for override in self.overrides:
@@ -229,9 +224,9 @@ class Patient:
         """
         if text in self.structures:
             return self.structures[text] if name is None else replace(self.structures[text], name=name)
-        held: dict[str, Structure] = dict(self.structures)
+        held: Mapping[str, Structure] = self.structures
         if re.search(r"\bexternal\b", text):
-            held.setdefault(self.external.name, self.external)
+            held = {self.external.name: self.external, **held}
         return evaluate_expression(text, held, name)
 
     def with_structure(
@@ -271,7 +266,7 @@ class Patient:
         made = replace(made, role=role or "oar", priority=priority)
         if made.voxels.size == 0:
             logger.warning("structure %s of patient %s is empty", name, self.name)
-        return replace(self, structures=Structures([*self.structures.values(), made]))
+        return replace(self, structures=Structures([*self.structures.values(), made], self.structures.left_out))
 
     def with_density(
         self,
@@ -309,7 +304,9 @@ class Patient:
         """
         if (density is None) == (hu is None):
             raise InputError(f"give either a density or a Hounsfield unit, got density={density} and hu={hu}")
-        value = density if density is not None else float(self.hu_table.relative_density(hu or 0.0))
+        # Why not clipped: a number that somebody wrote down was meant to be in the table.
+        table = replace(self.hu_table, clip=False)
+        value = density if density is not None else float(table.relative_density(hu or 0.0))
         where = self._on_ct(structure) if isinstance(structure, Structure) else self.structure(structure)
         return replace(self, overrides=(*self.overrides, DensityOverride(where, float(value), dosed)))
 
@@ -460,7 +457,7 @@ def find_external(ct: CT, threshold: float = EXTERNAL_THRESHOLD) -> Structure:
     return Structure.from_mask("external", ct.grid, body, role="external")
 
 
-def _checked_goal(goal: Mapping[str, Any], structures: Iterable[str]) -> dict[str, Any]:
+def _checked_goal(goal: Mapping[str, Any], structures: Structures) -> dict[str, Any]:
     for key in goal:
         if key not in GOAL_KEYS:
             raise UnknownNameError("key of a goal", str(key), GOAL_KEYS)
@@ -469,7 +466,8 @@ def _checked_goal(goal: Mapping[str, Any], structures: Iterable[str]) -> dict[st
             raise InputError(f"a goal needs a {key!r}, got {dict(goal)}")
     names = list(structures)
     if goal["structure"] not in names:
-        raise UnknownNameError("structure", str(goal["structure"]), names)
+        why = structures.why_absent(str(goal["structure"]))
+        raise UnknownNameError("structure", str(goal["structure"]), names, why)
     given = {"parameters": {}, "weight": 1.0, "quantity": "physical_dose", **goal}
     whole = {key: given[key] for key in GOAL_KEYS}
     if not float(whole["weight"]) >= 0:

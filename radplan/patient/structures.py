@@ -148,6 +148,8 @@ class Structures(Mapping[str, Structure]):
     ----------
     structures : iterable of Structure
         Each name once.
+    left_out : mapping of str to str
+        Structures that a file lists and that are not here, and why: "it has no contours". Asking for one says so.
 
     Raises
     ------
@@ -161,18 +163,23 @@ class Structures(Mapping[str, Structure]):
     ['Core', 'BODY']
     """
 
-    def __init__(self, structures: Iterable[Structure] = ()) -> None:
+    def __init__(self, structures: Iterable[Structure] = (), left_out: Mapping[str, str] | None = None) -> None:
         held: dict[str, Structure] = {}
         for structure in structures:
             if structure.name in held:
                 raise InputError(f"two structures are named {structure.name!r}; names must differ")
             held[structure.name] = structure
         self._held = held
+        self.left_out = dict(left_out or {})
 
     def __getitem__(self, name: str) -> Structure:
         if name not in self._held:
-            raise UnknownNameError("structure", name, self._held)
+            raise UnknownNameError("structure", name, self._held, self.why_absent(name))
         return self._held[name]
+
+    def why_absent(self, name: str) -> str:
+        """Return why a structure that the patient's file lists is not here, or nothing."""
+        return f"the file lists it, but {self.left_out[name]}" if name in self.left_out else ""
 
     def __contains__(self, name: object) -> bool:
         return name in self._held

@@ -113,7 +113,7 @@ def prepare_patient(spec: PlanSpec, patient: Patient) -> Patient:
             replace(s, alpha_x=tissue.alpha_x, beta_x=tissue.beta_x) if s.name in chosen else s
             for s in patient.structures.values()
         ]
-        patient = replace(patient, structures=Structures(held))
+        patient = replace(patient, structures=Structures(held, patient.structures.left_out))
     return patient
 
 
@@ -187,7 +187,7 @@ def task(spec: PlanSpec, patient: Patient, machine: Machine | None = None) -> Ta
     InputError
         When a value does not fit, or a quantity needs what engine and machine will not give.
     """
-    names = list(patient.structures)
+    names = patient.structures
     if spec.normalize:
         patient.structures[spec.normalize.structure]
         if not is_level(spec.normalize.metric):
@@ -283,16 +283,17 @@ def matching(pattern: str, names: Iterable[str]) -> list[str]:
         return [pattern]
     found = [name for name in known if fnmatchcase(name, pattern)] if any(sign in pattern for sign in _WILD) else []
     if not found:
-        raise UnknownNameError("structure", pattern, known)
+        why = names.why_absent(pattern) if isinstance(names, Structures) else ""
+        raise UnknownNameError("structure", pattern, known, why)
     return found
 
 
-def _goals(entry: GoalSpec, structures: Sequence[str]) -> list[Goal]:
+def _goals(entry: GoalSpec, structures: Iterable[str]) -> list[Goal]:
     data = entry.model_dump(exclude_unset=True)
     return [Goal.from_spec({**data, "structure": name}) for name in structures]
 
 
-def _constraints(entry: ConstraintSpec, names: Sequence[str]) -> list[Constraint]:
+def _constraints(entry: ConstraintSpec, names: Iterable[str]) -> list[Constraint]:
     objective = objective_from_spec(entry.objective, entry.parameters)
     quantity = entry.quantity.model_dump() if isinstance(entry.quantity, QuantitySpec) else entry.quantity
     return [

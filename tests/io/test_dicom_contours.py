@@ -75,9 +75,62 @@ def test_a_keyhole_closes(direction):
     assert volume([keyhole]) == pytest.approx(3.0 * (area(outer) - area(inner)), rel=1e-9)
 
 
-def test_exact_copies_of_a_contour_count_once(caplog):
-    assert volume([circle(5.0, 0.0), circle(5.0, 0.0)]) == pytest.approx(3.0 * area(circle(5.0, 0.0)))
-    assert "exact copies" in caplog.text
+COPIES = {
+    "exact": lambda outline: outline.copy(),
+    "other start": lambda outline: np.roll(outline, 40, axis=0),
+    "reversed": lambda outline: outline[::-1],
+    "closed": lambda outline: np.concatenate([outline, outline[:1]]),
+    "a micrometre away": lambda outline: outline + np.asarray([1e-3, 0.0, 0.0]),
+    "written with one decimal": lambda outline: np.round(outline, 1),
+    "thinned": lambda outline: outline[::2],
+    "twice round": lambda outline: np.concatenate([outline, outline]),
+}
+
+
+@pytest.mark.parametrize("kind", COPIES)
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_contour_drawn_twice_counts_once(caplog, kind, order):
+    outline = circle(9.0, 0.0)
+    drawn = [outline, COPIES[kind](outline)][::order]
+    fraction = fill_contours(drawn, GRID, name="Cord")[1]
+    assert fraction.sum() * GRID.voxel_volume == pytest.approx(3.0 * area(outline), rel=3e-3)
+    assert "structure Cord: 1 contours repeat others" in caplog.text
+
+
+def test_a_contour_that_runs_round_twice_counts_once():
+    outline = circle(9.0, 0.0)
+    assert volume([np.concatenate([outline, outline])]) == pytest.approx(3.0 * area(outline))
+    assert volume([np.concatenate([outline, outline[:1], outline])]) == pytest.approx(3.0 * area(outline))
+
+
+def test_a_thin_wall_is_no_copy(caplog):
+    outer, inner = circle(12.0, 0.0), circle(11.5, 0.0)
+    assert volume([outer, inner]) == pytest.approx(3.0 * (area(outer) - area(inner)), rel=1e-9)
+    assert caplog.text == ""
+
+
+def test_contours_that_overlap_in_part_are_joined(caplog):
+    # Two 10 x 10 squares share a quarter; a third one, of 4 x 4, sticks out of the first by half; a hole in the second.
+    def box(x: float, y: float, side: float) -> np.ndarray:
+        return np.asarray([[x, y, 0.0], [x + side, y, 0.0], [x + side, y + side, 0.0], [x, y + side, 0.0]])
+
+    joined = 100.0 + 100.0 - 25.0
+    assert volume([box(-10, -10, 10), box(-5, -5, 10)]) == pytest.approx(3.0 * joined)
+    assert "1 pairs of contours overlap in part" in caplog.text
+    drawn = [box(-10, -10, 10), box(-5, -5, 10), box(-12, -8, 4), box(1, 1, 2)]
+    assert volume(drawn) == pytest.approx(3.0 * (joined + 8.0 - 4.0))
+
+
+def test_volume_lost_where_a_contour_crosses_itself_is_told(caplog):
+    outline = circle(9.0, 0.0)
+    loop = np.concatenate([outline, outline[:1], circle(7.0, 0.0, centre=(2.3, -0.7))])  # once round, then inside again
+    fill_contours([loop], GRID, name="Bowel")
+    assert "structure Bowel: contours wind around a part of it twice" in caplog.text
+
+
+def test_gaps_between_planes_are_told(caplog):
+    fill_contours([circle(9.0, z) for z in (-9.0, -6.0, 3.0, 6.0)], GRID, name="Nodes")
+    assert "structure Nodes: 1 gaps of up to 9 mm" in caplog.text
 
 
 def test_end_planes_reach_half_a_spacing_beyond():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import pydicom
 import pytest
@@ -147,6 +149,29 @@ def test_other_ways_to_store_the_same_dose(tmp_path, dose, edit):
     image = read_dose(rewritten(tmp_path, dose, edit))
     np.testing.assert_allclose(image.dose, dose, atol=1e-5 + image.quantum)
     np.testing.assert_allclose(image.grid.origin, GRID.origin, atol=1e-9)
+
+
+def test_planes_written_rounded_are_read_evenly(tmp_path, dose):
+    image = read_dose(rewritten(tmp_path, dose, put(GridFrameOffsetVector=[0.0, 2.0, 4.1, 6.1])))
+    assert image.grid.spacing[2] == pytest.approx(6.1 / 3)
+    np.testing.assert_allclose(image.dose, dose, atol=1e-5)
+
+
+def test_padding_after_the_dose_is_passed_over(tmp_path, dose):
+    def padded(dataset):
+        dataset.PixelData = dataset.PixelData + bytes(8)
+
+    np.testing.assert_allclose(read_dose(rewritten(tmp_path, dose, padded)).dose, dose, atol=1e-5)
+
+
+@pytest.mark.parametrize("mask", [0o077, 0o027, 0o002])
+def test_files_get_the_permissions_of_the_users_umask(tmp_path, dose, mask):
+    before = os.umask(mask)
+    try:
+        mode = write_dose(tmp_path / "dose.dcm", dose, GRID).stat().st_mode & 0o777
+    finally:
+        os.umask(before)
+    assert mode == 0o666 & ~mask
 
 
 def test_one_plane(tmp_path, dose):

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import copy
+import re
+
 import numpy as np
 import pytest
+from pydicom.encaps import encapsulate
+from pydicom.pixels import get_decoder
 
 from radplan.errors import FileError, InputError
 from radplan.io import load_patient
 from radplan.io.dicom import Orientation, describe_folder, list_folder, read_case, read_ct, read_patient
+from radplan.io.dicom.reading import reading
 from tests.io.dicom_files import FRAME, ROOT, SERIES, ct_slices, save, small_case, square, structure_set
 
 STORED = np.arange(4 * 5 * 6).reshape(4, 5, 6) * 7
@@ -106,7 +112,8 @@ BAD_SERIES = {
     "optical density": (edit_all("RescaleType", "OD"), "RescaleType is OD"),
     "inverted": (edit_all("PhotometricInterpretation", "MONOCHROME1"), "expected MONOCHROME2"),
     "cut pixels": (edit_all("PixelData", b"\0\0", 2), "holds 2 bytes of pixel data; 60 are expected"),
-    "far away": (edit_position(0, [-10, -20, 1e9]), "1e.09 mm: the file is damaged"),
+    "far away": (edit_position(1, [-10, -20, 1e9]), "1e.09 mm: the file is damaged"),
+    "other images": (edit_all("PixelData", bytes(120), 1), "holds 120 bytes of pixel data; 60 are expected"),
     "multi-frame": (edit_all("NumberOfFrames", 2), "multi-frame"),
     "magnetic": (edit_all("Modality", "MR"), "modality MR; expected CT"),
 }
@@ -121,6 +128,96 @@ def test_a_bad_series_is_refused_by_file_and_cause(tmp_path, name):
         read_ct(written(tmp_path, slices))
     assert str(error.value).startswith(str(tmp_path))
     assert ".dcm" in str(error.value)
+
+
+def jittered(slices):
+    for k, dataset in enumerate(slices):
+        dataset.ImagePositionPatient = [-10.0 + 0.02 * (-1) ** k, -20.0, 30.0 + 2.5 * k + 0.04 * (k == 1)]
+        dataset.PixelSpacing = [2.0, 3.0 + 2e-4 * k]
+
+
+def padded(count):
+    def edit(slices):
+        for dataset in slices:
+            dataset.PixelData = dataset.PixelData + bytes(count)
+
+    return edit
+
+
+@pytest.mark.parametrize("edit", [jittered, padded(4), padded(58)])
+def test_rounded_positions_and_padded_pixels_are_read(tmp_path, edit):
+    slices = ct_slices(STORED)
+    edit(slices)
+    ct = read_ct(written(tmp_path, slices)).ct
+    np.testing.assert_array_equal(ct.hu, STORED - 1000.0)
+    np.testing.assert_allclose(ct.grid.spacing, (3.0, 2.0, 2.5), atol=1e-3)
+
+
+SYNTAXES = {
+    "1.2.840.10008.1.2.4.70": ("JPEG Lossless", "pylibjpeg-libjpeg"),
+    "1.2.840.10008.1.2.4.80": ("JPEG-LS", "pyjpegls"),
+    "1.2.840.10008.1.2.4.201": ("High-Throughput JPEG 2000", "pylibjpeg-openjpeg"),
+}
+
+
+@pytest.mark.parametrize("syntax", SYNTAXES)
+def test_what_cannot_be_decompressed_here_is_not_called_damaged(tmp_path, syntax):
+    dataset = ct_slices(STORED[:1])[0]
+    dataset.file_meta.TransferSyntaxUID = syntax
+    dataset.PixelData = encapsulate([b"\xff\xd8\xff\xc3" + bytes(60)])
+    dataset["PixelData"].VR, dataset["PixelData"].is_undefined_length = "OB", True
+    if get_decoder(syntax).is_available:
+        pytest.skip("a decoder is installed")
+    kind, package = SYNTAXES[syntax]
+    with pytest.raises(FileError, match=f"compressed as {kind}.*cannot be read here: pip install .*{package}") as error:
+        read_ct([save(dataset, tmp_path / "a.dcm")])
+    assert "damaged" not in str(error.value)
+
+
+def test_a_missing_package_is_not_blamed_on_the_file(tmp_path):
+    with pytest.raises(FileError, match="the package openjpeg is missing; pip install openjpeg"), reading(tmp_path):
+        raise ModuleNotFoundError("No module named 'openjpeg'", name="openjpeg")
+
+
+def scout(slices):
+    odd = ct_slices(STORED[:1], first=(0.0, 0.0, 500.0), cosines=ORIENTATIONS["CORONAL"])[0]
+    odd.SOPInstanceUID = f"{ROOT}.78"
+    slices.append(odd)
+
+
+def repeated(slices):
+    slices.append(copy.deepcopy(slices[1]))
+
+
+def unreadable_end(slices):
+    del slices[-1].RescaleSlope
+
+
+ODD_SLICES = {
+    "scout": (scout, 4, "left out of the CT: .*ImageOrientationPatient is"),
+    "repeated": (repeated, 4, "repeats .* and is left out"),
+    "unreadable end": (unreadable_end, 3, "left out of the CT: .*has no RescaleSlope"),
+}
+
+
+@pytest.mark.parametrize("name", ODD_SLICES)
+def test_one_odd_file_does_not_cost_the_series(tmp_path, caplog, name):
+    edit, count, said = ODD_SLICES[name]
+    slices = ct_slices(STORED)
+    edit(slices)
+    ct = read_ct(written(tmp_path, slices)).ct
+    np.testing.assert_array_equal(ct.hu, STORED[:count] - 1000.0)
+    assert re.search(said, caplog.text)
+
+
+def test_a_damaged_file_beside_a_whole_patient_is_told(tmp_path, caplog):
+    folder = small_case(tmp_path)
+    (folder / "old.dcm").write_bytes(bytes(128) + b"DICM" + b"\xff" * 400)
+    assert list(read_patient(folder).structures) == ["BODY", "PTV"]
+    assert "left out: " + str(folder / "old.dcm") in caplog.text
+    (folder / "structures.dcm").unlink()
+    with pytest.raises(FileError, match=r"old\.dcm"):
+        read_patient(folder)
 
 
 def test_one_slice_needs_its_thickness(tmp_path):
@@ -156,7 +253,8 @@ def test_the_listing_says_what_refers_to_what(tmp_path):
     text = describe_folder(small_case(tmp_path))
     assert "6 DICOM files, 0 others, 0 damaged" in text
     assert "CT 1: 5 files" in text
-    assert "RTSTRUCT 1 'drawn': 1 file, e.g. structures.dcm" in text
+    assert "RTSTRUCT 1: 1 file, e.g. structures.dcm" in text
+    assert "RTSTRUCT 1 'drawn': 1 file" in describe_folder(tmp_path, descriptions=True)
     assert "refers to CT 1" in text
     (tmp_path / "slice1.dcm").write_bytes(b"")
     assert "damaged: " + str(tmp_path / "slice1.dcm") in describe_folder(tmp_path)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import pytest
 from pydicom.dataset import Dataset
 
-from radplan.errors import FileError
+from radplan.errors import FileError, InputError, UnknownNameError
 from radplan.geometry.grid import Grid
 from radplan.io.dicom import read_structures
 from radplan.io.dicom.rtstruct import read_structure_set, role_of
+from radplan.patient.ct import CT
+from radplan.patient.patient import Patient
 from tests.io.dicom_files import FRAME, save, square, structure_set
 
 GRID = Grid((5, 20, 20), (1.0, 1.0, 2.0), (-9.5, -9.5, 0.0))
@@ -53,6 +57,24 @@ def test_a_box_has_its_volume(tmp_path, implicit):
         ("CONTROL", "BODY", "external"),
         ("", "BODY-PTV", "oar"),
         ("", "CouchSurface", "ignored"),
+        ("", "PTV ring", "oar"),
+        ("", "PTV-Ring 5mm", "oar"),
+        ("", "CTV_2cm_RING", "oar"),
+        ("", "PTV avoid", "oar"),
+        ("", "GTV spared", "oar"),
+        ("", "PTV sparing rectum", "oar"),
+        ("", "PTV shell", "oar"),
+        ("", "CTV-PTV margin", "oar"),
+        ("", "PTV - CTV", "oar"),
+        ("", "PTVnotGTV", "oar"),
+        ("", "PTV-03", "target"),
+        ("", "PTV_Boost", "target"),
+        ("", "CTV 60 Gy", "target"),
+        ("", "PTV-Rectum", "target"),
+        ("", "Outer Contour", "external"),
+        ("", "patient", "external"),
+        ("", "Patient_Left_Arm", "oar"),
+        ("", "Skin", "oar"),
         ("", "SpinalCord", "oar"),
     ],
 )
@@ -144,7 +166,6 @@ BAD_SETS = {
     "type": (garble_type, "ContourGeometricType 'CLOSED_PLANAS' is not known"),
     "coordinates": (cut_coordinates, "holds 11 coordinates"),
     "far": (far_point, "ContourData holds 1e.30 mm"),
-    "unlisted": (unlisted, "contours of ROI number 5"),
     "not flat": (lifted, "does not lie in a plane"),
 }
 
@@ -155,6 +176,110 @@ def test_a_bad_structure_set_is_refused_by_cause(tmp_path, name):
     with pytest.raises(FileError, match=cause) as error:
         read(tmp_path, [("Heart", "ORGAN", [square(0.0, 2.0, 2.0)])], edit=edit)
     assert str(error.value).startswith(str(tmp_path / "s.dcm"))
+
+
+def no_number(dataset):
+    del dataset.ROIContourSequence[0].ReferencedROINumber
+
+
+def same_number(dataset):
+    again = copy.deepcopy(dataset.StructureSetROISequence[0])
+    again.ROIName = "Copy"
+    dataset.StructureSetROISequence.append(again)
+
+
+def other_frame(dataset):
+    dataset.StructureSetROISequence[0].ReferencedFrameOfReferenceUID = "1.2.3"
+
+
+def sagittal_too(dataset):
+    extra = copy.deepcopy(dataset.ROIContourSequence[0].ContourSequence[0])
+    values = np.asarray(extra.ContourData, dtype=float).reshape(-1, 3)[:, [2, 0, 1]]
+    extra.ContourData = [f"{value:g}" for value in values.ravel()]
+    dataset.ROIContourSequence[0].ContourSequence.append(extra)
+
+
+ODD_REGIONS = {
+    "points": (garble_points, "a contour of 7 points holds 12 coordinates"),
+    "type": (garble_type, "ContourGeometricType 'CLOSED_PLANAS' is not known"),
+    "coordinates": (cut_coordinates, "holds 11 coordinates"),
+    "far": (far_point, "ContourData holds 1e.30 mm"),
+    "not flat": (lifted, "does not lie in a plane"),
+    "sagittal too": (sagittal_too, "does not lie in a plane"),
+    "other frame": (other_frame, "its frame of reference is 1.2.3"),
+    "unlisted": (unlisted, "it has no contours"),
+    "no number": (no_number, "it has no contours"),
+    "same number": (same_number, "2 regions have its number, 1"),
+}
+
+
+@pytest.mark.parametrize("name", ODD_REGIONS)
+def test_one_odd_region_is_left_out_and_named(tmp_path, caplog, name):
+    edit, cause = ODD_REGIONS[name]
+    regions = [("Catheter", "ORGAN", [square(0.0, 2.0, 2.0)]), ("Heart", "ORGAN", [square(-3.0, 3.0, 2.0)])]
+    structures = read(tmp_path, regions, edit=edit)
+    assert list(structures) == ["Heart"]
+    assert structures["Heart"].volume == pytest.approx(72.0)
+    assert "Catheter" in caplog.text
+    with pytest.raises(UnknownNameError, match=f"no structure named 'Catheter': the file lists it, but .*{cause}"):
+        structures["Catheter"]
+
+
+def rgba(dataset):
+    dataset.ROIContourSequence[0].ROIDisplayColor = [255, 0, 51, 128]
+
+
+def grey(dataset):
+    dataset.ROIContourSequence[0].ROIDisplayColor = [77]
+
+
+def unobserved(dataset):
+    del dataset.RTROIObservationsSequence[0].ReferencedROINumber
+
+
+def empty_item(dataset):
+    item = Dataset()
+    item.ReferencedROINumber = 99
+    dataset.ROIContourSequence.append(item)
+
+
+@pytest.mark.parametrize(
+    ("edit", "color"),
+    [(rgba, (1.0, 0.0, 0.2)), (grey, None), (unobserved, (1.0, 0.0, 0.2)), (empty_item, (1.0, 0.0, 0.2))],
+)
+def test_an_odd_optional_attribute_costs_nothing(tmp_path, edit, color):
+    structures = read(tmp_path, [("Heart", "ORGAN", [square(0.0, 2.0, 2.0)])], edit=edit)
+    assert structures["Heart"].volume == pytest.approx(8.0)
+    assert structures["Heart"].color == color
+
+
+def test_regions_without_volume_are_told_and_remembered(tmp_path, caplog):
+    line = np.asarray([[0.0, 0.0, 2.0], [1.0, 1.0, 2.0], [2.0, 2.0, 2.0]])
+    regions = [
+        ("Empty", "ORGAN", []),
+        ("Seed", "ORGAN", [("POINT", line[:1])]),
+        ("Thread", "ORGAN", [line]),
+        ("Far", "ORGAN", [square(500.0, 502.0, 2.0)]),
+        ("Heart", "ORGAN", [square(0.0, 2.0, 2.0)]),
+    ]
+    structures = read(tmp_path, regions)
+    assert structures.left_out == {
+        "Empty": "it has no contours",
+        "Seed": "its contours enclose nothing (1 POINT)",
+        "Thread": "encloses no volume",
+        "Far": "lies outside the images",
+    }
+    assert "1 structures have no contours and are left out: Empty" in caplog.text
+    assert "Thread encloses no volume" in caplog.text
+    assert Patient("p", CT(GRID, np.zeros(GRID.shape)), structures).with_structure("H2", "Heart").structures.left_out
+    with pytest.raises(InputError, match="no structure named 'Empty': the file lists it, but it has no contours"):
+        Patient("p", CT(GRID, np.zeros(GRID.shape)), structures).structure("Heart - Empty")
+
+
+def test_roles_taken_from_names_are_told(tmp_path, caplog):
+    regions = [("PTV1", "", [square(0.0, 2.0, 2.0)]), ("Patient", "", [square(-5.0, 5.0, 2.0)])]
+    assert [s.role for s in read(tmp_path, regions).values()] == ["target", "external"]
+    assert "roles taken from names, the file states none: PTV1 is target, Patient is external" in caplog.text
 
 
 def stated(tmp_path, regions, values):
@@ -182,7 +307,8 @@ def test_stated_densities_become_overrides_and_bolus_gets_dose(tmp_path, caplog)
     assert "Wedge is of type BOLUS and states no density" in caplog.text
 
 
-def test_an_impossible_stated_density_names_the_file(tmp_path):
+def test_an_impossible_stated_density_is_told_and_passed_over(tmp_path, caplog):
     regions = [("Couch", "SUPPORT", [square(-3.0, 3.0, 2.0)])]
-    with pytest.raises(FileError, match=r"s\.dcm: the density of 'Couch' must be a number >= 0"):
-        stated(tmp_path, regions, [("REL_ELEC_DENSITY", -1.0)])
+    structures, given = stated(tmp_path, regions, [("REL_ELEC_DENSITY", -1.0)])
+    assert (list(structures), given) == (["Couch"], ())
+    assert "structure Couch: its stated density (ROIPhysicalPropertyValue) is no number >= 0" in caplog.text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -49,7 +50,16 @@ def test_hu_beyond_the_table_names_the_range_and_the_voxel():
     with pytest.raises(
         InputError, match=r"HU 5000 at voxel \[z, y, x\] = \[3, 4, 5\] .* 'schneider', which covers -1024 to 3071"
     ):
-        patient([BODY], hu).density()
+        patient([BODY], hu, hu_table=replace(hu_table("schneider"), clip=False)).density()
+
+
+def test_metal_and_what_is_thinner_than_air_take_the_density_of_the_tables_end(caplog):
+    hu = water_block()
+    hu[3, 4, 5], hu[3, 4, 6:8] = 8000.0, -1050.0
+    density = patient([BODY], hu).density()
+    assert density[3, 4, 5:8].tolist() == pytest.approx([2.5378, 0.00109, 0.00109])
+    assert "1 voxels above 3071 HU (as far as 8000)" in caplog.text
+    assert "2 voxels below -1024 HU (as far as -1050)" in caplog.text
 
 
 def test_hu_beyond_the_table_outside_the_patient_does_not_matter():
@@ -66,8 +76,8 @@ def test_a_clipped_table_says_once_how_many_voxels_it_clips(caplog):
     with caplog.at_level(logging.WARNING):
         subject.density()
         assert subject.density().max() == pytest.approx(2.505)
-    said = "patient case: 3 voxels above 3000 HU take the density at the end of the HU table 'matrad', 2.505"
-    assert caplog.messages == [said]
+    assert len(caplog.messages) == 1
+    assert "3 voxels above 3000 HU (as far as 3500) take the density at the end of the HU table 'matrad'" in caplog.text
 
 
 def test_external_is_found_and_announced_when_absent(caplog):

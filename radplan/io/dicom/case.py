@@ -64,7 +64,8 @@ def read_case(
     """Read a CT series and the structure set that belongs to it.
 
     With one CT series and one RTSTRUCT in the folder there is nothing to choose. Of several series that is taken which
-    the structure set refers to. Without a structure set the patient has no structures, which is announced.
+    the structure set refers to. Without a structure set the patient has no structures, which is announced, as are
+    damaged files that are left out.
 
     Parameters
     ----------
@@ -84,13 +85,17 @@ def read_case(
     Raises
     ------
     FileError
-        When there is no CT, more than one choice, a damaged DICOM file, or a file that contradicts the others.
+        When there is no CT, more than one choice, a damaged DICOM file where images or structures are missing, or a
+        file that contradicts the others.
     """
     folder = Path(folder)
     chosen_table = table if isinstance(table, HUTable) else hu_table(table)
     held = list_folder(folder)
-    if held.damaged:
+    whole = held.series() and held.of("RTSTRUCT")
+    if held.damaged and not whole:
         raise held.damaged[0]
+    for error in held.damaged:
+        logger.warning("left out: %s", error)
     if not held.series():
         kinds = ", ".join(sorted({entry.modality for entry in held.files})) or "no DICOM file"
         raise FileError(folder, f"holds no CT series (found: {kinds}); expected a folder of CT slices")

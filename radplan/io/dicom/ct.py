@@ -13,7 +13,9 @@ import numpy.typing as npt
 from radplan.errors import FileError, InputError
 from radplan.io.dicom.orientation import Orientation
 from radplan.io.dicom.reading import (
+    ROUNDING,
     Dataset,
+    even_step,
     number_of,
     numbers_of,
     open_dataset,
@@ -43,9 +45,6 @@ IDENTITY = (
     "PositionReferenceIndicator",
 )
 """What files exported for the same patient and study repeat."""
-
-_UNEVEN = 0.1
-"""Largest distance of a slice from its even place [mm], and [slice spacings] for thin slices."""
 
 _LOWEST = -1024.0
 """Value of voxels that were not scanned, where the file marks them with less [HU]."""
@@ -103,7 +102,8 @@ def read_ct(files: Iterable[str | Path]) -> CTSeries:
     """Read one CT series; the order of the files does not matter.
 
     Stored values become HU by each file's own rescale slope and intercept. Voxels that the scanner marked as padding
-    and that lie below -1024 HU become -1024 HU, which is announced.
+    and that lie below -1024 HU become -1024 HU. A file that cannot be read, differs from most others (a scout view) or
+    repeats a slice is left out where the rest is a series without a hole. Both are announced.
 
     Parameters
     ----------
@@ -113,31 +113,43 @@ def read_ct(files: Iterable[str | Path]) -> CTSeries:
     Raises
     ------
     FileError
-        When a file is damaged, differs from the others in size, spacing, orientation or frame of reference, or when
-        slices are missing, doubled, unevenly spaced or sheared by a gantry tilt; names the file and the cause.
+        When slices are missing, damaged within the series, different at one place, unevenly spaced or sheared by a
+        gantry tilt, or half of the files differ from each other; names the file and the cause.
     """
     paths = [Path(path) for path in files]
     if not paths:
         raise InputError("a CT series needs at least one file, got none")
     slices: list[_Slice] = []
+    odd: list[FileError] = []
     identity: dict[str, str] = {}
     series = ""
     for path in paths:
-        dataset = open_dataset(path)
-        with reading(path):
-            slices.append(_read_slice(path, dataset))
-            if not identity:
-                identity = {key: text_of(path, dataset, key, "") for key in IDENTITY}
-                series = text_of(path, dataset, "SeriesInstanceUID", "")
+        try:
+            dataset = open_dataset(path)
+            with reading(path):
+                slices.append(_read_slice(path, dataset))
+                if not identity:
+                    identity = {key: text_of(path, dataset, key, "") for key in IDENTITY}
+                    series = text_of(path, dataset, "SeriesInstanceUID", "")
+        except FileError as error:
+            odd.append(error)
+    slices = _alike(slices, odd)
+    if len(odd) >= max(len(slices), 1):
+        raise odd[0]
     first = slices[0]
-    for other in slices[1:]:
-        _check_alike(first, other)
     try:
         orientation = Orientation.from_cosines(first.cosines, first.patient_position)
     except InputError as error:
         tilt = f" (the file states a gantry tilt of {first.tilt:g} degrees)" if first.tilt else ""
         raise FileError(first.path, f"{error}{tilt}") from None
-    slices, step = _in_order(slices, np.asarray(orientation.along_slices, dtype=np.float64))
+    try:
+        slices, step = _in_order(slices, np.asarray(orientation.along_slices, dtype=np.float64))
+    except FileError:
+        if odd:
+            raise odd[0] from None
+        raise
+    for reason in odd:
+        logger.warning("left out of the CT: %s", reason)
     volume = orientation.to_world(np.stack([entry.values for entry in slices]))
     shape, spacing = (len(slices), *first.shape), (step, float(first.spacing[0]), float(first.spacing[1]))
     try:
@@ -203,16 +215,25 @@ def _hounsfield(path: Path, dataset: Dataset) -> npt.NDArray[np.float32]:
     return values
 
 
-def _check_alike(first: _Slice, other: _Slice) -> None:
-    """Refuse two files that cannot be slices of one volume."""
+def _alike(slices: list[_Slice], odd: list[FileError]) -> list[_Slice]:
+    """Return the slices that most others are like; `odd` gets an error for each of the rest."""
+    alike: list[_Slice] = []
+    for first in slices:
+        group = [other for other in slices if _difference(first, other) is None]
+        alike = group if len(group) > len(alike) else alike
+        if 2 * len(alike) > len(slices):
+            break
+    odd.extend(error for other in slices if (error := _difference(alike[0], other)) is not None)
+    return alike
+
+
+def _difference(first: _Slice, other: _Slice) -> FileError | None:
+    """Return why two files cannot be slices of one volume, None where they can."""
+    cosines = np.allclose(first.cosines, other.cosines, atol=1e-4)
     pairs = (
         ("image size (rows, columns)", first.shape, other.shape, first.shape == other.shape),
-        ("PixelSpacing", *_listed(first.spacing, other.spacing), np.allclose(first.spacing, other.spacing, atol=1e-4)),
-        (
-            "ImageOrientationPatient",
-            *_listed(first.cosines, other.cosines),
-            np.allclose(first.cosines, other.cosines, atol=1e-4),
-        ),
+        ("PixelSpacing", *_listed(first.spacing, other.spacing), _same_spacing(first, other)),
+        ("ImageOrientationPatient", *_listed(first.cosines, other.cosines), cosines),
         (
             "FrameOfReferenceUID",
             first.frame_of_reference,
@@ -226,9 +247,16 @@ def _check_alike(first: _Slice, other: _Slice) -> None:
             first.patient_position == other.patient_position,
         ),
     )
-    for name, one, two, equal in pairs:
+    for name, usual, own, equal in pairs:
         if not equal:
-            raise FileError(other.path, f"{name} is {two}, that of {first.path.name} of the same series {one}")
+            return FileError(other.path, f"{name} is {own}, that of {first.path.name} of the same series {usual}")
+    return None
+
+
+def _same_spacing(first: _Slice, other: _Slice) -> bool:
+    """Return whether pixels lie where they lie in the other image, counted from its middle, but for rounding."""
+    reach = 0.5 * np.asarray(first.shape) * np.abs(first.spacing - other.spacing)
+    return bool(np.all(reach <= ROUNDING))
 
 
 def _listed(one: Floats, two: Floats) -> tuple[list[float], list[float]]:
@@ -245,13 +273,11 @@ def _in_order(slices: list[_Slice], normal: Floats) -> tuple[list[_Slice], float
                 slices[0].path, "is the only slice and states no SliceThickness > 0; more slices are needed"
             )
         return slices, slices[0].thickness
+    slices = _each_once(slices, places)
+    places = np.asarray([entry.position @ normal for entry in slices])
+    if len(slices) == 1:
+        return _in_order(slices, normal)
     steps = np.diff(places)
-    for k in np.flatnonzero(steps < 0.01):
-        raise FileError(
-            slices[k + 1].path,
-            f"lies at the same place as {slices[k].path.name} ({places[k]:g} mm along the slices): the series holds "
-            "duplicate slices; keep one of each (phases of a 4D CT belong in separate folders)",
-        )
     usual = float(np.sort(steps)[(steps.size - 1) // 2])
     for k in np.flatnonzero(steps > 1.5 * usual):
         count = steps[k] / usual - 1
@@ -260,16 +286,32 @@ def _in_order(slices: list[_Slice], normal: Floats) -> tuple[list[_Slice], float
             f"lies {steps[k]:g} mm from the next slice {slices[k].path.name}, others {usual:g} mm: "
             f"{count:.3g} slice(s) are missing between them; add them or resample the series",
         )
-    even = places[0] + np.arange(len(slices)) * (places[-1] - places[0]) / (len(slices) - 1)
-    off = np.abs(places - even)
-    if off.max() > _UNEVEN * min(usual, 1.0):
+    step, off = even_step(places)
+    if off.max() > ROUNDING * min(usual, 1.0):
         raise FileError(
             slices[int(off.argmax())].path,
             f"lies {off.max():.3g} mm from its place in an even series: slices are {steps.min():g} to "
             f"{steps.max():g} mm apart; resample the series to even spacing",
         )
     _refuse_shear(slices, normal)
-    return slices, float(np.round((places[-1] - places[0]) / (len(slices) - 1), 9))
+    return slices, step
+
+
+def _each_once(slices: list[_Slice], places: Floats) -> list[_Slice]:
+    """Return the slices without copies of the same image; refuse two different ones at one place."""
+    kept = slices[:1]
+    for k in range(1, len(slices)):
+        if places[k] - places[k - 1] >= 0.01:
+            kept.append(slices[k])
+            continue
+        if not np.array_equal(slices[k].values, kept[-1].values):
+            raise FileError(
+                slices[k].path,
+                f"lies at the same place as {kept[-1].path.name} ({places[k]:g} mm along the slices): the series holds "
+                "duplicate slices; keep one of each (phases of a 4D CT belong in separate folders)",
+            )
+        logger.warning("%s repeats %s and is left out", slices[k].path.name, kept[-1].path.name)
+    return kept
 
 
 def _refuse_shear(slices: list[_Slice], normal: Floats) -> None:
@@ -278,7 +320,7 @@ def _refuse_shear(slices: list[_Slice], normal: Floats) -> None:
         shift = entry.position - slices[0].position
         along = float(shift @ normal)
         across = float(np.linalg.norm(shift - along * normal))
-        if across > max(0.01, 1e-3 * abs(along)):
+        if across > max(ROUNDING, 1e-3 * abs(along)):
             angle = float(np.degrees(np.arctan2(across, abs(along))))
             raise FileError(
                 entry.path,

@@ -13,7 +13,7 @@ from radplan.io.dicom.reading import Dataset, is_dicom, items_of, open_dataset, 
 
 @dataclass(frozen=True)
 class FileEntry:
-    """One DICOM file: what it is and what it refers to; nothing in it names the patient.
+    """One DICOM file: what it is and what it refers to; nothing that is shown of it names the patient.
 
     Parameters
     ----------
@@ -28,7 +28,7 @@ class FileEntry:
     frame_of_reference : str
         FrameOfReferenceUID, empty where the file states none.
     description : str
-        SeriesDescription or StructureSetLabel or RTPlanLabel.
+        SeriesDescription or StructureSetLabel or RTPlanLabel: free text, in which a name may stand.
     refers_to : frozenset of str
         UIDs of the series and files it refers to.
     localizer : bool
@@ -42,7 +42,7 @@ class FileEntry:
     series: str = ""
     instance: str = ""
     frame_of_reference: str = ""
-    description: str = ""
+    description: str = field(default="", repr=False)
     refers_to: frozenset[str] = frozenset()
     localizer: bool = False
 
@@ -143,10 +143,17 @@ def read_entry(path: Path) -> FileEntry:
         )
 
 
-def describe_folder(path: str | Path) -> str:
+def describe_folder(path: str | Path, descriptions: bool = False) -> str:
     """Return a listing of a folder's patients, studies and series, with what refers to what, as text.
 
     Patients are told apart by eight hexadecimal digits; no name, birth date or patient number appears.
+
+    Parameters
+    ----------
+    path : path-like
+        The folder.
+    descriptions : bool
+        Whether series descriptions and labels are shown: free text, in which names may stand.
 
     Raises
     ------
@@ -165,17 +172,17 @@ def describe_folder(path: str | Path) -> str:
             for label, _, entries in _named_series(folder.files):
                 inside = [entry for entry in entries if entry.patient == patient and entry.study == study]
                 if inside:
-                    lines.extend(_series_lines(label, inside, labels, owners))
+                    shown = f" {inside[0].description!r}" if descriptions and inside[0].description else ""
+                    lines.extend(_series_lines(label + shown, inside, labels, owners))
     lines.extend(f"damaged: {error}" for error in folder.damaged)
     return "\n".join(lines)
 
 
 def _series_lines(label: str, entries: list[FileEntry], labels: dict[str, str], owners: dict[str, str]) -> list[str]:
     first = entries[0]
-    said = f" {first.description!r}" if first.description else ""
     count = f"{len(entries)} file{'s' if len(entries) > 1 else ''}"
     frames = _ordered(entry.frame_of_reference for entry in entries if entry.frame_of_reference)
-    lines = [f"    {label}{said}: {count}, e.g. {first.path.name}, series {first.series or 'without UID'}"]
+    lines = [f"    {label}: {count}, e.g. {first.path.name}, series {first.series or 'without UID'}"]
     if frames:
         lines.append(f"      frame of reference {', '.join(frames)}")
     meant = frozenset().union(*(entry.refers_to for entry in entries))

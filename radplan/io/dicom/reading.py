@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+import math
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
+from struct import error as StructError  # noqa: N812
 from typing import Any
 
 import numpy as np
@@ -15,11 +17,29 @@ import numpy.typing as npt
 
 from radplan.errors import FileError, RadplanError
 
+logger = logging.getLogger(__name__)
+
 Dataset = Any
 Floats = npt.NDArray[np.float64]
 
 SUFFIXES = (".dcm", ".dicom", ".ima")
 """File name endings that say DICOM where the 128-byte preamble is missing."""
+
+ODD = (
+    RadplanError,
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    NotImplementedError,
+    StructError,
+    TypeError,
+    ValueError,
+)
+"""What taking an attribute out of an odd item may raise: radplan's own words, or what pydicom's conversions give."""
+
+ROUNDING = 0.1
+"""How far positions of one series may stand from even or equal ones to be these, written rounded [mm]; thin slices that
+part of their spacing."""
 
 _REACH = 1e5
 """Largest position or length that can be meant [mm]: 100 m."""
@@ -40,6 +60,12 @@ def reading(path: Path) -> Iterator[None]:
             raise
         except OSError as error:
             raise FileError(path, f"cannot be read: {error.strerror or error}") from None
+        except ImportError as error:
+            raise FileError(
+                path, f"cannot be read here: the package {error.name} is missing; pip install {error.name}"
+            ) from error
+        except MemoryError as error:
+            raise FileError(path, "does not fit into memory") from error
         except Exception as error:
             said = " ".join(str(error).split())[:200]
             raise FileError(
@@ -130,6 +156,17 @@ def positions_of(path: Path, dataset: Dataset, keyword: str, count: int | None =
     return value
 
 
+def even_step(places: Floats) -> tuple[float, Floats]:
+    """Return the step of an even series between the first and the last place, and how far each place is from its own.
+
+    >>> step, off = even_step(np.asarray([0.0, 2.0, 4.0, 6.1]))
+    >>> round(step, 4), off.round(4).tolist()
+    (2.0333, [0.0, 0.0333, 0.0667, 0.0])
+    """
+    step = float(places[-1] - places[0]) / (places.size - 1)
+    return float(np.round(step, 9)), np.abs(places - places[0] - step * np.arange(places.size))
+
+
 def items_of(dataset: Dataset, keyword: str) -> list[Dataset]:
     """Return the items of a sequence; none where it is absent."""
     return list(dataset.get(keyword) or [])
@@ -141,15 +178,43 @@ def pixels_of(path: Path, dataset: Dataset) -> npt.NDArray[Any]:
         raise FileError(path, "holds no pixel data: the file is cut short or no image")
     if text_of(path, dataset, "PhotometricInterpretation") != "MONOCHROME2":
         raise FileError(path, f"PhotometricInterpretation is {dataset.PhotometricInterpretation}; expected MONOCHROME2")
-    if not dataset.file_meta.TransferSyntaxUID.is_compressed:
-        counts = [whole_of(path, dataset, key) for key in ("Rows", "Columns", "SamplesPerPixel", "BitsAllocated")]
-        frames = whole_of(path, dataset, "NumberOfFrames") if dataset.get("NumberOfFrames") else 1
-        needed = frames * int(np.prod(counts)) // 8
-        if not needed <= len(dataset.PixelData) <= needed + 1:
-            raise FileError(
-                path, f"holds {len(dataset.PixelData)} bytes of pixel data; {needed} are expected: the file is damaged"
-            )
+    if dataset.file_meta.TransferSyntaxUID.is_compressed:
+        _check_decoder(path, dataset.file_meta.TransferSyntaxUID)
+        return np.asarray(dataset.pixel_array)
+    counts = [whole_of(path, dataset, key) for key in ("Rows", "Columns", "SamplesPerPixel", "BitsAllocated")]
+    frames = whole_of(path, dataset, "NumberOfFrames") if dataset.get("NumberOfFrames") else 1
+    frame = math.prod(counts) / 8.0
+    needed, stored = math.ceil(frames * frame), len(dataset.PixelData)
+    # Why: PS3.5 8.1.1 lets files end in padding; what holds another image is none.
+    if not needed <= stored < needed + max(frame, 2.0):
+        raise FileError(path, f"holds {stored} bytes of pixel data; {needed} are expected: the file is damaged")
+    if stored > needed + 1:
+        logger.info("%s: %d bytes of padding after the pixel data are passed over", path.name, stored - needed)
+        dataset.PixelData = dataset.PixelData[: needed + needed % 2]
     return np.asarray(dataset.pixel_array)
+
+
+_DECODERS = {
+    "JPEG-LS": "pyjpegls",
+    "JPEG 2000": "pylibjpeg pylibjpeg-openjpeg",
+    "High-Throughput JPEG 2000": "pylibjpeg pylibjpeg-openjpeg",
+    "JPEG": "pylibjpeg pylibjpeg-libjpeg",
+}
+"""Packages that decompress each family of images."""
+
+
+def _check_decoder(path: Path, syntax: Any) -> None:
+    """Raise where the images are compressed in a way that nothing installed here can undo."""
+    from pydicom.pixels import get_decoder
+
+    try:
+        if get_decoder(syntax).is_available:
+            return
+        packages = next((names for family, names in _DECODERS.items() if syntax.name.startswith(family)), "")
+    except NotImplementedError:
+        packages = ""
+    advice = f"pip install {packages}, or " if packages else ""
+    raise FileError(path, f"is compressed as {syntax.name}, which cannot be read here: {advice}export it uncompressed")
 
 
 def _raw_numbers(dataset: Dataset, keyword: str) -> Floats:

@@ -12,7 +12,9 @@ from radplan.errors import FileError, InputError
 from radplan.geometry.grid import Grid
 from radplan.io.dicom.orientation import Orientation
 from radplan.io.dicom.reading import (
+    ROUNDING,
     Dataset,
+    even_step,
     items_of,
     number_of,
     numbers_of,
@@ -28,8 +30,8 @@ Floats = npt.NDArray[np.float64]
 DOSE_TYPES = ("PHYSICAL", "EFFECTIVE", "ERROR")
 """DICOM DoseType: absorbed dose, dose weighted by biological effectiveness, or a difference of doses."""
 
-_EVEN = 0.01
-"""Largest departure of a dose plane from its even place [mm]."""
+_STARTS = 0.01
+"""An offset this close to 0 starts offsets that count from the image position [mm]."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,10 +146,10 @@ def _plane_offsets(path: Path, dataset: Dataset, orientation: Orientation, first
     if planes == 1 and not dataset.get("GridFrameOffsetVector"):
         return np.zeros(1)
     offsets = positions_of(path, dataset, "GridFrameOffsetVector", planes)
-    if abs(offsets[0]) < _EVEN:
+    if abs(offsets[0]) < _STARTS:
         return offsets
     normal = orientation.along_slices
-    if normal[2] == 0 or abs(offsets[0] - first[2]) > _EVEN:
+    if normal[2] == 0 or abs(offsets[0] - first[2]) > ROUNDING:
         raise FileError(
             path,
             f"GridFrameOffsetVector starts at {offsets[0]:g} mm; expected 0 or, in axial images, the z of "
@@ -161,10 +163,10 @@ def _plane_step(path: Path, dataset: Dataset, offsets: Floats) -> float:
         if not dataset.get("SliceThickness") or number_of(path, dataset, "SliceThickness") <= 0:
             raise FileError(path, "holds one dose plane and no SliceThickness > 0: its thickness is not known")
         return number_of(path, dataset, "SliceThickness")
-    step = float(offsets[-1] - offsets[0]) / (offsets.size - 1)
-    if step <= 0 or np.abs(np.diff(offsets) - step).max() > _EVEN:
+    step, off = even_step(offsets)
+    if step <= 0 or off.max() > ROUNDING * min(step, 1.0):
         steps = np.diff(offsets)
         raise FileError(
             path, f"dose planes are {steps.min():g} to {steps.max():g} mm apart; resample the dose to even planes"
         )
-    return float(np.round(step, 9))
+    return step

@@ -5,16 +5,18 @@ from __future__ import annotations
 import logging
 import re
 from collections import Counter
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from radplan.errors import FileError, InputError
+from radplan.errors import FileError
 from radplan.geometry.grid import Grid
-from radplan.io.dicom.contours import Ends, fill_contours, plane_spacing
+from radplan.io.dicom.contours import Ends, fill_contours, normal_axis, plane_spacing
 from radplan.io.dicom.reading import (
+    ODD,
     Dataset,
     items_of,
     number_of,
@@ -34,6 +36,8 @@ Floats = npt.NDArray[np.float64]
 
 _CLOSED = ("CLOSED_PLANAR", "CLOSEDPLANAR_XOR")
 _SKIPPED = ("POINT", "OPEN_PLANAR", "OPEN_NONPLANAR")
+_NO_CONTOURS = "it has no contours"
+_NO_VOLUME = "its contours enclose nothing"
 
 _TYPES: dict[str, Role] = {
     **dict.fromkeys(("PTV", "CTV", "GTV", "ITV"), "target"),
@@ -46,12 +50,15 @@ _TYPES: dict[str, Role] = {
 }
 """Role of each RT ROI Interpreted Type; of types not listed the name decides."""
 
+_AROUND = "ring|shell|rind|avoid|spar(e|ing)|margin|minus|exclu|without"
+"""Words in names of helpers that lie around a target or leave one out."""
+
 _NAMES: tuple[tuple[str, Role], ...] = (
-    (r"^i?[gcpi]tv(?!\w*ring)", "target"),
-    (r"^(external|body|skin_?outer)$", "external"),
+    (rf"^i?[gcpi]tv(?!.*({_AROUND}))(?!.*(-|not|sub).*[gcpi]tv)", "target"),
+    (r"^(external|body|skin[ _-]?outer|patient|(outer|external|body)[ _-]?(contour|outline))$", "external"),
     (r"^(couch|bolus)", "ignored"),
 )
-"""Role by TG-263 name, where the file gives no type."""
+"""Role by TG-263 name, where the file gives no type; a difference of targets, such as PTV-CTV, is none."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,6 +90,7 @@ class Region:
     color: tuple[float, float, float] | None
     contours: tuple[Floats, ...]
     density: float | None = None
+    fault: str = ""
 
 
 def role_of(kind: str, name: str) -> Role:
@@ -90,7 +98,7 @@ def role_of(kind: str, name: str) -> Role:
 
     Source: Mayo et al., Int. J. Radiat. Oncol. Biol. Phys. 100 (2018) 1057 (AAPM TG-263).
 
-    >>> role_of("AVOIDANCE", "PTV_Low"), role_of("", "PTVp_5000"), role_of("", "External"), role_of("", "Heart")
+    >>> role_of("AVOIDANCE", "PTV_Low"), role_of("", "PTVp_5000"), role_of("", "External"), role_of("", "PTV ring")
     ('oar', 'target', 'external', 'oar')
     """
     if kind.upper() in _TYPES:
@@ -107,8 +115,10 @@ def read_structures(
 ) -> Structures:
     """Read a structure set onto a grid, partial voxels in part.
 
-    Points and open contours are left out, as are regions without contours. Of several external contours the largest
-    counts. Regions that share a name are told apart by their number; both are announced.
+    Points and open contours enclose nothing. Regions without closed contours, and regions that cannot be drawn (tilted
+    contours, another frame of reference, damaged attributes), are left out and named, and `Structures.left_out` says
+    why; the rest is read. Of several external contours the largest counts. Regions that share a name are told apart by
+    their number. All this is announced, as are roles that come from names.
 
     Parameters
     ----------
@@ -127,7 +137,7 @@ def read_structures(
     Raises
     ------
     FileError
-        When the file is damaged, no RTSTRUCT, or in another frame of reference; names the region and the cause.
+        When the file is damaged, no RTSTRUCT, or no region can be drawn; names the first and the cause.
     """
     return read_structure_set(path, grid, frame_of_reference, allow_other_frame, ends)[0]
 
@@ -145,33 +155,38 @@ def read_structure_set(
     One of the type BOLUS gets dose. A BOLUS or SUPPORT without a density is announced: it counts as air.
     """
     path = Path(path)
-    regions = [region for region in read_regions(path) if region.contours]
-    if frame_of_reference is not None:
-        for region in regions:
-            _check_frame(path, region, frame_of_reference, allow_other_frame)
-    try:
-        thickness = _slice_distance(regions, grid)
-        names = _distinct_names(regions)
-        drawn: list[Structure] = []
-        given: list[DensityOverride] = []
-        for region, name in zip(regions, names, strict=True):
-            voxels, fraction = fill_contours(region.contours, grid, thickness, ends)
-            if voxels.size == 0:
-                logger.warning("structure %s lies outside the images and is left out", name)
-                continue
-            _announce_loss(region, name, grid)
-            parts = None if (fraction == 1.0).all() else fraction
-            drawn.append(Structure(name, grid, voxels, parts, role_of(region.kind, name), color=region.color))
-            _announce_density(region, name)
-            if region.density is not None:
-                given.append(DensityOverride(drawn[-1], region.density, dosed=region.kind == "BOLUS"))
-        return Structures(_one_external(drawn)), tuple(given)
-    except InputError as error:
-        raise FileError(path, str(error)) from None
+    regions = [_in_frame(region, frame_of_reference, allow_other_frame) for region in read_regions(path)]
+    drawable = [region for region in regions if not region.fault]
+    faults = {region.name: region.fault for region in regions if region.fault}
+    odd = [region for region in regions if region.fault and not region.fault.startswith((_NO_CONTOURS, _NO_VOLUME))]
+    if odd and not drawable:
+        raise FileError(path, f"structure {odd[0].name}: {odd[0].fault}")
+    _announce_faults(faults)
+    thickness = _slice_distance(drawable, grid)
+    drawn: list[Structure] = []
+    given: list[DensityOverride] = []
+    for region, name in zip(drawable, _distinct_names(drawable), strict=True):
+        voxels, fraction = fill_contours(region.contours, grid, thickness, ends, name)
+        if voxels.size == 0:
+            faults[name] = _why_empty(region, grid)
+            logger.warning("structure %s %s and is left out", name, faults[name])
+            continue
+        _announce_loss(region, name, grid)
+        parts = None if (fraction == 1.0).all() else fraction
+        drawn.append(Structure(name, grid, voxels, parts, role_of(region.kind, name), color=region.color))
+        _announce_density(region, name)
+        if region.density is not None:
+            given.append(DensityOverride(drawn[-1], region.density, dosed=region.kind == "BOLUS"))
+    _announce_roles(drawable)
+    known = {structure.name for structure in drawn}
+    left_out = {name: fault for name, fault in faults.items() if name not in known}
+    return Structures(_one_external(drawn), left_out), tuple(given)
 
 
 def read_regions(path: str | Path) -> tuple[Region, ...]:
     """Return the regions of interest of an RTSTRUCT file in file order, with their closed planar contours.
+
+    Regions that cannot be drawn come with a `Region.fault`. What belongs to no listed region is passed over and told.
 
     Raises
     ------
@@ -186,28 +201,28 @@ def read_regions(path: str | Path) -> tuple[Region, ...]:
         listed = items_of(dataset, "StructureSetROISequence")
         if not listed:
             raise FileError(path, "holds no StructureSetROISequence: no structure is listed")
-        observed = {
-            whole_of(path, item, "ReferencedROINumber"): (
-                text_of(path, item, "RTROIInterpretedType", "").upper(),
-                _stated_density(path, item),
-            )
-            for item in items_of(dataset, "RTROIObservationsSequence")
-        }
-        drawn: dict[int, list[Dataset]] = {}
-        for item in items_of(dataset, "ROIContourSequence"):
-            drawn.setdefault(whole_of(path, item, "ReferencedROINumber"), []).append(item)
-        numbers = [whole_of(path, item, "ROINumber") for item in listed]
-        for number, count in Counter(numbers).items():
-            if count > 1:
-                raise FileError(path, f"lists ROI number {number} {count} times")
-        unknown = sorted(set(drawn) - set(numbers))
-        if unknown:
-            raise FileError(path, f"holds contours of ROI number {unknown[0]}, which it does not list")
+        numbered = _by_number(path, dataset, "StructureSetROISequence", "ROINumber")
+        observed = _by_number(path, dataset, "RTROIObservationsSequence", "ReferencedROINumber")
+        drawn = _by_number(path, dataset, "ROIContourSequence", "ReferencedROINumber")
         frame = _common_frame(path, dataset)
+        for number in sorted(set(drawn) - set(numbered)):
+            logger.warning("%s: holds contours of ROI number %d, which it does not list", path.name, number)
         return tuple(
-            _read_region(path, item, number, observed.get(number, ("", None)), drawn.get(number, []), frame)
-            for item, number in zip(listed, numbers, strict=True)
+            _read_region(path, item, number, observed.get(number, []), drawn.get(number, []), frame, len(items))
+            for number, items in numbered.items()
+            for item in items
         )
+
+
+def _by_number(path: Path, dataset: Dataset, sequence: str, keyword: str) -> dict[int, list[Dataset]]:
+    """Return the items of a sequence by ROI number; those without one are passed over, which is told."""
+    numbered: dict[int, list[Dataset]] = {}
+    for index, item in enumerate(items_of(dataset, sequence), start=1):
+        try:
+            numbered.setdefault(whole_of(path, item, keyword), []).append(item)
+        except ODD:
+            logger.warning("%s: item %d of %s has no %s and is passed over", path.name, index, sequence, keyword)
+    return numbered
 
 
 def _common_frame(path: Path, dataset: Dataset) -> str:
@@ -219,68 +234,121 @@ def _common_frame(path: Path, dataset: Dataset) -> str:
     return stated or (listed[0] if len(listed) == 1 else "")
 
 
-def _stated_density(path: Path, observation: Dataset) -> float | None:
+def _stated_density(path: Path, observations: list[Dataset], name: str) -> float | None:
     """Return the relative electron density among the physical properties of a region, None where there is none."""
-    for entry in items_of(observation, "ROIPhysicalPropertiesSequence"):
+    for entry in (entry for item in observations for entry in items_of(item, "ROIPhysicalPropertiesSequence")):
         if text_of(path, entry, "ROIPhysicalProperty", "").upper() == "REL_ELEC_DENSITY":
-            return number_of(path, entry, "ROIPhysicalPropertyValue")
+            try:
+                density = number_of(path, entry, "ROIPhysicalPropertyValue")
+            except ODD:
+                density = -1.0
+            if density >= 0:
+                return density
+            logger.warning("structure %s: its stated density (ROIPhysicalPropertyValue) is no number >= 0", name)
+    return None
+
+
+def _color(path: Path, drawn: list[Dataset]) -> tuple[float, float, float] | None:
+    """Return the colour, which only serves figures, where it is one; a fourth number (opacity) is passed over."""
+    for entry in drawn:
+        with suppress(*ODD):
+            values = np.clip(numbers_of(path, entry, "ROIDisplayColor") / 255.0, 0.0, 1.0).tolist()
+            if len(values) in (3, 4):
+                return values[0], values[1], values[2]
     return None
 
 
 def _read_region(
-    path: Path, item: Dataset, number: int, observed: tuple[str, float | None], drawn: list[Dataset], frame: str
+    path: Path, item: Dataset, number: int, observed: list[Dataset], drawn: list[Dataset], frame: str, listed: int
 ) -> Region:
-    """Return one region; `observed` are its interpreted type and its stated density."""
+    """Return one region; `listed` is how many have its number."""
     name = text_of(path, item, "ROIName", "") or f"ROI {number}"
+    kinds = (text_of(path, entry, "RTROIInterpretedType", "") for entry in observed)
+    kind = next((kind.upper() for kind in kinds if kind), "")
+    own = text_of(path, item, "ReferencedFrameOfReferenceUID", "")
+    contours: tuple[Floats, ...] = ()
+    try:
+        contours, fault = _read_contours(path, drawn)
+        if contours:
+            normal_axis(contours)
+    except ODD as error:
+        fault = str(error).removeprefix(f"{path}: ")
+    if listed > 1:
+        fault = f"{listed} regions have its number, {number}: which contours are its own is not known"
+    density = _stated_density(path, observed, name)
+    return Region(number, name, kind, own or frame, _color(path, drawn), contours, density, fault)
+
+
+def _read_contours(path: Path, drawn: list[Dataset]) -> tuple[tuple[Floats, ...], str]:
+    """Return the closed planar contours of a region, and why there are none where that is so."""
     contours: list[Floats] = []
     skipped: Counter[str] = Counter()
-    color = None
-    for entry in drawn:
-        if color is None and entry.get("ROIDisplayColor"):
-            red, green, blue = np.clip(numbers_of(path, entry, "ROIDisplayColor", 3) / 255.0, 0.0, 1.0).tolist()
-            color = (red, green, blue)
-        for contour in items_of(entry, "ContourSequence"):
-            shape = text_of(path, contour, "ContourGeometricType")
-            if shape in _SKIPPED:
-                skipped[shape] += 1
-            elif shape in _CLOSED:
-                contours.append(_read_contour(path, contour, name))
+    for contour in (contour for entry in drawn for contour in items_of(entry, "ContourSequence")):
+        shape = text_of(path, contour, "ContourGeometricType")
+        if shape in _SKIPPED:
+            skipped[shape] += 1
+        elif shape not in _CLOSED:
+            raise FileError(path, f"ContourGeometricType {shape!r} is not known")
+        else:
+            points = _read_contour(path, contour)
+            if len(points) >= 3:
+                contours.append(points)
             else:
-                raise FileError(path, f"structure {name}: ContourGeometricType {shape!r} is not known")
-    if skipped:
-        said = ", ".join(f"{count} {shape}" for shape, count in skipped.items())
-        logger.info("structure %s: %s contour(s) enclose nothing and are left out", name, said)
-    own = text_of(path, item, "ReferencedFrameOfReferenceUID", "")
-    kind, density = observed
-    return Region(number, name, kind, own or frame, color, tuple(c for c in contours if len(c) >= 3), density)
+                skipped[f"{shape} of fewer than three points"] += 1
+    if contours or not skipped:
+        return tuple(contours), "" if contours else _NO_CONTOURS
+    return (), f"{_NO_VOLUME} ({', '.join(f'{count} {shape}' for shape, count in skipped.items())})"
 
 
-def _read_contour(path: Path, contour: Dataset, name: str) -> Floats:
+def _read_contour(path: Path, contour: Dataset) -> Floats:
     values = positions_of(path, contour, "ContourData")
     if values.size % 3:
-        raise FileError(
-            path, f"structure {name}: a contour holds {values.size} coordinates; expected x, y, z of each point"
-        )
+        raise FileError(path, f"a contour holds {values.size} coordinates; expected x, y, z of each point")
     if contour.get("NumberOfContourPoints"):
         count = whole_of(path, contour, "NumberOfContourPoints")
         if 3 * count != values.size:
-            raise FileError(path, f"structure {name}: a contour of {count} points holds {values.size} coordinates")
+            raise FileError(path, f"a contour of {count} points holds {values.size} coordinates")
     return values.reshape(-1, 3)
 
 
-def _check_frame(path: Path, region: Region, expected: str, allowed: bool) -> None:
-    if region.frame_of_reference == expected and expected:
-        return
+def _in_frame(region: Region, expected: str | None, allowed: bool) -> Region:
+    """Return a region with a fault where its frame of reference is not the expected one; None expects nothing."""
+    if expected is None or region.fault or (expected and region.frame_of_reference == expected):
+        return region
     said = region.frame_of_reference or "not stated"
-    if not allowed:
-        raise FileError(
-            path,
-            f"structure {region.name}: its frame of reference is {said}, that of the images "
-            f"{expected or 'not stated'}: positions may not agree; "
-            "give the structure set of these images, or allow_other_frame=True if you know "
-            "that both share coordinates",
-        )
-    logger.warning("structure %s: its frame of reference is %s; allowed", region.name, said)
+    if allowed:
+        logger.warning("structure %s: its frame of reference is %s; allowed", region.name, said)
+        return region
+    fault = (
+        f"its frame of reference is {said}, that of the images {expected or 'not stated'}: positions may not agree; "
+        "give the structure set of these images, or allow another frame of reference (allow_other_frame) if you know "
+        "that both share coordinates"
+    )
+    return replace(region, fault=fault)
+
+
+def _announce_faults(faults: dict[str, str]) -> None:
+    empty = [name for name, fault in faults.items() if fault == _NO_CONTOURS]
+    if empty:
+        logger.warning("%d structures have no contours and are left out: %s", len(empty), ", ".join(empty))
+    for name, fault in faults.items():
+        if fault != _NO_CONTOURS:
+            logger.warning("structure %s is left out: %s", name, fault)
+
+
+def _announce_roles(regions: list[Region]) -> None:
+    """Say which targets and outlines are such by their names alone."""
+    guessed = [r for r in regions if r.kind.upper() not in _TYPES and role_of(r.kind, r.name) in ("target", "external")]
+    if guessed:
+        said = ", ".join(f"{region.name} is {role_of(region.kind, region.name)}" for region in guessed)
+        logger.warning("roles taken from names, the file states none: %s", said)
+
+
+def _why_empty(region: Region, grid: Grid) -> str:
+    points = np.concatenate(region.contours)
+    low, high = grid.bounds
+    apart = (points.max(axis=0) < low) | (points.min(axis=0) > high)
+    return "lies outside the images" if apart.any() else "encloses no volume"
 
 
 def _slice_distance(regions: list[Region], grid: Grid) -> float:

@@ -70,7 +70,7 @@ def read_water_case(folder: str | Path, spacing: float = 2.0) -> DicomCase:
 
 def _outline(path: Path, regions: tuple[Region, ...]) -> Region:
     """Return the external contour."""
-    outlines = [r for r in regions if r.contours and role_of(r.kind, r.name) == "external"]
+    outlines = [r for r in regions if r.contours and not r.fault and role_of(r.kind, r.name) == "external"]
     if not outlines:
         raise FileError(
             path, f"has no external contour to fill with water; found: {', '.join(r.name for r in regions)}"
