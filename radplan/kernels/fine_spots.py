@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 from numba import njit, prange
 
-from radplan.kernels.spots import SpotField, copy_columns, dose_at, factor_at, first_ray, look_up, meet, window
+from radplan.kernels.lanes import LANES
+from radplan.kernels.spots import SpotField, dose_at, factor_at, first_ray, look_up, meet, window
 
 Array = Any
 
@@ -44,44 +45,24 @@ def _gather(field: SpotField, v: int, sums: Array, seen: Array, found: Array) ->
 
 
 @njit(cache=True, parallel=True, error_model="numpy")
-def count_entries(field: SpotField, columns: int) -> tuple[Array, Array]:
-    """Count the entries of every row ``(m,)``, and of every column of every block of rows ``(blocks, columns)``."""
-    blocks = field.edges.size - 1
-    per_row = np.zeros(field.points.shape[0], dtype=np.int32)
-    per_column = np.zeros((blocks, columns), dtype=np.int64)
-    for block in prange(blocks):
-        sums, seen = np.empty((1, columns)), np.zeros(columns, dtype=np.bool_)
+def write_blocks(
+    field: SpotField, first_column: int, begins: Array, counts: Array, firsts: Array, values: Array, write: bool
+) -> None:
+    """Count the run blocks of a beam's rows, or write them into the matrices; see `radplan.kernels.spots`."""
+    columns = field.columns.max() + 1
+    for piece in prange(field.edges.size - 1):
+        sums, seen = np.empty((values.shape[0], columns)), np.zeros(columns, dtype=np.bool_)
         found = np.empty(columns, dtype=np.int32)
-        for v in range(field.edges[block], field.edges[block + 1]):
+        for v in range(field.edges[piece], field.edges[piece + 1]):
+            block, first = begins[v], np.int64(-LANES)
             count = _gather(field, v, sums, seen, found)
-            per_row[v] = count
-            for n in range(count):
-                per_column[block, found[n]] += 1
-    return per_row, per_column
-
-
-@njit(cache=True, parallel=True, error_model="numpy")
-def fill_entries(
-    field: SpotField, rows: Array, first_column: int, begins: Array, indices: Array, data: Array, per_column: Array,
-    column_begins: Array, t_indices: Array, t_data: Array,
-) -> None:  # fmt: skip
-    """Write a beam's entries into the matrices of all images and their transposes; see `radplan.kernels.spots`."""
-    images, columns = data.shape[0], per_column.shape[1]
-    for block in prange(field.edges.size - 1):
-        sums, seen = np.empty((images, columns)), np.zeros(columns, dtype=np.bool_)
-        found = np.empty(columns, dtype=np.int32)
-        ends = np.cumsum(per_column[block])
-        heads = ends - per_column[block]
-        block_rows, block_data = np.empty(ends[-1], dtype=np.int32), np.empty((images, ends[-1]), dtype=np.float32)
-        for v in range(field.edges[block], field.edges[block + 1]):
-            at = begins[v]
-            for n in range(_gather(field, v, sums, seen, found)):
-                column = found[n]
-                head = heads[column]
-                heads[column] = head + 1
-                indices[at] = first_column + column
-                block_rows[head] = rows[v]
-                for k in range(images):
-                    data[k, at] = block_data[k, head] = sums[k, column]
-                at += 1
-        copy_columns(per_column[block], block_rows, block_data, column_begins[block], t_indices, t_data)
+            for column in np.sort(found[:count]):
+                if column >= first + LANES:
+                    first = np.int64(column)
+                    if write:
+                        firsts[block] = first_column + first
+                    block += 1
+                if write:
+                    for k in range(values.shape[0]):
+                        values[k, (block - 1) * LANES + column - first] = sums[k, column]
+            counts[v] = block - begins[v]

@@ -17,12 +17,12 @@ from numba.np.arrayobj import make_array
 LANES = 8
 """Values of a pixel; those that a map does not need are zero."""
 
-_FAST = ("fast",)
-_INDEX = ir.IntType(32)
+FAST = ("fast",)
+INDEX = ir.IntType(32)
 
 
-class _Vectors:
-    """Writes vector instructions for one element type; offsets count values, not pixels."""
+class VectorWriter:
+    """Writes vector instructions for one element type; offsets count values, not pixels or blocks."""
 
     def __init__(self, context: Any, builder: Any, element: Any) -> None:
         self.builder = builder
@@ -39,8 +39,8 @@ class _Vectors:
 
     def spread(self, scalar: Any) -> Any:
         empty = ir.Constant(self.type, ir.Undefined)
-        one = self.builder.insert_element(empty, scalar, ir.Constant(_INDEX, 0))
-        same = ir.Constant(ir.VectorType(_INDEX, LANES), [0] * LANES)
+        one = self.builder.insert_element(empty, scalar, ir.Constant(INDEX, 0))
+        same = ir.Constant(ir.VectorType(INDEX, LANES), [0] * LANES)
         return self.builder.shuffle_vector(one, empty, same)
 
     def pointer(self, base: Any, offset: Any) -> Any:
@@ -55,10 +55,10 @@ class _Vectors:
         self.builder.store(value, pointer).align = self.align
 
     def times(self, scalar: Any, vector: Any) -> Any:
-        return self.builder.fmul(self.spread(scalar), vector, flags=_FAST)
+        return self.builder.fmul(self.spread(scalar), vector, flags=FAST)
 
     def plus(self, first: Any, second: Any) -> Any:
-        return second if first is None else self.builder.fadd(first, second, flags=_FAST)
+        return second if first is None else self.builder.fadd(first, second, flags=FAST)
 
     def total(self, vector: Any) -> Any:
         """Return the sum of the lanes, halves added to halves."""
@@ -67,12 +67,12 @@ class _Vectors:
             count //= 2
             halves = [
                 self.builder.shuffle_vector(
-                    vector, vector, ir.Constant(ir.VectorType(_INDEX, count), list(range(i, i + count)))
+                    vector, vector, ir.Constant(ir.VectorType(INDEX, count), list(range(i, i + count)))
                 )
                 for i in (0, count)
             ]
-            vector = self.builder.fadd(halves[0], halves[1], flags=_FAST)
-        return self.builder.extract_element(vector, ir.Constant(_INDEX, 0))
+            vector = self.builder.fadd(halves[0], halves[1], flags=FAST)
+        return self.builder.extract_element(vector, ir.Constant(INDEX, 0))
 
     def weights(self, table: Any, entry: Any, row: Any, shares: Any) -> Any:
         """Return four neighbours of a table of vectors, two in each of two rows, times their shares."""
@@ -103,7 +103,7 @@ def collect(
     signature = maps.dtype(maps, pixel, step, table, entry, row, shares, x, y)
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        write = _Vectors(context, builder, signature.args[0].dtype)
+        write = VectorWriter(context, builder, signature.args[0].dtype)
         source, weights = write.base(signature.args[0], args[0]), write.base(signature.args[3], args[3])
         factors = write.weights(weights, args[4], args[5], args[6])
         along, total, start = write.members(args[7]), None, args[1]
@@ -114,7 +114,7 @@ def collect(
                 place = builder.add(place, ir.Constant(place.type, LANES))
             total = write.plus(total, write.times(share, line))
             start = builder.add(start, args[2])
-        result = write.total(builder.fmul(total, factors, flags=_FAST))
+        result = write.total(builder.fmul(total, factors, flags=FAST))
         return impl_ret_untracked(context, builder, signature.return_type, result)
 
     return signature, generate
@@ -128,7 +128,7 @@ def distribute(
     signature = types.void(maps, pixel, step, table, entry, row, shares, x, y)
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        write = _Vectors(context, builder, signature.args[0].dtype)
+        write = VectorWriter(context, builder, signature.args[0].dtype)
         drain, weights = write.base(signature.args[0], args[0]), write.base(signature.args[3], args[3])
         factors = write.weights(weights, args[4], args[5], args[6])
         columns = [write.times(part, factors) for part in write.members(args[7])]

@@ -11,44 +11,51 @@ import numpy as np
 from numba import njit, prange
 
 Array = Any
+
 CHUNKS = 64
+"""Pieces of about equal work that the rows are cut into."""
+
+SUMS = 8
+"""Private gradients of a transposed product, added up in order: results do not depend on the number of threads."""
 
 
-def row_chunks(indptr: Array) -> Array:
-    """Return row boundaries ``(CHUNKS + 1,)`` that split the non-zeros evenly.
+def row_chunks(lengths: Array) -> Array:
+    """Return row boundaries ``(CHUNKS + 1,)`` that split rows of so many entries or blocks ``(rows,)`` evenly.
 
-    >>> row_chunks(np.asarray([0, 2, 4], dtype=np.int64)).max()
-    np.uint64(2)
+    >>> int(row_chunks(np.asarray([2, 2])).max())
+    2
     """
-    rows = indptr.shape[0] - 1
-    goals = np.linspace(0, indptr[-1], CHUNKS + 1)
-    bounds = np.searchsorted(indptr, goals, side="left")
-    bounds[0], bounds[-1] = 0, rows
-    return np.clip(bounds, 0, rows).astype(np.uint64)
+    ends = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
+    bounds = np.searchsorted(ends, np.linspace(0, ends[-1], CHUNKS + 1), side="left")
+    bounds[0], bounds[-1] = 0, ends.size - 1
+    return bounds.astype(np.uint64)
 
 
 @njit(parallel=True, cache=True)
-def matvec(indptr: Array, indices: Array, data: Array, chunks: Array, x: Array, out: Array) -> None:
-    """Write the product of a compressed-row matrix with a vector into `out`.
+def apply(indptr: Array, indices: Array, data: Array, rows: Array, chunks: Array, x: Array, out: Array) -> None:
+    """Write the product of chosen rows with a vector into `out`.
 
     Four running sums per row and scalar loads: vectorised gathers, which a compiler would choose, are slower on many
     processors, and the result does not depend on the number of threads.
 
     Parameters
     ----------
-    indptr : uint64 array of shape (rows + 1,)
+    indptr : uint64 array of shape (all rows + 1,)
     indices : uint32 array of shape (nnz,)
     data : float array of shape (nnz,)
+    rows : uint32 array of shape (m,)
+        The rows to multiply.
     chunks : uint64 array
-        Row boundaries of the parallel pieces, from `row_chunks`.
+        Cuts `rows` into parallel pieces, from `row_chunks`.
     x : float array of shape (cols,)
         In the dtype of `data`.
-    out : float array of shape (rows,)
+    out : float array of shape (m,)
         Written.
     """
     one, two, three, four = np.uint64(1), np.uint64(2), np.uint64(3), np.uint64(4)
     for c in prange(chunks.shape[0] - 1):
-        for row in range(chunks[c], chunks[c + 1]):
+        for place in range(chunks[c], chunks[c + 1]):
+            row = np.uint64(rows[place])
             p, end = indptr[row], indptr[row + one]
             a = b = d = e = data.dtype.type(0.0)
             while p + four <= end:
@@ -60,20 +67,45 @@ def matvec(indptr: Array, indices: Array, data: Array, chunks: Array, x: Array, 
             while p < end:
                 a += data[p] * x[indices[p]]
                 p += one
-            out[row] = (a + b) + (d + e)
+            out[place] = (a + b) + (d + e)
 
 
 @njit(parallel=True, cache=True)
-def row_square_sums(indptr: Array, indices: Array, data: Array, weights: Array) -> Array:
-    """Return ``sum_j a_ij^2 c_j`` of each row i in float64, shape ``(rows,)``, for weights ``c (cols,)``."""
-    rows = indptr.shape[0] - 1
-    out = np.empty(rows, np.float64)
-    for row in prange(rows):
-        total = 0.0
-        for p in range(indptr[row], indptr[row + 1]):
-            total += np.float64(data[p]) ** 2 * weights[indices[p]]
-        out[row] = total
-    return out
+def adjoint(indptr: Array, indices: Array, data: Array, rows: Array, chunks: Array, y: Array, sums: Array) -> None:
+    """Write the product of the transpose of chosen rows with ``y (m,)`` into private `sums`; zeros of y cost nothing.
+
+    Parameters
+    ----------
+    sums : float array of shape (SUMS, cols)
+        Written; to be added up over the first axis.
+    indptr, indices, data, rows, chunks
+        As in `apply`.
+    """
+    one = np.uint64(1)
+    for s in prange(sums.shape[0]):
+        sums[s] = 0.0
+        for c in range(s, chunks.shape[0] - 1, sums.shape[0]):
+            for place in range(chunks[c], chunks[c + 1]):
+                factor = y[place]
+                if factor != 0.0:
+                    row = np.uint64(rows[place])
+                    for p in range(indptr[row], indptr[row + one]):
+                        sums[s, indices[p]] += factor * data[p]
+
+
+@njit(parallel=True, cache=True)
+def column_square_sums(
+    indptr: Array, indices: Array, data: Array, rows: Array, chunks: Array, weights: Array, sums: Array
+) -> None:
+    """Write ``sum_i c_i a_ij^2`` of each column j, for weights ``c (m,)`` float64, into private `sums` as `adjoint`."""
+    one = np.uint64(1)
+    for s in prange(sums.shape[0]):
+        sums[s] = 0.0
+        for c in range(s, chunks.shape[0] - 1, sums.shape[0]):
+            for place in range(chunks[c], chunks[c + 1]):
+                row = np.uint64(rows[place])
+                for p in range(indptr[row], indptr[row + one]):
+                    sums[s, indices[p]] += weights[place] * np.float64(data[p]) ** 2
 
 
 @njit(parallel=True, cache=True)
@@ -152,3 +184,13 @@ def take_rows(indptr: Array, indices: Array, data: Array, rows: Array) -> tuple[
     val = np.empty(int(indptr_out[-1]), dtype=data.dtype)
     _copy_rows(indptr, indices, data, rows, indptr_out, ix, val)
     return indptr_out, ix, val
+
+
+@njit(cache=True)
+def ascends(indptr: Array, indices: Array) -> bool:
+    """Say whether the columns of every row ascend without repeats."""
+    for row in range(indptr.size - 1):
+        for p in range(indptr[row] + 1, indptr[row + 1]):
+            if indices[p] <= indices[p - 1]:
+                return False
+    return True

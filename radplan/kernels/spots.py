@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba import njit, prange
 
+from radplan.kernels.lanes import LANES
+
 Array = Any
 
 SINGLE, DOUBLE, ELLIPTIC = 0, 1, 2
@@ -203,68 +205,32 @@ def factor_at(field: SpotField, image: int, wanted: Array, row: int, part: float
 
 
 @njit(cache=True, parallel=True, error_model="numpy")
-def count_entries(field: SpotField) -> tuple[Array, Array]:
-    """Count a beam's entries in every row, and in every column of every block of rows.
+def write_blocks(
+    field: SpotField, first_column: int, begins: Array, counts: Array, firsts: Array, values: Array, write: bool
+) -> None:
+    """Count the run blocks of a beam's rows, or write them into the matrices of all images.
 
-    Returns
-    -------
-    per_row : (m,) int32
-    per_column : (blocks, s) int64
-    """
-    blocks = field.edges.size - 1
-    per_row = np.zeros(field.points.shape[0], dtype=np.int32)
-    per_column = np.zeros((blocks, field.columns.size), dtype=np.int64)
-    for block in prange(blocks):
-        for v in range(field.edges[block], field.edges[block + 1]):
-            x, y, room, widest = window(field.points[v], field.depths[v], field.envelope, field.sad)
-            total = 0
-            for ray in range(first_ray(field.ray_x, x - room), field.ray_x.size):
-                if field.ray_x[ray] > x + room:
-                    break
-                if abs(field.ray_y[ray] - y) > room:
-                    continue
-                _, _, r2, depth = meet(field, v, ray, widest)
-                if r2 < 0.0:
-                    continue
-                for spot in range(field.ray_spots[ray], field.ray_spots[ray + 1]):
-                    row, _ = look_up(field, spot, depth, r2)
-                    if row >= 0:
-                        per_column[block, field.columns[spot]] += 1
-                        total += 1
-            per_row[v] = total
-    return per_row, per_column
-
-
-@njit(cache=True, parallel=True, error_model="numpy")
-def fill_entries(
-    field: SpotField, rows: Array, first_column: int, begins: Array, indices: Array, data: Array, per_column: Array,
-    column_begins: Array, t_indices: Array, t_data: Array,
-) -> None:  # fmt: skip
-    """Write a beam's entries into the matrices of all images (CSR) and into their transposes (CSR).
+    A spot joins the last block where that covers its column, as the next energy of a ray does.
 
     Parameters
     ----------
     field : SpotField
         Every spot with a column of its own.
-    rows : (m,) int32
-        Matrix row of each voxel, ascending.
     first_column : int
-        Column of the beam's first spot in the matrix.
+        Column of the beam's first spot in the matrices.
     begins : (m,) int64
-        Where each voxel's entries begin in `indices` (nnz,) and `data` (K, nnz); `column_begins` (blocks, s) likewise
-        for each column of the transpose.
-    per_column : (blocks, s) int64
-        As `count_entries` returns it.
+        Number of each row's first block.
+    counts : (m,) int64
+        Number of blocks of each row: written.
+    firsts, values : (blocks,) unsigned and (K, blocks * LANES) float32
+        The matrices, as in `radplan.kernels.run_blocks`; `values` is zero before.
+    write : bool
+        Whether the matrices are written, too.
     """
-    images = data.shape[0]
-    for block in prange(field.edges.size - 1):
-        # Why: the columns of a block are gathered near the processor first; scattered to memory they would wait for it.
-        ends = np.cumsum(per_column[block])
-        heads = ends - per_column[block]
-        block_rows, block_data = np.empty(ends[-1], dtype=np.int32), np.empty((images, ends[-1]), dtype=np.float32)
-        for v in range(field.edges[block], field.edges[block + 1]):
+    for piece in prange(field.edges.size - 1):
+        for v in range(field.edges[piece], field.edges[piece + 1]):
             x, y, room, widest = window(field.points[v], field.depths[v], field.envelope, field.sad)
-            at, wanted = begins[v], field.factors[field.tissues[v]]
+            wanted, block, first = field.factors[field.tissues[v]], begins[v], np.int64(-LANES)
             for ray in range(first_ray(field.ray_x, x - room), field.ray_x.size):
                 if field.ray_x[ray] > x + room:
                     break
@@ -277,28 +243,16 @@ def fill_entries(
                     row, part = look_up(field, spot, depth, r2)
                     if row < 0:
                         continue
-                    dose = dose_at(field, spot, row, part, dx, dy, r2)
-                    column = field.columns[spot]
-                    head = heads[column]
-                    heads[column] = head + 1
-                    indices[at] = first_column + column
-                    block_rows[head] = rows[v]
-                    data[0, at] = block_data[0, head] = dose
-                    for k in range(1, images):
-                        data[k, at] = block_data[k, head] = dose * factor_at(field, k, wanted, row, part)
-                    at += 1
-        copy_columns(per_column[block], block_rows, block_data, column_begins[block], t_indices, t_data)
-
-
-@njit(cache=True)
-def copy_columns(
-    counts: Array, from_indices: Array, from_data: Array, begins: Array, indices: Array, data: Array
-) -> None:
-    """Copy columns that follow one another without gaps to where each begins in the transpose."""
-    at = 0
-    for column in range(counts.size):
-        count, begin = counts[column], begins[column]
-        indices[begin : begin + count] = from_indices[at : at + count]
-        for k in range(data.shape[0]):
-            data[k, begin : begin + count] = from_data[k, at : at + count]
-        at += count
+                    column = np.int64(field.columns[spot])
+                    if column < first or column >= first + LANES:
+                        first = column
+                        if write:
+                            firsts[block] = first_column + first
+                        block += 1
+                    if write:
+                        slot = (block - 1) * LANES + column - first
+                        dose = dose_at(field, spot, row, part, dx, dy, r2)
+                        values[0, slot] = dose
+                        for k in range(1, values.shape[0]):
+                            values[k, slot] = dose * factor_at(field, k, wanted, row, part)
+            counts[v] = block - begins[v]

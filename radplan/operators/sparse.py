@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -13,28 +13,23 @@ from radplan import arrays
 from radplan.arrays import Array, Device, as_device
 from radplan.errors import InputError
 from radplan.operators.base import LinearOperator, SelectedRows
-from radplan.operators.storage import CompressedRows, Product, compressed, product
-
-KEEP_WHOLE = 0.7
-"""Share of the non-zeros above which a choice of rows is a view of the whole matrix and not a copy."""
+from radplan.operators.blocks import BlockRows, RunBlocks, SingleEntries
+from radplan.operators.pairs import TransposedPair
+from radplan.operators.storage import CompressedRows, Storage, compressed
 
 
 @dataclass(frozen=True)
 class SparseOperator(LinearOperator):
-    """A sparse matrix with its transpose, both by compressed rows, on one device.
+    """A sparse matrix on one device.
 
-    Make it with `from_csr` or `from_scipy`. Indices are 32-bit, so a matrix holds fewer than 2^31 columns and rows.
+    Make it with `from_csr` or `from_scipy`. Column numbers are 32-bit, so a matrix holds fewer than 2^31 columns.
 
     >>> matrix = SparseOperator.from_scipy(scipy.sparse.csr_array([[1.0, 0.0], [2.0, 3.0]]))
     >>> matrix.apply(np.asarray([1.0, 1.0])).tolist(), matrix.adjoint(np.asarray([1.0, 1.0])).tolist()
     ([1.0, 5.0], [3.0, 3.0])
     """
 
-    rows: CompressedRows
-    columns: CompressedRows
-    device: Device
-    _forward: Product = field(repr=False)
-    _backward: Product = field(repr=False)
+    storage: Storage
 
     @classmethod
     def from_csr(
@@ -43,20 +38,17 @@ class SparseOperator(LinearOperator):
         indices: Array,
         data: Array,
         shape: tuple[int, int],
-        transpose: tuple[Array, Array, Array] | None = None,
         device: str | Device = "numpy",
         dtype: str = "float32",
     ) -> SparseOperator:
-        """Return the operator of host CSR arrays, which are used without a copy where their types fit.
+        """Return the operator of host CSR arrays; columns may be unsorted, and repeated entries are added up.
 
         Parameters
         ----------
         indptr, indices, data : array of shape (rows + 1,), (nnz,), (nnz,)
-            Compressed rows.
+            Compressed rows; not changed, and not copied where a backend keeps compressed rows and types fit.
         shape : (int, int)
             Rows and columns.
-        transpose : tuple of arrays, optional
-            The compressed rows of the transpose; calculated when left out.
         device : str or Device
             Where the products run.
         dtype : str
@@ -67,83 +59,88 @@ class SparseOperator(LinearOperator):
         InputError
             When the arrays do not describe a matrix of that shape or hold NaN.
         """
-        place = as_device(device)
         rows = compressed(indptr, indices, data, shape[1], dtype)
         if rows.shape != tuple(shape):
             raise InputError(f"indptr describes {rows.shape[0]} rows, but the shape given is {tuple(shape)}")
-        columns = rows.transposed() if transpose is None else compressed(*transpose, shape[0], dtype)
-        return cls(rows, columns, place, product(rows, place), product(columns, place))
+        return cls(_stored(rows, as_device(device)))
 
     @classmethod
     def from_scipy(cls, matrix: Any, device: str | Device = "numpy", dtype: str = "float32") -> SparseOperator:
         """Return the operator of any SciPy sparse matrix or array, which is copied."""
         csr = scipy.sparse.csr_array(matrix, copy=True)
-        csr.sum_duplicates()
-        return cls.from_csr(csr.indptr, csr.indices, csr.data, csr.shape, device=device, dtype=dtype)
+        return cls.from_csr(csr.indptr, csr.indices, csr.data, csr.shape, device, dtype)
 
     @cached_property
     def shape(self) -> tuple[int, int]:  # type: ignore[override]
-        return self.rows.shape
+        return self.storage.shape
 
     @cached_property
     def dtype(self) -> str:  # type: ignore[override]
-        return str(self.rows.data.dtype.name)
+        return self.storage.dtype
+
+    @cached_property
+    def device(self) -> Device:  # type: ignore[override]
+        return self.storage.device
 
     @property
     def nnz(self) -> int:
-        """Number of stored entries."""
-        return int(self.rows.data.shape[0])
+        """Number of entries."""
+        return self.storage.nnz
 
     def to_scipy(self) -> Any:
-        """Return the matrix as a `scipy.sparse.csr_array` that shares the host memory."""
-        return scipy.sparse.csr_array((self.rows.data, self.rows.indices, self.rows.indptr), shape=self.shape)
+        """Return the matrix as a `scipy.sparse.csr_array` on the host, columns ascending in each row."""
+        rows = self.storage.compressed()
+        matrix = scipy.sparse.csr_array((rows.data, rows.indices, rows.indptr), shape=self.shape)
+        return matrix if matrix.has_sorted_indices else matrix.sorted_indices()
 
     def apply(self, x: Array) -> Array:
-        return self._forward.times(self._as_matrix_dtype(x, self.shape[1], "x"))
+        return self.storage.apply(self._as_matrix_dtype(x, self.shape[1], "x"))
 
     def adjoint(self, y: Array) -> Array:
-        return self._backward.times(self._as_matrix_dtype(y, self.shape[0], "y"))
+        return self.storage.adjoint(self._as_matrix_dtype(y, self.shape[0], "y"))
 
     def squared_column_norms(self, row_weights: Array) -> Array:
-        from radplan.kernels import sparse
-
-        back, weights = self.columns, np.ascontiguousarray(arrays.to_numpy(row_weights), dtype=np.float64)
-        sums = sparse.row_square_sums(back.indptr.view(np.uint64), back.indices.view(np.uint32), back.data, weights)
-        return self.device.asarray(sums, self.dtype)
-
-    def with_values(self, values: Array, transposed_values: Array) -> SparseOperator:
-        """Return a matrix with other values in the same places: the arrays of row and column numbers are shared.
-
-        Parameters
-        ----------
-        values : array of shape (nnz,)
-            In the order of `rows`.
-        transposed_values : array of shape (nnz,)
-            The same in the order of `columns`.
-        """
-        pairs = ((self.rows, values), (self.columns, transposed_values))
-        rows, columns = (replace(old, data=np.ascontiguousarray(new, self.dtype)) for old, new in pairs)
-        forward, backward = self._forward.with_values(rows.data), self._backward.with_values(columns.data)
-        return SparseOperator(rows, columns, self.device, forward, backward)
+        weights = np.ascontiguousarray(arrays.to_numpy(row_weights), dtype=np.float64)
+        return self.device.asarray(self.storage.column_square_sums(weights), self.dtype)
 
     def restrict(self, rows: Array) -> LinearOperator:
-        """Return the operator of the chosen rows: a copy, or a view where most of the matrix stays."""
-        from radplan.kernels import sparse
+        """Return the operator of the chosen rows, a host array of row numbers ``(m,)``, in that order.
 
+        On NumPy it is a list of rows of the same matrix; elsewhere a copy, or a view where most of the matrix stays.
+        """
         chosen = np.asarray(rows, dtype=np.int64)
-        kept = int(np.sum(self.rows.indptr[chosen + 1] - self.rows.indptr[chosen]))
-        if kept >= KEEP_WHOLE * self.nnz:
-            return SelectedRows(self, chosen)
-        parts = sparse.take_rows(self.rows.indptr, self.rows.indices, self.rows.data, chosen)
-        shape = (chosen.shape[0], self.shape[1])
-        return SparseOperator.from_csr(*parts, shape, device=self.device, dtype=self.dtype)
+        if chosen.size and (chosen.min() < 0 or chosen.max() >= self.shape[0]):
+            raise InputError(f"row numbers must lie in 0..{self.shape[0] - 1}, got {chosen.min()}..{chosen.max()}")
+        taken = self.storage.take(chosen)
+        return SelectedRows(self, chosen) if taken is None else SparseOperator(taken)
 
     def select_columns(self, columns: Array) -> SparseOperator:
         """Return the operator of the chosen columns, a host array of column numbers ``(m,)``."""
-        from radplan.kernels import sparse
+        return SparseOperator.from_scipy(self.to_scipy()[:, np.asarray(columns)], self.device, self.dtype)
 
-        chosen = np.asarray(columns, dtype=np.int64)
-        parts = sparse.take_rows(self.columns.indptr, self.columns.indices, self.columns.data, chosen)
-        back = CompressedRows(*parts, columns=self.shape[0])
-        front = back.transposed()
-        return SparseOperator(front, back, self.device, product(front, self.device), product(back, self.device))
+
+def _stored(rows: CompressedRows, place: Device) -> Storage:
+    """Return a matrix in the storage of a device."""
+    if place.backend != "numpy":
+        return TransposedPair.of(rows, place)
+    return RunBlocks.of(rows) or SingleEntries.of(rows)
+
+
+def sparse_images(rows: BlockRows, device: str | Device, dtype: str) -> tuple[SparseOperator, ...]:
+    """Return the operators of matrices of one pattern, which share their places.
+
+    Raises
+    ------
+    InputError
+        When `dtype` is unknown, or values are NaN or infinite.
+    """
+    place = as_device(device)
+    if dtype not in ("float32", "float64"):
+        raise InputError(f"a matrix is stored as 'float32' or 'float64', got dtype {dtype!r}")
+    if not np.isfinite(rows.values.sum(dtype=np.float64)):
+        raise InputError("the matrix holds NaN or infinite values; check the data it was made from")
+    blocks = rows.storages(dtype) if place.backend == "numpy" else None
+    if blocks is not None:
+        return tuple(SparseOperator(image) for image in blocks)
+    images = [_stored(image, place) for image in rows.compressed(dtype)]
+    return tuple(SparseOperator(image if image is images[0] else image.sharing(images[0])) for image in images)

@@ -1,8 +1,7 @@
 """Products with several operators at once: matrices whose entries stand in the same places are read in one pass.
 
-Matrices belong together when they hold the very same array of column numbers, as an engine makes them for its images;
-so do members of one family.
-Everything here gives what the operators give one by one, works for any of them, and takes one vector at a time.
+Matrices belong together when they hold the very same array of places, as an engine makes them for its images; so do
+members of one family. Everything here gives what the operators give one by one, and works for any of them.
 """
 
 from __future__ import annotations
@@ -13,6 +12,7 @@ import numpy as np
 
 from radplan.arrays import Array
 from radplan.operators.base import LinearOperator, SelectedRows
+from radplan.operators.blocks import RunBlocks, adjoint_blocks, apply_blocks
 from radplan.operators.family import FamilyMember
 from radplan.operators.sparse import SparseOperator
 
@@ -32,8 +32,7 @@ def apply_all(operators: Sequence[LinearOperator], x: Array) -> list[Array]:
     list of arrays of shape (rows,)
 
     >>> import scipy.sparse
-    >>> one = SparseOperator.from_scipy(scipy.sparse.csr_array([[1.0, 2.0]]))
-    >>> two = SparseOperator.from_csr(one.rows.indptr, one.rows.indices, 3 * one.rows.data, one.shape)
+    >>> one, two = (SparseOperator.from_scipy(scipy.sparse.csr_array([[n, 2.0 * n]])) for n in (1.0, 3.0))
     >>> [y.tolist() for y in apply_all([one, two], np.asarray([1.0, 1.0]))]
     [[3.0], [9.0]]
     """
@@ -48,7 +47,7 @@ def apply_all(operators: Sequence[LinearOperator], x: Array) -> list[Array]:
             vector = first._as_matrix_dtype(x, first.shape[1], "x")
             products = first.family.apply_members(_members(operators, places), vector)
         else:
-            products = _matvecs(_matrices(operators, places), x)
+            products = apply_blocks(_blocks(operators, places), first._as_matrix_dtype(x, first.shape[1], "x"))
         results.update(zip(places, products, strict=True))
     return [results[place] for place in range(len(operators))]
 
@@ -64,8 +63,7 @@ def adjoint_sum(operators: Sequence[LinearOperator], ys: Sequence[Array]) -> Arr
         One vector for each.
 
     >>> import scipy.sparse
-    >>> one = SparseOperator.from_scipy(scipy.sparse.csr_array([[1.0, 2.0]]))
-    >>> two = SparseOperator.from_csr(one.rows.indptr, one.rows.indices, 3 * one.rows.data, one.shape)
+    >>> one, two = (SparseOperator.from_scipy(scipy.sparse.csr_array([[n, 2.0 * n]])) for n in (1.0, 3.0))
     >>> adjoint_sum([one, two], [np.asarray([1.0]), np.asarray([1.0])]).tolist()
     [4.0, 8.0]
     """
@@ -80,7 +78,8 @@ def adjoint_sum(operators: Sequence[LinearOperator], ys: Sequence[Array]) -> Arr
             vectors = [first._as_matrix_dtype(y, first.shape[0], "y") for y in theirs]
             part = first.family.adjoint_members(_members(operators, places), vectors)
         else:
-            part = _matvec_sum(_matrices(operators, places), theirs)
+            vectors = [first._as_matrix_dtype(y, first.shape[0], "y") for y in theirs]
+            part = adjoint_blocks(_blocks(operators, places), vectors)
         total = part if total is None else total + part
     return total
 
@@ -91,23 +90,16 @@ def share_places(operators: Sequence[LinearOperator]) -> list[LinearOperator]:
     >>> import scipy.sparse
     >>> made = [SparseOperator.from_scipy(scipy.sparse.csr_array([[1.0, 2.0]]) * n) for n in (1, 2)]
     >>> one, two = share_places(made)
-    >>> one.rows.indices is two.rows.indices
+    >>> one.storage.places is two.storage.places
     True
     """
     made = list(operators)
     for place, first in enumerate(made):
         for later in range(place + 1, len(made)):
             other = made[later]
-            if isinstance(first, SparseOperator) and isinstance(other, SparseOperator) and _same_places(first, other):
-                made[later] = first.with_values(other.rows.data, other.columns.data)
+            if isinstance(first, SparseOperator) and isinstance(other, SparseOperator):
+                made[later] = SparseOperator(other.storage.sharing(first.storage))
     return made
-
-
-def _same_places(one: SparseOperator, other: SparseOperator) -> bool:
-    a, b = one.rows, other.rows
-    if a.indices is b.indices or one.shape != other.shape or (one.device, one.dtype) != (other.device, other.dtype):
-        return False
-    return bool(np.array_equal(a.indptr, b.indptr) and np.array_equal(a.indices, b.indices))
 
 
 def restrict_all(operators: Sequence[LinearOperator], rows: Array) -> list[LinearOperator]:
@@ -119,7 +111,7 @@ def restrict_all(operators: Sequence[LinearOperator], rows: Array) -> list[Linea
         for place in places[1:]:
             other = made[place]
             if isinstance(first, SparseOperator) and isinstance(other, SparseOperator):
-                made[place] = first.with_values(other.rows.data, other.columns.data)
+                made[place] = SparseOperator(other.storage.sharing(first.storage))
             elif isinstance(first, FamilyMember) and isinstance(other, FamilyMember):
                 made[place] = FamilyMember(first.family, other.place)
     return made
@@ -138,8 +130,8 @@ def _key(operator: LinearOperator) -> Hashable:
         return ("rows", id(operator.rows), _key(operator.operator))
     if isinstance(operator, FamilyMember):
         return ("family", id(operator.family))
-    if isinstance(operator, SparseOperator) and operator.device.backend == "numpy":
-        return ("pattern", id(operator.rows.indices), operator.dtype)
+    if isinstance(operator, SparseOperator) and isinstance(operator.storage, RunBlocks):
+        return ("pattern", id(operator.storage.firsts), id(operator.storage.rows), operator.dtype)
     return ("alone", id(operator))
 
 
@@ -152,27 +144,6 @@ def _members(operators: Sequence[LinearOperator], places: list[int]) -> list[int
     return [member.place for member in (operators[place] for place in places) if isinstance(member, FamilyMember)]
 
 
-def _matrices(operators: Sequence[LinearOperator], places: list[int]) -> list[SparseOperator]:
-    return [matrix for matrix in (operators[place] for place in places) if isinstance(matrix, SparseOperator)]
-
-
-def _matvecs(matrices: list[SparseOperator], x: Array) -> list[Array]:
-    from radplan.kernels import shared_pattern, sparse
-
-    first, data = matrices[0].rows, tuple(matrix.rows.data for matrix in matrices)
-    vector = np.ascontiguousarray(matrices[0]._as_matrix_dtype(x, matrices[0].shape[1], "x"))
-    out = np.empty((len(matrices), first.shape[0]), dtype=matrices[0].dtype)
-    chunks = sparse.row_chunks(first.indptr)
-    shared_pattern.matvecs(first.indptr.view(np.uint64), first.indices.view(np.uint32), data, chunks, vector, out)
-    return list(out)
-
-
-def _matvec_sum(matrices: list[SparseOperator], ys: list[Array]) -> Array:
-    from radplan.kernels import shared_pattern, sparse
-
-    first, data = matrices[0].columns, tuple(matrix.columns.data for matrix in matrices)
-    vectors = np.stack([matrices[0]._as_matrix_dtype(y, matrices[0].shape[0], "y") for y in ys])
-    out = np.empty(first.shape[0], dtype=matrices[0].dtype)
-    chunks = sparse.row_chunks(first.indptr)
-    shared_pattern.matvec_sum(first.indptr.view(np.uint64), first.indices.view(np.uint32), data, chunks, vectors, out)
-    return out
+def _blocks(operators: Sequence[LinearOperator], places: list[int]) -> list[RunBlocks]:
+    stored = [matrix.storage for matrix in (operators[n] for n in places) if isinstance(matrix, SparseOperator)]
+    return [storage for storage in stored if isinstance(storage, RunBlocks)]

@@ -54,7 +54,6 @@ def dij(data: str, radiation: str, device: str, folder: str = "") -> dict[str, o
         "images": made[0].images,
         "peak_mb": peak,
         "stored_pair_s": pair(made[0]),
-        "stored_mb": matrix.nnz * 2 * (4 + 4 * len(made[0].images)) / 2**20,
     }
     found["one_image_s"] = pair(made[0], ["physical_dose"])
     found["fly_set_up_s"] = statistics.median(seconds(lambda: build(stored=False), 3))

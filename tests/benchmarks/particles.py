@@ -27,7 +27,7 @@ def dij_rows(radiation: str, data: str, device: str, folder: str, peer: dict | N
     warm, images = statistics.median(ours["dij_s"]), len(ours["images"])
     theirs = min(peer["dij_s"]) if peer else None
     row(
-        f"{radiation}: Dij of {images} images, both storage orders, warm",
+        f"{radiation}: Dij of {images} images, warm",
         f"{warm:.2f} s",
         f"{theirs:.2f} s" if peer else "",
         f"{theirs / warm:.1f}" if peer else "",

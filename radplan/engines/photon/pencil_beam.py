@@ -22,7 +22,7 @@ from radplan.influence import Dij, Scenarios, Variables
 from radplan.kernels.threads import one_blas_thread
 from radplan.machines.base import KernelBasis
 from radplan.machines.photon import PhotonMachine
-from radplan.operators import LinearOperator, SparseOperator
+from radplan.operators import BlockRows, LinearOperator, SparseOperator, sparse_images
 from radplan.patient.patient import Patient
 
 logger = logging.getLogger(__name__)
@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
-_BLOCKS = 256
+_PIECES = 256
 """Blocks of rows that threads share; fixed, so that a matrix does not depend on the number of threads."""
 
 _SAME_PLACE = 1e-6
@@ -274,8 +274,6 @@ class _BeamPart:
         Their depth weights and inverse square, float32.
     scale : array of shape (bixels + spare,)
         In-air profile, float32.
-    per_row, per_column : arrays of shape (m,) and (blocks, bixels)
-        Numbers of entries.
     """
 
     runs: _Runs
@@ -287,8 +285,6 @@ class _BeamPart:
     weights: Array
     scale: Array
     edges: Array
-    per_row: Array
-    per_column: Array
 
     @classmethod
     def of(cls, beam: Beam, scene: PhotonScene, tables: _Tables, radius: float) -> _BeamPart:
@@ -298,10 +294,6 @@ class _BeamPart:
         runs, rays = _Runs.of(beam.bixels, beam.bixel_width), BeamRays.of(beam, scene, radius)
         plane = np.stack([rays.x, rays.y] if runs.axis == 1 else [rays.y, rays.x], axis=1)
         rows = rays.rows.astype(np.int32)
-        edges = np.linspace(0, rows.size, _BLOCKS + 1).astype(np.int64)
-        per_row, per_column = pencil_beam.count_entries(
-            plane, rows, edges, runs.starts, runs.firsts, runs.sizes, radius, beam.bixel_width, beam.count
-        )
         return cls(
             runs=runs,
             table=tables.get(rays.basis, beam.bixel_width, radius, runs.axis),
@@ -311,45 +303,38 @@ class _BeamPart:
             rows=rows,
             weights=np.ascontiguousarray(rays.weights.T, dtype=np.float32),
             scale=np.concatenate([rays.profile, np.zeros(pencil_beam.LANES)]).astype(np.float32),
-            edges=edges,
-            per_row=per_row,
-            per_column=per_column,
+            edges=np.linspace(0, rows.size, _PIECES + 1).astype(np.int64),
         )
+
+    @property
+    def count(self) -> int:
+        """Number of bixels."""
+        return int(self.runs.sizes.sum())
+
+    def write(self, column: int, begins: Ints, rows: BlockRows, write: bool) -> Ints:
+        """Return numbers of blocks of the rows ``(m,)``, and write them from each row's `begins` on."""
+        from radplan.kernels import pencil_beam
+
+        runs, table, counts = self.runs, self.table, np.zeros(begins.size, dtype=np.int64)
+        pencil_beam.write_blocks(
+            self.points, self.rows, self.edges, runs.starts, runs.firsts, runs.sizes, self.radius, self.step,
+            runs.groups, runs.origins, runs.places, self.weights, self.scale, table.values, table.layout, table.pitch,
+            table.reach, column, begins, counts, rows.firsts, rows.values[0], write,
+        )  # fmt: skip
+        return counts
 
 
 def _assemble(parts: list[_BeamPart], voxels: int, device: Device, dtype: str) -> SparseOperator:
-    """Write all beams side by side into one matrix and its transpose."""
-    from radplan.kernels import pencil_beam
-
-    counts = np.zeros(voxels, dtype=np.int64)
+    """Write all beams side by side into one matrix."""
+    nothing = BlockRows.zeros(np.zeros(voxels, dtype=np.int64), sum(part.count for part in parts))
+    per_row = np.zeros(voxels, dtype=np.int64)
     for part in parts:
-        counts[part.rows] += part.per_row
-    indptr = _offsets(counts)
-    t_indptr = _offsets(np.concatenate([part.per_column.sum(axis=0) for part in parts]))
-    entries = int(indptr[-1])
-    if entries == 0:
+        per_row[part.rows] += part.write(0, np.zeros(part.rows.size, dtype=np.int64), nothing, False)
+    if not per_row.any():
         raise CalculationError("no bixel gives dose to any voxel: does the dose grid cover the beams in the patient?")
-    indices, t_indices = np.empty(entries, dtype=np.int32), np.empty(entries, dtype=np.int32)
-    data, t_data = np.empty(entries, dtype=np.float32), np.empty(entries, dtype=np.float32)
-    begin, column = indptr[:-1].copy(), 0
+    rows = BlockRows.zeros(per_row, nothing.columns)
+    begins, column = rows.pointers[:-1].copy(), 0
     for part in parts:
-        bixels, runs = part.per_column.shape[1], part.runs
-        heads = t_indptr[column : column + bixels] + np.cumsum(part.per_column, axis=0) - part.per_column
-        table = part.table
-        pencil_beam.fill_entries(
-            part.points, part.rows, part.edges, runs.starts, runs.firsts, runs.sizes, part.radius, part.step,
-            runs.groups, runs.origins, runs.places, part.weights, part.scale, table.values, table.layout,
-            table.pitch, table.reach, column, begin[part.rows], indices, data, part.per_column, heads, t_indices,
-            t_data,
-        )  # fmt: skip
-        begin[part.rows] += part.per_row
-        column += bixels
-    shape = (voxels, column)
-    return SparseOperator.from_csr(
-        indptr, indices, data, shape, transpose=(t_indptr, t_indices, t_data), device=device, dtype=dtype
-    )
-
-
-def _offsets(counts: Ints) -> Ints:
-    """Return where each row begins, and the total, for numbers of entries per row."""
-    return np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+        begins[part.rows] += part.write(column, begins[part.rows], rows, True)
+        column += part.count
+    return sparse_images(rows, device, dtype)[0]

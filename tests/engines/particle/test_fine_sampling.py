@@ -122,8 +122,6 @@ def test_every_column_is_there_once():
     copy = matrix.copy()
     copy.sum_duplicates()
     assert copy.nnz == matrix.nnz
-    back = dij.operators["physical_dose"][0].columns
-    assert abs(copy.sum() - back.data.sum()) < 1e-5 * copy.sum()
 
 
 def test_shares_keep_the_variance():
