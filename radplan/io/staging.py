@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from uuid import uuid4
 
 from radplan.errors import FileError
 
@@ -56,16 +56,12 @@ def staged_file(path: Path) -> Iterator[Path]:
     FileError
         The file cannot be written.
     """
-    partial = None
+    # Why not tempfile: its files are readable by their owner alone, whatever the user's umask says.
+    partial = path.with_name(f".{path.name}.{uuid4().hex}")
     try:
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        os.close(handle)
-        partial = Path(name)
         yield partial
-        partial.chmod(0o644)
         partial.replace(path)
     except OSError as error:
         raise FileError(path, f"cannot be written: {error.strerror or error}") from None
     finally:
-        if partial is not None:
-            partial.unlink(missing_ok=True)
+        partial.unlink(missing_ok=True)
