@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from radplan import viz
+from radplan import progress, viz
+from radplan.cli import console
 from radplan.cli import main as cli
 from radplan.errors import UnknownNameError
 from tests.io import dicom_files
@@ -123,20 +124,22 @@ def test_dicom_folders_are_listed_without_names(tmp_path: Path, capsys: pytest.C
 
 def test_a_table_beside_the_plan_is_found_in_the_folder_of_the_case(tmp_path: Path) -> None:
     from radplan.io.plan_file.reading import plan_spec
+    from radplan.workflows.planning import curves_beside
 
     (tmp_path / "clinic.csv").write_text("ROI,Volume (mL),0cGy,10cGy\nptv,20.0,100,40\n")
     wish = {"case": str(tmp_path), "outputs": {"beside": {"table": "clinic.csv", "names": {"PTV": "ptv"}}}}
-    assert list(cli._beside(plan_spec(wish))) == ["PTV"]
+    assert list(curves_beside(plan_spec(wish))) == ["PTV"]
     wish["outputs"]["beside"]["names"] = {"PTV": "pvt"}  # type: ignore[index]
     with pytest.raises(UnknownNameError, match="did you mean 'ptv'"):
-        cli._beside(plan_spec(wish))
+        curves_beside(plan_spec(wish))
 
 
 def test_the_table_of_an_earlier_plan_stands_in_its_folder(planned: Path) -> None:
     from radplan.io.plan_file.reading import plan_spec
+    from radplan.workflows.planning import curves_beside
 
     wish = {"case": "box", "outputs": {"beside": {"plan": str(planned), "label": "before"}}}
-    assert list(cli._beside(plan_spec(wish))) == ["BODY", "OuterTarget"]
+    assert list(curves_beside(plan_spec(wish))) == ["BODY", "OuterTarget"]
 
 
 def test_progress_and_metrics_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -148,7 +151,7 @@ def test_progress_and_metrics_are_told(tmp_path: Path, capsys: pytest.CaptureFix
     )
     assert run("--plan", str(file), "--fractions", "10", "--out", str(tmp_path / "out"), "--no-figures") == 0
     said = capsys.readouterr().out
-    stages = ("patient", "machine", "beams", "dose", "optimise", "files")
+    stages = ("patient", "machine", "beams", "influence", "optimise", "files")
     assert all(f"\n{stage} " in f"\n{said}" for stage in stages)
     assert "Physical dose, 10 fractions, as optimised" in said
     assert "RBE-weighted dose" in said
@@ -211,12 +214,12 @@ def test_bad_input_is_one_line(
 def test_a_misspelt_plan_file_is_one_line_before_the_long_work(
     text: str, match: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from radplan.engines import base
+    from radplan.workflows import planning
 
     def long_work(*_: object, **__: object) -> None:
         raise AssertionError("the dose was calculated")
 
-    monkeypatch.setattr(base, "dose_influence", long_work)
+    monkeypatch.setattr(planning, "dose_influence", long_work)
     file = tmp_path / "plan.yaml"
     file.write_text(text)
     assert match in refused(capsys, tmp_path, ["box", "--plan", str(file)])
@@ -261,12 +264,13 @@ def test_interrupted_outside_the_optimisation_nothing_is_left(
 def test_interrupted_while_optimising_the_best_is_kept(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Impatient(cli._Progress):
-        def __call__(self, *told: object) -> None:
-            super().__call__(*told)  # type: ignore[arg-type]
-            raise KeyboardInterrupt
+    class Impatient(console.Console):
+        def __call__(self, told: progress.Report) -> None:
+            super().__call__(told)
+            if told.step == "optimise" and not told.finished:
+                raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "_Progress", Impatient)
+    monkeypatch.setattr(console, "Console", Impatient)
     assert run("box", *FAST, "--no-figures", "--out", str(tmp_path / "out")) == 130
     assert "interrupted" in capsys.readouterr().out
     data = json.loads((tmp_path / "out" / "plan.json").read_text())
@@ -279,7 +283,7 @@ def test_help_loads_no_array_library() -> None:
         "import sys, radplan.cli.main as c\n"
         "try: c.main(['plan', '--help'])\n"
         "except SystemExit: pass\n"
-        "heavy = {'numpy', 'scipy', 'numba', 'torch', 'matplotlib', 'pydantic'} & set(sys.modules)\n"
+        "heavy = {'numpy', 'scipy', 'numba', 'torch', 'matplotlib'} & set(sys.modules)\n"
         "sys.exit(f'loaded {heavy}' if heavy else 0)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

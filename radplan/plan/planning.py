@@ -19,10 +19,11 @@ from radplan.optim.goals import Goal
 from radplan.optim.objectives import SquaredUnderdosing
 from radplan.optim.problem import Problem
 from radplan.optim.solvers import SOLVERS, Solution, Solver, Status
-from radplan.optim.solvers.base import Callback
+from radplan.optim.solvers.base import Callback, Progress
 from radplan.patient.patient import Patient
 from radplan.plan.course import Plan
 from radplan.plan.prescribed import dose_floor, floored, prescribed_quantity
+from radplan.progress import expected_iterations, listening, report
 from radplan.quantities.base import QUANTITIES, Quantity
 
 DEFAULT_FRACTIONS = 30
@@ -38,7 +39,7 @@ def optimize(
     constraints: Sequence[Constraint] = (),
     robust: str | None = None,
     start: Plan | ArrayLike | None = None,
-    progress: Callback | None = None,
+    progress: Callback | bool | None = None,
     beams: Beams | None = None,
     background: ArrayLike | None = None,
 ) -> Plan:
@@ -68,9 +69,10 @@ def optimize(
         Optimise the worst scenario of the sum of all goals.
     start : Plan or array of shape (count,), optional
         Where to begin: an earlier plan of the same variables, or variables.
-    progress : callable, optional
-        Told the `Progress` after each iteration; ends the search by returning True. A KeyboardInterrupt ends it, too,
-        with the best so far.
+    progress : bool or callable, optional
+        A callable is told the solver's `Progress` after each iteration and ends the search by returning True; True
+        shows a bar, False nothing; left out, a bar is shown in a terminal or a notebook. A KeyboardInterrupt ends the
+        search, too, with the best so far.
     beams : Beams, optional
         The beams of the model, for figures, where it does not know them itself.
     background : array of shape (nz, ny, nx), optional
@@ -89,17 +91,8 @@ def optimize(
     wished = tuple(replace(goal, quantity=floored(goal.quantity, floor, model.images)) for goal in goals)
     kept = tuple(replace(entry, quantity=floored(entry.quantity, floor, model.images)) for entry in constraints)
     course = _Course(model, patient, count, kept, robust, earlier)
-    problem = course.problem(wished, kept)
-    if start is not None:
-        first: Array | Solution | None = on_device(
-            checked_variables(start.x if isinstance(start, Plan) else start, model), model
-        )
-    else:
-        first = course.dose_first(wished, chosen, progress)
-    if isinstance(first, Solution) and first.status in (Status.INTERRUPTED, Status.STOPPED):
-        solution = first
-    else:
-        solution = chosen.solve(problem, x0=first.x if isinstance(first, Solution) else first, callback=progress)
+    with listening(progress if isinstance(progress, bool) else None):
+        solution = _searched(course, wished, kept, chosen, start, progress)
     return Plan(
         x=to_numpy(solution.x),
         model=model,
@@ -112,6 +105,43 @@ def optimize(
         background=earlier,
         solver=chosen,
     )
+
+
+def _searched(
+    course: _Course,
+    goals: Sequence[Goal],
+    constraints: Sequence[Constraint],
+    solver: Solver,
+    start: Plan | ArrayLike | None,
+    progress: Callback | bool | None,
+) -> Solution:
+    """Return where the search ends: from a given start, or from the goals of doses where there are ratios."""
+    told = progress if callable(progress) else None
+    if start is not None:
+        given = start.x if isinstance(start, Plan) else start
+        first: Array | Solution | None = on_device(checked_variables(given, course.model), course.model)
+    else:
+        first = course.dose_first(goals, solver, _reporting(solver, told))
+    if isinstance(first, Solution) and first.status in (Status.INTERRUPTED, Status.STOPPED):
+        return first
+    begin = first.x if isinstance(first, Solution) else first
+    return solver.solve(course.problem(goals, constraints), x0=begin, callback=_reporting(solver, told))
+
+
+def _reporting(solver: Solver, told: Callback | None) -> Callback:
+    """Return a callback that reports each iteration to whoever listens, and asks `told` whether to go on."""
+    options = solver.__dict__
+    limit = float(options.get("max_iterations", 500))
+    tolerance = float(options.get("tolerance", 1e-5))
+    history: list[float] = []
+
+    def callback(progress: Progress) -> object:
+        history.append(progress.value)
+        total = expected_iterations(history, tolerance, limit)
+        report("optimise", progress.iteration, total, f"cost {progress.value:.5g}")
+        return None if told is None else told(progress)
+
+    return callback
 
 
 @dataclass(frozen=True, eq=False)

@@ -28,7 +28,7 @@ from radplan.optim.goals import Goal, objective_from_spec, quantity_from_spec
 from radplan.optim.solvers import SOLVERS, Solver
 from radplan.patient.ct import hu_table
 from radplan.patient.patient import Patient, find_external
-from radplan.patient.phantoms import PHANTOMS
+from radplan.patient.phantoms import PHANTOMS, phantom
 from radplan.patient.structures import Structures
 from radplan.plan import DEFAULT_FRACTIONS
 from radplan.quantities import QUANTITIES
@@ -197,8 +197,6 @@ def task(spec: PlanSpec, patient: Patient, machine: Machine | None = None) -> Ta
     if spec.beams.targets is not None:
         for name in spec.beams.targets:
             patient.structures[name]
-    if spec.solver.options and spec.solver.name is None:
-        raise InputError(f"the solver has options ({', '.join(spec.solver.options)}) but no name: add `name:` beside")
     goals = tuple(goal for entry in spec.goals for goal in _goals(entry, matching(entry.structure, names)))
     constraints = tuple(item for entry in spec.constraints for item in _constraints(entry, names))
     wanted = _quantities(spec, (*goals, *constraints))
@@ -206,8 +204,60 @@ def task(spec: PlanSpec, patient: Patient, machine: Machine | None = None) -> Ta
     if machine is not None:
         engine = wanted_engine(spec, machine)
         check_reach(wanted, machine, engine)
-    solver = None if spec.solver.name is None else made(SOLVERS.get(spec.solver.name), "solver", spec.solver.options)
-    return Task(goals, constraints, solver, engine)
+    return Task(goals, constraints, _solver(spec), engine)
+
+
+def check_names(spec: PlanSpec, machine: Machine) -> None:
+    """Look at every name that needs no images: engine, solver, objectives, quantities, metrics, and structures.
+
+    Raises
+    ------
+    UnknownNameError
+        When nothing answers to a name; gives the nearest.
+    InputError
+        When an option or a parameter does not fit.
+    """
+    wanted_engine(spec, machine)
+    _solver(spec)
+    for name in spec.metrics:
+        metric(name, [1.0], volume=1.0)
+    goals = [goal for entry in spec.goals for goal in _goals(entry, [entry.structure])]
+    bounds = [item for entry in spec.constraints for item in _constraints(entry, [entry.structure])]
+    _quantities(spec, (*goals, *bounds))
+    known = structure_names(spec)
+    if known is not None:
+        for pattern in (*(goal.structure for goal in spec.goals), *(bound.structure for bound in spec.constraints)):
+            matching(pattern, known)
+        for name in (*([spec.normalize.structure] if spec.normalize else ()), *(spec.beams.targets or ())):
+            if name not in known:
+                raise UnknownNameError("structure", name, known)
+
+
+def structure_names(spec: PlanSpec) -> list[str] | None:
+    """Return the structures that a plan may name, as far as they are known before images are read; else None.
+
+    >>> structure_names(plan_spec({"case": "box", "structures": {"Shell": "ring(OuterTarget, 3 mm, 9 mm)"}}))
+    ['BODY', 'OuterTarget', 'Shell']
+    """
+    if spec.case is None:
+        return None
+    if spec.case in PHANTOMS:
+        names: list[str] | None = list(phantom(spec.case).structures)
+    elif Path(spec.case).is_dir():
+        from radplan.io.dicom import region_names
+
+        names = region_names(spec.case)
+    else:
+        return None
+    if names is None:
+        return None
+    return [*names, *([] if spec.external is None else [spec.external.name]), *spec.structures]
+
+
+def _solver(spec: PlanSpec) -> Solver | None:
+    if spec.solver.options and spec.solver.name is None:
+        raise InputError(f"the solver has options ({', '.join(spec.solver.options)}) but no name: add `name:` beside")
+    return None if spec.solver.name is None else made(SOLVERS.get(spec.solver.name), "solver", spec.solver.options)
 
 
 def _quantities(spec: PlanSpec, terms: Sequence[Goal | Constraint]) -> list[str]:

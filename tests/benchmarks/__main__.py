@@ -44,7 +44,7 @@ def import_seconds() -> tuple[float, float]:
         return statistics.median(taken)
 
     bare = best("-c", "pass")
-    return best("-c", "import radplan") - bare, best("-m", "radplan.cli.main", "--help")
+    return best("-c", "import radplan") - bare, best("-m", "radplan", "--help")
 
 
 def row(what: str, ours: str, peer: str = "", ratio: str = "") -> None:

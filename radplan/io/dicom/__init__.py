@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from radplan.io.dicom.case import DicomCase, read_case, read_patient
+from radplan.io.dicom.case import DicomCase, read_case, read_patient, region_names
 from radplan.io.dicom.contours import fill_contours
 from radplan.io.dicom.ct import CTSeries, read_ct
 from radplan.io.dicom.folder import FileEntry, Folder, describe_folder, list_folder
@@ -33,6 +33,7 @@ __all__ = [
     "read_plan_reference",
     "read_regions",
     "read_structures",
+    "region_names",
     "read_water_case",
     "write_dose",
 ]

@@ -12,6 +12,7 @@ from radplan.geometry.frames import PATIENT_POSITIONS
 from radplan.io.dicom.contours import Ends
 from radplan.io.dicom.ct import CTSeries, read_ct
 from radplan.io.dicom.folder import FileEntry, Folder, list_folder
+from radplan.io.dicom.reading import items_of, open_dataset, reading, text_of
 from radplan.io.dicom.rtstruct import read_structure_set
 from radplan.patient.ct import HUTable, hu_table
 from radplan.patient.patient import DensityOverride, Patient
@@ -114,6 +115,27 @@ def read_case(
         name, images.ct, structures, hu_table=chosen_table, overrides=densities, patient_position=position
     )
     return DicomCase(patient, images, contours.instance if contours else "")
+
+
+def region_names(folder: str | Path) -> list[str] | None:
+    """Return the names of all regions in the structure sets of a folder, without reading images or contours.
+
+    None where they do not say what the structures will be called: no structure set, a name that repeats or is missing,
+    a file that cannot be read.
+    """
+    names: list[str] = []
+    for entry in list_folder(folder).of("RTSTRUCT"):
+        try:
+            dataset = open_dataset(entry.path)
+            with reading(entry.path):
+                items = items_of(dataset, "StructureSetROISequence")
+                own = [text_of(entry.path, item, "ROIName", "") for item in items]
+        except FileError:
+            return None
+        if "" in own or len(set(own)) < len(own):
+            return None
+        names += own
+    return list(dict.fromkeys(names)) or None
 
 
 def _position(images: CTSeries) -> str:
