@@ -15,7 +15,7 @@ WIDTH = 80
 
 
 class Console:
-    """Listens to a calculation: a line per finished step; before that a bar on a terminal, elsewhere a line now and then.
+    """Listens to a calculation: a line per finished step; before that a bar on a terminal, or a line now and then.
 
     Parameters
     ----------

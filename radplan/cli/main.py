@@ -66,6 +66,7 @@ def application() -> typer.Typer:
         cls=Verbs,
         help="Open radiotherapy treatment planning. Research software, not for clinical use.",
         no_args_is_help=True,
+        pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["--help", "-h"]},
     )
     app.callback()(_top)
@@ -133,7 +134,7 @@ class _Waiting(TyperCommand):
                 function = self.source.load()
             except (ImportError, AttributeError) as error:
                 raise InputError(f"the verb {self.name!r} of another package cannot be loaded: {error}") from error
-        alone = typer.Typer(add_completion=False)
+        alone = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
         alone.command(name=self.name, cls=Verb)(function)
         return typer.main.get_command(alone)
 

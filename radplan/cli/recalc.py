@@ -22,54 +22,64 @@ if TYPE_CHECKING:
 
 Texts = list[str] | None
 
+Rtplan = Annotated[str, typer.Argument(metavar="RTPLAN", help="The plan: static fields, sliding windows, arcs.")]
+Patient = Annotated[str, typer.Option(metavar="P", help="DICOM folder, or cylinder, box, tg119 to move the plan into.")]
+Machine = Annotated[
+    str | None, typer.Option(metavar="M", help="Built-in name or file (default: generic linac of its energy).")
+]
+Mlc = Annotated[
+    str | None, typer.Option(metavar="MLC", help="Collimator (default: the known one with the plan's leaves).")
+]
+Calibration = Annotated[
+    Literal["machine", "isocentric"],
+    typer.Option(help="1 cGy/MU at d_max of 10x10: at SSD 100 cm (built-in machines), or in the isocentre."),
+]
+Grid = Annotated[Texts, typer.Option(metavar="MM", help="Dose grid spacing, one or x,y,z (default 3).")]
+Fractions = Annotated[int | None, typer.Option(metavar="N", help="Number of fractions (default: the plan's).")]
+Reference = Annotated[Texts, typer.Option(metavar="FILE", help="RTDOSE or NRRD dose, DVH table, or one of each.")]
+Names = Annotated[Texts, typer.Option(metavar="OURS=THEIRS", help="What the DVH table calls our structures.")]
+FitFactor = Annotated[
+    str | None,
+    typer.Option(
+        metavar="[STRUCTURE]",
+        help="Give the factor that makes the mean of the largest target, or STRUCTURE, agree.",
+    ),
+]
+Skin = Annotated[float, typer.Option(metavar="MM", help="Judge gamma this far below the skin.")]
+Gamma = Annotated[Texts, typer.Option(metavar="PERCENT,MM", help="Criteria (default 3,3).")]
+Water = Annotated[bool, typer.Option("--water", help="Fill the external contour with water; needs no images.")]
+Supports = Annotated[
+    bool, typer.Option("--supports", help="What the CT shows outside the external contour attenuates.")
+]
+AllowOtherFrame = Annotated[
+    bool, typer.Option("--allow-other-frame", help="Take a plan of another frame of reference.")
+]
+GantrySteps = Annotated[int, typer.Option(metavar="N", help="Gantry angles per arc segment.")]
+Device = Annotated[str, typer.Option(metavar="D", help="Where to calculate: numpy, torch:cuda:0, ...")]
+Out = Annotated[str, typer.Option("--out", "--output", metavar="DIR", help="Folder for the results.")]
+NoFigures = Annotated[bool, typer.Option("--no-figures", help="Write no png files.")]
+
 
 def command(
-    rtplan: Annotated[str, typer.Argument(metavar="RTPLAN", help="The plan: static fields, sliding windows, arcs.")],
-    patient: Annotated[
-        str, typer.Option(metavar="P", help="DICOM folder, or cylinder, box, tg119 to move the plan into.")
-    ],
-    machine: Annotated[
-        str | None, typer.Option(metavar="M", help="Built-in name or file (default: generic linac of its energy).")
-    ] = None,
-    mlc: Annotated[
-        str | None, typer.Option(metavar="MLC", help="Collimator (default: the known one with the plan's leaves).")
-    ] = None,
-    calibration: Annotated[
-        Literal["machine", "isocentric"],
-        typer.Option(help="1 cGy/MU at d_max of 10x10: at SSD 100 cm (built-in machines), or in the isocentre."),
-    ] = "machine",
-    grid: Annotated[Texts, typer.Option(metavar="MM", help="Dose grid spacing, one or x,y,z (default 3).")] = None,
-    fractions: Annotated[
-        int | None, typer.Option(metavar="N", help="Number of fractions (default: the plan's).")
-    ] = None,
-    reference: Annotated[
-        Texts, typer.Option(metavar="FILE", help="RTDOSE or NRRD dose, DVH table, or one of each.")
-    ] = None,
-    names: Annotated[
-        Texts, typer.Option(metavar="OURS=THEIRS", help="What the DVH table calls our structures.")
-    ] = None,
-    fit_factor: Annotated[
-        str | None,
-        typer.Option(
-            metavar="[STRUCTURE]",
-            help="Give the factor that makes the mean of the largest target, or STRUCTURE, agree.",
-        ),
-    ] = None,
-    skin: Annotated[float, typer.Option(metavar="MM", help="Judge gamma this far below the skin.")] = 0.0,
-    gamma: Annotated[Texts, typer.Option(metavar="PERCENT,MM", help="Criteria (default 3,3).")] = None,
-    water: Annotated[
-        bool, typer.Option("--water", help="Fill the external contour with water; needs no images.")
-    ] = False,
-    supports: Annotated[
-        bool, typer.Option("--supports", help="What the CT shows outside the external contour attenuates.")
-    ] = False,
-    allow_other_frame: Annotated[
-        bool, typer.Option("--allow-other-frame", help="Take a plan of another frame of reference.")
-    ] = False,
-    gantry_steps: Annotated[int, typer.Option(metavar="N", help="Gantry angles per arc segment.")] = 1,
-    device: Annotated[str, typer.Option(metavar="D", help="Where to calculate: numpy, torch:cuda:0, ...")] = "numpy",
-    out: Annotated[str, typer.Option("--out", "--output", metavar="DIR", help="Folder for the results.")] = "out",
-    no_figures: Annotated[bool, typer.Option("--no-figures", help="Write no png files.")] = False,
+    rtplan: Rtplan,
+    patient: Patient,
+    machine: Machine = None,
+    mlc: Mlc = None,
+    calibration: Calibration = "machine",
+    grid: Grid = None,
+    fractions: Fractions = None,
+    reference: Reference = None,
+    names: Names = None,
+    fit_factor: FitFactor = None,
+    skin: Skin = 0.0,
+    gamma: Gamma = None,
+    water: Water = False,
+    supports: Supports = False,
+    allow_other_frame: AllowOtherFrame = False,
+    gantry_steps: GantrySteps = 1,
+    device: Device = "numpy",
+    out: Out = "out",
+    no_figures: NoFigures = False,
 ) -> int:
     """Calculate the dose of a photon RTPLAN of any system from its leaves, jaws and monitor units.
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from radplan import cli
+from radplan.cli import main as cli
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = ROOT / "docs/examples"

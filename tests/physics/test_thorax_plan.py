@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from radplan import cli
+from radplan.cli import main as cli
 from radplan.io.dicom import read_case, read_dose
 from radplan.io.dvh_table import read_dvh_table
 

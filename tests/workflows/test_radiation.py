@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from radplan import cli
 from radplan.biology.rbe import RBE_MODELS, McNamara
+from radplan.cli import main as cli
 from radplan.engines.particle.pencil_beam import ParticlePencilBeam
 from radplan.errors import InputError, UnknownNameError
 from radplan.io.plan_file.reading import plan_spec, read_plan_file
