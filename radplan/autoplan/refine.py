@@ -1,0 +1,292 @@
+"""Refinement: plan, score, ask for more, plan again, until the score stops rising; the best plan of all wins.
+
+The balance of target and organ weights is searched first, as it sets where the published margin policy ends; then come
+margin rounds, then weights that follow what each item still loses. The score is not monotone: when an iterate loses,
+the search goes back to the best one with smaller steps.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from radplan.autoplan.policy import POLICIES, SearchState
+from radplan.autoplan.protocol import Protocol
+from radplan.autoplan.scorecard import Score
+from radplan.errors import InputError
+from radplan.influence import ForwardModel
+from radplan.optim import Goal
+from radplan.optim.solvers import ProjectedLBFGS
+from radplan.patient import Patient
+from radplan.plan import Plan, optimize
+
+_log = logging.getLogger(__name__)
+
+SHARES = (1.0, 3.0, 10.0, 30.0)
+"""Weights of targets over the published ones that the balance search tries."""
+GAIN = 0.005
+"""Two iterates in a row that gain less than this share of the card's maximum end the search."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How far a refinement goes.
+
+    Parameters
+    ----------
+    shares : tuple of float
+        Balances tried in the first round.
+    margin_rounds : int
+        Rounds of the margin policy.
+    adaptive_rounds : int
+        Most rounds of the adaptive policy.
+    iterations : int
+        Solver iterations of each round.
+    first_iterations : int
+        Solver iterations of the first plan.
+    """
+
+    shares: tuple[float, ...] = SHARES
+    margin_rounds: int = 2
+    adaptive_rounds: int = 8
+    iterations: int = 40
+    first_iterations: int = 60
+
+
+@dataclass(frozen=True, eq=False)
+class Iterate:
+    """One plan of a refinement: what was asked for, what it scored, whether it was the best so far."""
+
+    policy: str
+    state: SearchState
+    goals: tuple[Goal, ...]
+    score: Score
+    seconds: float
+    best: bool
+
+    def to_spec(self) -> dict[str, Any]:
+        """Return plain data for files."""
+        return {
+            "policy": self.policy,
+            "share": self.state.share,
+            "shrink": self.state.shrink,
+            "weights": dict(self.state.weights or {}),
+            "goals": [goal.to_spec() for goal in self.goals],
+            "score": self.score.to_spec(),
+            "best": self.best,
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class Refinement:
+    """All iterates of a search, and the best plan.
+
+    Parameters
+    ----------
+    iterates : tuple of Iterate
+        In order, the losing ones too.
+    plan : Plan
+        The best.
+    reason : str
+        Why the search ended.
+    first : Plan
+        The plan of the first iterate.
+    notes : tuple of str
+        What was left out of patient and card.
+    """
+
+    iterates: tuple[Iterate, ...]
+    plan: Plan
+    reason: str
+    first: Plan
+    notes: tuple[str, ...] = ()
+
+    @property
+    def best(self) -> Iterate:
+        """The iterate of the best plan."""
+        return max(self.iterates, key=lambda iterate: iterate.score.total)
+
+    @property
+    def gain(self) -> float:
+        """How much the best plan scores more than the first one, over the card's maximum [%]."""
+        return 100.0 * (self.best.score.total - self.iterates[0].score.total) / self.best.score.maximum
+
+    def curve(self) -> list[float]:
+        """Return the total of each iterate."""
+        return [iterate.score.total for iterate in self.iterates]
+
+    def to_spec(self) -> dict[str, Any]:
+        """Return plain data for files."""
+        return {
+            "format": "radplan-refinement",
+            "version": 1,
+            "reason": self.reason,
+            "gain_percent": self.gain,
+            "iterates": [iterate.to_spec() for iterate in self.iterates],
+            "notes": list(self.notes),
+        }
+
+
+Progress = Callable[[Iterate], None]
+
+
+def refine(
+    patient: Patient,
+    protocol: Protocol,
+    model: ForwardModel,
+    settings: Settings | None = None,
+    progress: Progress | None = None,
+) -> Refinement:
+    """Return the refinement of a patient on one forward model.
+
+    Parameters
+    ----------
+    patient : Patient
+        With canonical names and helpers, as `understand` gives it.
+    protocol : Protocol
+        Scorecard, targets and normalisation.
+    model : ForwardModel
+        Dose of the beams; one model serves all rounds.
+    settings : Settings, optional
+        How far to go.
+    progress : callable, optional
+        Told each iterate.
+    """
+    search = _Search(patient, protocol, model, settings or Settings(), progress)
+    search.balance()
+    search.margins()
+    search.adapt()
+    return search.result()
+
+
+def published(
+    patient: Patient,
+    protocol: Protocol,
+    model: ForwardModel,
+    settings: Settings | None = None,
+    rounds: int = 6,
+) -> Refinement:
+    """Return the search of the published algorithm: margin rounds with its own priorities, nothing else.
+
+    Source: Gao et al. (2025).
+    """
+    search = _Search(patient, protocol, model, settings or Settings(), None)
+    search.run("scorecard_initial", SearchState(), search.settings.first_iterations)
+    for _ in range(rounds):
+        last = search.last
+        search.run("dvh_margins", replace(last[1], plan=last[0], score=last[2]), search.settings.iterations)
+    search.reason = f"{rounds} rounds of the published policy"
+    return search.result()
+
+
+class _Search:
+    """The course of one refinement."""
+
+    def __init__(
+        self, patient: Patient, protocol: Protocol, model: ForwardModel, settings: Settings, progress: Progress | None
+    ) -> None:
+        self.patient = patient
+        self.protocol = protocol
+        self.model = model
+        self.settings = settings
+        self.progress = progress
+        self.iterates: list[Iterate] = []
+        self.reason = "all rounds were made"
+        self.best: tuple[Plan, SearchState, Score] | None = None
+        self.last: tuple[Plan, SearchState, Score]
+        self.first: Plan
+        if not any(target in patient.structures for target in protocol.targets):
+            raise InputError(f"patient {patient.name!r} has no target of the protocol {protocol.name!r}")
+
+    def run(self, policy: str, state: SearchState, iterations: int) -> bool:
+        """Make one plan; True when it is the best so far."""
+        began = time.perf_counter()
+        goals = POLICIES.get(policy)().goals(self.patient, self.protocol, state)
+        solver = ProjectedLBFGS(max_iterations=iterations, tolerance=3e-4)
+        plan = optimize(
+            self.model, goals, self.patient, fractions=self.protocol.fractions, solver=solver, start=state.plan
+        )
+        plan = self._normalised(plan)
+        score = self.protocol.scorecard.score(plan)
+        better = self.best is None or score.total > self.best[2].total
+        self.last = plan, state, score
+        if better:
+            self.best = self.last
+        if not self.iterates:
+            self.first = plan
+        kept = replace(state, plan=None, score=None)
+        entry = Iterate(policy, kept, goals, score, time.perf_counter() - began, better)
+        self.iterates.append(entry)
+        if self.progress is not None:
+            self.progress(entry)
+        _log.info("%s: %.2f of %.2f", policy, score.total, score.maximum)
+        return better
+
+    def balance(self) -> None:
+        """Try how much targets weigh against organs, each from the last plan."""
+        plan: Plan | None = None
+        for number, share in enumerate(self.settings.shares):
+            count = self.settings.iterations if number else self.settings.first_iterations
+            self.run("scorecard_initial", SearchState(plan=plan, share=share), count)
+            plan = self.last[0]
+
+    def margins(self) -> None:
+        """Ask for margins below the best plan; half of them after a loss."""
+        shrink = 1.0
+        for _ in range(self.settings.margin_rounds):
+            plan, state, score = self._best
+            state = replace(state, plan=plan, score=score, shrink=shrink)
+            if not self.run("dvh_margins", state, self.settings.iterations):
+                shrink *= 0.5
+
+    def adapt(self) -> None:
+        """Move weights by what each item still loses, from the best plan, in smaller steps after a loss."""
+        step, idle = 1.0, 0
+        weights: Mapping[str, float] = {}
+        for _ in range(self.settings.adaptive_rounds):
+            plan, state, score = self._best
+            before = score.total
+            weights = _moved(score, state.weights or {}, step)
+            if not self.run(
+                "adaptive", replace(state, plan=plan, score=score, weights=weights), self.settings.iterations
+            ):
+                step *= 0.6
+            gained = self._best[2].total - before
+            idle = idle + 1 if gained < GAIN * score.maximum else 0
+            if idle >= 2:
+                self.reason = "two rounds in a row gained less than 0.5 % of the card's maximum"
+                return
+
+    def result(self) -> Refinement:
+        """Return what was found."""
+        return Refinement(tuple(self.iterates), self._best[0], self.reason, self.first)
+
+    @property
+    def _best(self) -> tuple[Plan, SearchState, Score]:
+        if self.best is None:
+            raise InputError("no plan was made yet")
+        return self.best
+
+    def _normalised(self, plan: Plan) -> Plan:
+        """Return the plan at the coverage of the protocol, so that scores compare."""
+        target = next(name for name in self.protocol.targets if name in self.patient.structures)
+        rule = self.protocol.normalise
+        level = rule["level"] * self.protocol.targets[target]
+        return plan.scaled(target, plan.prescribed, **{f"D{rule['percent']:g}": level})
+
+
+def _moved(score: Score, weights: Mapping[str, float], step: float) -> dict[str, float]:
+    """Return weights multiplied by exp(step (loss - mean loss)), losses relative to each item's maximum."""
+    losses = {
+        entry.item.label: min((entry.item.maximum - entry.score) / max(abs(entry.item.maximum), 1e-9), 2.0)
+        for entry in score.items
+    }
+    middle = sum(losses.values()) / len(losses)
+    return {
+        label: weights.get(label, 1.0) * math.exp(step * min(max(loss - middle, -1.0), 1.0))
+        for label, loss in losses.items()
+    }
