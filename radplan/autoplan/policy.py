@@ -23,7 +23,7 @@ from radplan.registry import Registry
 VOLUMES = (1.0, 10.0, 20.0, 30.0, 40.0, 60.0, 80.0)
 """Volumes at which the margin policy takes points of each organ's DVH [%]."""
 _TARGET_WEIGHT = 300.0
-_UNDER, _OVER = 1.005, 1.025
+_UNDER, _OVER = 1.0, 1.03
 """Levels of a target's goals over its prescription [1]."""
 
 

@@ -43,7 +43,8 @@ class Protocol:
     fractions : int
         Number of fractions.
     normalise : mapping
-        ``metric`` and ``level`` (a share of the prescription) that the highest target is scaled to.
+        The highest target present is scaled until ``percent`` of its volume get ``level`` (a share of its dose), or,
+        where that would be hotter, until D1 is ``hottest``: a target in air or skin cannot be covered.
     helpers : tuple of Helper
         Helper structures.
     beams : BeamTemplate

@@ -272,11 +272,16 @@ class _Search:
         return self.best
 
     def _normalised(self, plan: Plan) -> Plan:
-        """Return the plan at the coverage of the protocol, so that scores compare."""
+        """Return the plan at the coverage of the protocol, so that scores compare; never hotter than it allows."""
         target = next(name for name in self.protocol.targets if name in self.patient.structures)
-        rule = self.protocol.normalise
-        level = rule["level"] * self.protocol.targets[target]
-        return plan.scaled(target, plan.prescribed, **{f"D{rule['percent']:g}": level})
+        rule, dose = self.protocol.normalise, self.protocol.targets[target]
+        scaled = plan.scaled(target, plan.prescribed, **{f"D{rule['percent']:g}": rule["level"] * dose})
+        if "hottest" not in rule:
+            return scaled
+        hot = scaled.metrics(plan.prescribed, [target], ["D1"])[target]["D1"]
+        if hot <= rule["hottest"] * dose:
+            return scaled
+        return plan.scaled(target, plan.prescribed, D1=rule["hottest"] * dose)
 
 
 def _moved(score: Score, weights: Mapping[str, float], step: float) -> dict[str, float]:

@@ -1,0 +1,149 @@
+"""Dose to plan: a plan that reproduces a given dose, such as a network's or an earlier plan's.
+
+Every voxel is asked for the given dose: inside targets both sides count, outside what is too much and, a little, what
+is too little. The goals are convex, so that the plan does not depend on where the search starts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from radplan.analysis.gamma import Gamma, GammaCriteria, gamma_index
+from radplan.analysis.metrics import metric
+from radplan.analysis.sampling import sample, structure_points
+from radplan.errors import InputError
+from radplan.geometry.grid import Grid
+from radplan.geometry.resample import resample_linear
+from radplan.influence import ForwardModel
+from radplan.optim import DoseMimicking, Goal
+from radplan.optim.solvers import ProjectedLBFGS
+from radplan.patient import Patient
+from radplan.plan import Plan, optimize
+
+Floats = npt.NDArray[np.float64]
+
+METRICS = ("D98", "D50", "D2", "Dmean")
+"""What the table of a reproduction compares."""
+_INSIDE = 10.0
+"""Weight of a voxel of a target over one outside [1]."""
+_TOO_LITTLE = 0.1
+"""Weight of too little dose outside targets over too much [1]."""
+
+
+@dataclass(frozen=True)
+class MimicRow:
+    """One structure: the metrics of the given dose and of the plan [Gy]."""
+
+    structure: str
+    reference: dict[str, float]
+    plan: dict[str, float]
+
+    def difference(self, name: str) -> float:
+        """Return plan less reference [Gy]."""
+        return self.plan[name] - self.reference[name]
+
+
+@dataclass(frozen=True, eq=False)
+class Mimicry:
+    """A plan made from a dose, and how near it comes.
+
+    Parameters
+    ----------
+    plan : Plan
+        The plan.
+    rows : tuple of MimicRow
+        By structure.
+    gamma : Gamma
+        3 % of the largest given dose, 3 mm, above 10 %.
+    """
+
+    plan: Plan
+    rows: tuple[MimicRow, ...]
+    gamma: Gamma
+
+    def table(self) -> str:
+        """Return reference, reproduction and difference as text in 80 columns."""
+        lines = [f"{'[Gy] given; plan':<20}" + "".join(f"{name:>15}" for name in METRICS)]
+        lines += [
+            f"{row.structure:<20.20}" + "".join(f"{row.reference[m]:>8.2f};{row.plan[m]:>6.2f}" for m in METRICS)
+            for row in self.rows
+        ]
+        return "\n".join([*lines, f"gamma {self.gamma.criteria}: {self.gamma.passing:.1f} % pass"])
+
+
+def plan_from_dose(
+    dose: npt.ArrayLike,
+    grid: Grid,
+    model: ForwardModel,
+    patient: Patient,
+    fractions: int,
+    iterations: int = 300,
+    targets: Sequence[str] | None = None,
+) -> Mimicry:
+    """Return the plan of a model that comes nearest to a given dose.
+
+    Parameters
+    ----------
+    dose : array of shape (nz, ny, nx)
+        Course total to reproduce [Gy].
+    grid : Grid
+        Where it is given; it is brought to the model's grid by trilinear interpolation.
+    model : ForwardModel
+        What gives dose.
+    patient : Patient
+        With structures.
+    fractions : int
+        Number of fractions.
+    iterations : int
+        Most iterations of the solver.
+    targets : sequence of str, optional
+        Where both sides count; the patient's targets when left out.
+
+    Raises
+    ------
+    InputError
+        When the dose has another shape than its grid, or is negative or not finite.
+    """
+    given = np.asarray(dose, dtype=np.float64)
+    if given.shape != grid.shape:
+        raise InputError(f"the dose has shape {given.shape}, its grid {grid.shape}")
+    if not np.all(np.isfinite(given)) or given.min() < 0.0:
+        raise InputError("the dose to reproduce must be finite and >= 0 everywhere")
+    there = given if grid == model.grid else np.asarray(resample_linear(given, grid, model.grid))
+    goals = mimicking_goals(there, model, patient, targets)
+    plan = optimize(
+        model, goals, patient, fractions=fractions, solver=ProjectedLBFGS(max_iterations=iterations, tolerance=1e-6)
+    )
+    return compare_to_dose(plan, given, grid)
+
+
+def mimicking_goals(
+    dose: Floats, model: ForwardModel, patient: Patient, targets: Sequence[str] | None = None
+) -> tuple[Goal, ...]:
+    """Return goals that ask every voxel of the model for a dose (nz, ny, nx) on its grid [Gy]."""
+    names = list(patient.target_names if targets is None else targets)
+    outside = patient.external.name
+    if outside not in patient.structures:
+        raise InputError(f"patient {patient.name!r} needs an external contour among its structures to mimic a dose in")
+    counts = {name: patient.structures[name].volume for name in (*names, outside)}
+    whole = counts[outside]
+    goals = [Goal(name, DoseMimicking(dose), weight=_INSIDE * counts[name] / whole) for name in names]
+    goals.append(Goal(outside, DoseMimicking(dose, underdosing=_TOO_LITTLE), weight=1.0))
+    return tuple(goals)
+
+
+def compare_to_dose(plan: Plan, dose: Floats, grid: Grid) -> Mimicry:
+    """Return how near a plan comes to a dose (nz, ny, nx) on a grid [Gy]."""
+    rows = []
+    for name, found in plan.metrics(plan.prescribed, names=METRICS).items():
+        structure = plan.patient.structures[name]
+        index, weights = structure_points(structure, grid)
+        values = sample(dose, index)
+        reference = {m: metric(m, values, weights, structure.volume / 1000.0) for m in METRICS}
+        rows.append(MimicRow(name, reference, dict(found)))
+    gamma = gamma_index(plan[plan.prescribed], plan.model.grid, dose, grid, GammaCriteria(3.0, 3.0))
+    return Mimicry(plan, tuple(rows), gamma)
