@@ -16,7 +16,6 @@ class RayTracer(Engine):
     """Dose ``0.01 (SAD/L)^2 exp(-mu depth)`` Gy per MU to the voxels in the shadow of a bixel; mu in 1/mm of water."""
 
     attenuation: float = 0.005
-
     name = "ray_tracer"
     radiation = ("photons",)
 
@@ -26,10 +25,10 @@ class RayTracer(Engine):
         return ("physical_dose",)
 
     def influence(self, patient, beams, machine, scope):
-        grid, voxels = scope.grid, scope.voxels
-        points, blocks, density = grid.points(voxels), [], patient.density()
+        grid, voxels, density, blocks = scope.grid, scope.voxels, patient.density(), []
+        points = grid.points(voxels)
         for beam in beams:
-            depth = geometry.radiological_depth(density, patient.ct.grid, beam.source, points)
+            depth = scope.error.depths(geometry.radiological_depth(density, patient.ct.grid, beam.source, points))
             seen = geometry.world_to_beam(points, beam.isocenter, beam.rotation)
             x, y, distance = geometry.isocentre_plane(seen, beam.sad)
             dose = 0.01 * (beam.sad / distance) ** 2 * np.exp(-self.attenuation * depth)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from abc import ABC, abstractmethod
 from dataclasses import asdict, fields, replace
 from typing import Any, ClassVar, Literal, Protocol, Self
@@ -13,9 +14,11 @@ from radplan.biology.rbe import RBEModel
 from radplan.engines.scope import Scope
 from radplan.errors import InputError
 from radplan.geometry.grid import Grid
-from radplan.influence import Dij, Scenarios
+from radplan.influence import Dij, Scenarios, over_cases
 from radplan.patient.patient import Patient
 from radplan.registry import Registry
+
+logger = logging.getLogger(__name__)
 
 
 class Machine(Protocol):
@@ -70,7 +73,8 @@ class Engine(ABC):
         machine : Machine
             Of a radiation that the engine calculates.
         scope : Scope
-            Where dose is wanted, checked: grid, voxels, cases, device, dtype, stored or on the fly.
+            Where dose is wanted, checked: grid, voxels, device, dtype, stored or on the fly; of one case, whose range
+            error the engine applies to radiological depths: ``scope.error.depths``.
         """
 
 
@@ -116,7 +120,8 @@ def dose_influence(
     voxels : "body" or array of shape (n,)
         The rows: the external contour grown by one voxel, or sorted flat indices into the grid.
     scenarios : Scenarios, optional
-        The nominal case when left out.
+        The cases, as `Scenarios.setup_and_range` lists them; the nominal one when left out. Each costs as much time
+        and memory as the nominal one.
 
     Returns
     -------
@@ -142,8 +147,14 @@ def dose_influence(
     chosen = find_engine(engine, machine.radiation)
     check_beams(beams, machine)
     scope = Scope.of(patient, grid, voxels, scenarios, device, dtype, stored)
-    dij = chosen.influence(patient, beams, machine, scope)
-    return replace(dij, settings={**engine_to_spec(chosen), "stored": stored})
+    cases: list[Dij] = []
+    for name, case in zip(scope.scenarios.names, scope.cases(), strict=True):
+        if len(scope.scenarios) > 1:
+            logger.info("scenario %d of %d: %s", len(cases) + 1, len(scope.scenarios), name)
+        cases.append(chosen.influence(patient, case.error.beams(beams), machine, case))
+    model = over_cases(cases, scope.scenarios)
+    assert isinstance(model, Dij)
+    return replace(model, settings={**engine_to_spec(chosen), "stored": stored})
 
 
 def engine_to_spec(engine: Engine) -> dict[str, Any]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from radplan.arrays import Device, as_device
+from radplan.beams.errors import NOMINAL, SetupRangeError
 from radplan.errors import InputError
 from radplan.geometry.grid import Grid
 from radplan.influence import Scenarios
@@ -35,6 +36,9 @@ class Scope:
         ``"float32"`` or ``"float64"``.
     stored : bool
         Whether matrices are stored, or dose is calculated on the fly.
+    error : SetupRangeError
+        What goes wrong in the case that an engine is asked for: beams come with their isocentres where they are then,
+        and the engine passes radiological depths through ``error.depths``.
 
     >>> from radplan.patient.phantoms import phantom
     >>> scope = Scope.of(phantom("box"), grid=20.0, voxels=[5, 6])
@@ -48,6 +52,7 @@ class Scope:
     device: Device
     dtype: str
     stored: bool
+    error: SetupRangeError = NOMINAL
 
     @classmethod
     def of(
@@ -97,7 +102,16 @@ class Scope:
         dose_grid = grid if isinstance(grid, Grid) else patient.ct.grid.with_spacing(grid)
         body = isinstance(voxels, str) and voxels == "body"
         rows = patient.body_voxels(dose_grid) if body else checked_rows(voxels, dose_grid)
+        if not cases.errors:
+            raise InputError(
+                f"the scenarios {', '.join(cases.names)} do not say what goes wrong in each: make them with "
+                "Scenarios.setup_and_range, give errors=, or join models made one by one with over_cases"
+            )
         return cls(dose_grid, rows, cases, place, dtype, stored)
+
+    def cases(self) -> tuple[Scope, ...]:
+        """Return the scope of each case by itself: what an engine is asked for."""
+        return tuple(replace(self, scenarios=Scenarios.nominal(), error=error) for error in self.scenarios.errors)
 
 
 def checked_rows(voxels: str | npt.ArrayLike, grid: Grid) -> Ints:

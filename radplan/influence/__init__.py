@@ -1,8 +1,9 @@
 """Forward models: maps from decision variables to images, with a pullback, and the `Dij` that most plans use."""
 
+from radplan.influence.cases import CasesModel, over_cases
 from radplan.influence.dij import Dij
 from radplan.influence.model import ForwardModel
 from radplan.influence.scenarios import Scenarios
 from radplan.influence.variables import Variables
 
-__all__ = ["Dij", "ForwardModel", "Scenarios", "Variables"]
+__all__ = ["CasesModel", "Dij", "ForwardModel", "Scenarios", "Variables", "over_cases"]

@@ -30,6 +30,7 @@ class Variables:
         Least value other than 0 that can be delivered, 0 where there is none: no bound, as 0 stays allowed; see
         `radplan.delivery.minimum`.
 
+    >>> import numpy as np
     >>> Variables(2).project(np.asarray([-1.0, 3.0])).tolist()
     [0.0, 3.0]
     """

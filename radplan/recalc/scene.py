@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from radplan.beams.control_points import DeliveryPlan
+from radplan.beams.errors import shifted_fields
 from radplan.errors import FileError, InputError
 from radplan.io.dicom import DicomCase, PlanReference, list_folder, read_case, read_water_case
 from radplan.io.load import load_patient
@@ -172,11 +173,7 @@ def moved_to(delivery: DeliveryPlan, isocenter: npt.ArrayLike) -> DeliveryPlan:
     [0.0, 0.0, 0.0]
     """
     shift = np.asarray(isocenter, dtype=np.float64) - delivery.fields[0].points[0].isocenter
-    fields = tuple(
-        replace(field, points=tuple(replace(point, isocenter=point.isocenter + shift) for point in field.points))
-        for field in delivery
-    )
-    return replace(delivery, fields=fields)
+    return replace(delivery, fields=shifted_fields(delivery, shift))
 
 
 def middle_of(structure: Structure) -> tuple[float, float, float]:

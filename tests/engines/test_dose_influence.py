@@ -129,7 +129,9 @@ def test_beams_of_another_machine_are_refused(patient, beams, machine):
     ("options", "message"),
     [
         ({"dtype": "float16"}, "dtype must be 'float32' or 'float64'"),
-        ({"scenarios": Scenarios(("nominal", "shift"), (0.5, 0.5))}, "nominal case only"),
+        ({"scenarios": Scenarios(("nominal", "shift"), (0.5, 0.5))}, "do not say what goes wrong"),
+        ({"scenarios": "axes"}, "scenarios must be Scenarios or None"),
+        ({"stored": "yes"}, "stored must be True or False"),
         ({"voxels": "all"}, "voxels must be 'body' or flat grid indices"),
         ({"voxels": [3, 2]}, "sorted flat grid indices without repeats"),
         ({"voxels": [0, 10**9]}, "on the dose grid"),

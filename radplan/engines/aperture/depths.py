@@ -16,7 +16,7 @@ import numpy.typing as npt
 from radplan.engines.photon.terms import PRIMARY_LENGTH, SCATTER_LENGTH, Floats, PhotonScene
 from radplan.errors import InputError
 from radplan.geometry.frames import source_position
-from radplan.geometry.rays import density_before, radiological_depth
+from radplan.geometry.rays import density_before
 from radplan.machines.base import KernelBasis
 from radplan.machines.low_rank import LowRankKernel
 
@@ -121,7 +121,7 @@ class DepthReader:
         scene, sad = self.scene, self.scene.machine.sad
         if self.method == "exact":
             source = source_position(isocenter, rotation, sad)
-            return table.codes(radiological_depth(scene.density, scene.ct_grid, source, points.T.astype(np.float64)))
+            return table.codes(scene.depths(source, points.T.astype(np.float64)))
         return self._fan_codes(table, rotation, isocenter, points)
 
     def densities(self, rotation: Floats, isocenter: Floats, points: Floats) -> npt.NDArray[np.uint8]:
@@ -146,6 +146,7 @@ class DepthReader:
             scene.density, scene.ct_grid.bounds[0], np.asarray(scene.ct_grid.spacing), source, axes, sad, rays, planes,
             depths,
         )  # fmt: skip
+        depths = scene.error.depths(depths)
         frame = beam_frame(rotation, isocenter, sad, bend=0.0).astype(np.float32)
         out = np.empty(points.shape[1], dtype=np.uint16)
         fan_depth.fan_codes(

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from radplan import arrays
 from radplan.arrays import Array, Device
 from radplan.beams.control_points import DeliveryPlan, TreatmentField
+from radplan.beams.errors import shifted_fields
 from radplan.engines.aperture.build import Builder, opening_box
 from radplan.engines.aperture.options import ApertureOptions
 from radplan.engines.aperture.pose import PosePart
@@ -194,23 +195,34 @@ def aperture_model(
             f"{patient.patient_position}: give the patient_position the plan was made for"
         )
     scope = Scope.of(patient, grid, voxels, None, device, dtype, stored=False)
-    place, rows = scope.device, scope.voxels
+    return _of_case(patient, fields, machine, mlcs, chosen, scope)
+
+
+def _of_case(
+    patient: Patient,
+    fields: Sequence[TreatmentField],
+    machine: PhotonMachine,
+    mlcs: Sequence[MLC | None],
+    options: ApertureOptions,
+    scope: Scope,
+) -> ApertureModel:
+    """Return the model of one case."""
     layouts: list[FieldLayout] = []
-    for one in fields:
-        layouts.append(FieldLayout.of(one, layouts[-1].stop if layouts else 0, "collimator" in chosen.free))
-    boxes = [opening_box(layout, chosen.margin) for layout in layouts]
-    scene = PhotonScene.of(patient, machine, scope.grid, rows, chosen.density_scaling)
-    made = Builder(scene, chosen, place, dtype, patient.patient_position)
-    parameters = {**patient.voxel_parameters(scope.grid, rows), "rbe": np.ones((1, rows.size))}
+    for treated in shifted_fields(fields, scope.error.shift):
+        layouts.append(FieldLayout.of(treated, layouts[-1].stop if layouts else 0, "collimator" in options.free))
+    boxes = [opening_box(layout, options.margin) for layout in layouts]
+    scene = PhotonScene.of(patient, machine, scope, options.density_scaling)
+    builder = Builder(scene, options, scope.device, scope.dtype, patient.patient_position)
+    parameters = {**patient.voxel_parameters(scope.grid, scope.voxels), "rbe": np.ones((1, scope.voxels.size))}
     return ApertureModel(
         layouts=tuple(layouts),
-        parts=made.parts(layouts, mlcs, boxes),
+        parts=builder.parts(layouts, mlcs, boxes),
         grid=scope.grid,
-        voxels=rows,
-        variables=aperture_variables(layouts, mlcs, boxes, chosen.free),
-        device=place,
-        dtype=dtype,
-        voxel_parameters={name: place.asarray(values, dtype) for name, values in parameters.items()},
+        voxels=scope.voxels,
+        variables=aperture_variables(layouts, mlcs, boxes, options.free),
+        device=scope.device,
+        dtype=scope.dtype,
+        voxel_parameters={name: scope.device.asarray(values, scope.dtype) for name, values in parameters.items()},
         machine=machine.name,
     )
 

@@ -113,8 +113,10 @@ def _reached(beam: Beam, scene: Scene, spots: Spots, envelope: Floats) -> tuple[
     near &= (y >= spots.y.min() - room) & (y <= spots.y.max() + room) & (axial > 0.0)
     rows = np.flatnonzero(near)
     depths = np.asarray(radiological_depth(scene.density, scene.ct_grid, beam.source, scene.points[rows]))
+    met = depths > 0.0
+    depths = scene.error.depths(depths)
     # Why: sub-beamlets may reach voxels that lie too deep along their own ray from the source.
-    inside = (depths > 0.0) & ((depths < envelope.size) | (scene.fine_sampling is not None))
+    inside = met & ((depths < envelope.size) | (scene.fine_sampling is not None))
     rows, depths = rows[inside], depths[inside]
     seen = np.column_stack([local[rows, 0], local[rows, 1], sad - local[rows, 2]])
     return rows.astype(np.int32), seen, depths

@@ -176,4 +176,5 @@ class Paths:
         distances = start + np.arange(count) * step
         points = beam.source + distances[:, None] * towards[:, None, :]
         depths = radiological_depth(scene.density, scene.ct_grid, beam.source, points.reshape(-1, 3))
-        return cls(np.asarray(depths).reshape(-1, count), of_ray.reshape(-1).astype(np.int32), start, step)
+        depths = scene.error.depths(np.asarray(depths))
+        return cls(depths.reshape(-1, count), of_ray.reshape(-1).astype(np.int32), start, step)

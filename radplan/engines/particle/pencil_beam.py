@@ -19,7 +19,7 @@ from radplan.engines.particle.tables import Images
 from radplan.engines.particle.tissues import Tissues, check_tissues
 from radplan.engines.scope import Scope
 from radplan.errors import InputError
-from radplan.influence import Dij, Scenarios, Variables
+from radplan.influence import Dij, Variables
 from radplan.kernels.threads import one_blas_thread
 from radplan.machines.particle import ParticleMachine
 from radplan.operators import FamilyMember, LinearOperator
@@ -151,7 +151,7 @@ class ParticlePencilBeam(Engine):
 
     def influence(self, patient: Patient, beams: Beams, machine: Machine, scope: Scope) -> Dij:
         particles = _particle_machine(machine, self.name)
-        self._check(beams, scope.scenarios)
+        self._check(beams)
         images, model = self._images(particles), self.rbe_model(particles)
         if images.model is not None:
             check_tissues(patient, images.model.name)
@@ -167,6 +167,7 @@ class ParticlePencilBeam(Engine):
             Cutoff(self.lateral_cutoff, self.cutoff_rule or particles.cutoff_rule),
             self.air_correction,
             self.fine_sampling,
+            scope.error,
         )
         operators = self._operators(beams, scene, scope)
         if isinstance(model, ConstantRBE):
@@ -237,11 +238,7 @@ class ParticlePencilBeam(Engine):
             f"machine {machine.name!r} has no {self.lateral} lateral model; it offers {', '.join(machine.gaussians)}"
         )
 
-    def _check(self, beams: Beams, scenarios: Scenarios) -> None:
-        if len(scenarios) != 1:
-            raise InputError(
-                f"the engine {self.name!r} calculates the nominal case only, got scenarios {', '.join(scenarios.names)}"
-            )
+    def _check(self, beams: Beams) -> None:
         for beam in beams:
             if beam.energies is None:
                 raise InputError(

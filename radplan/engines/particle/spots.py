@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from radplan.arrays import Array
 from radplan.beams.beam import Beam
+from radplan.beams.errors import NOMINAL, SetupRangeError
 from radplan.beams.spots import air_gap
 from radplan.engines.particle.cutoff import Cutoff
 from radplan.engines.particle.tables import Images
@@ -41,6 +42,8 @@ class Scene:
         Whether the air between nozzle and patient counts.
     fine_sampling : float, optional
         Width of the sub-beamlets that spots are split into, see `radplan.engines.particle.fine_sampling` [mm].
+    error : SetupRangeError
+        Range error of the case.
     """
 
     density: Array
@@ -52,6 +55,7 @@ class Scene:
     cutoff: Cutoff
     air_correction: bool = True
     fine_sampling: float | None = None
+    error: SetupRangeError = NOMINAL
 
 
 @dataclass(frozen=True, eq=False)

@@ -18,7 +18,7 @@ from radplan.engines.photon.map_gather import SPLINES, Interpolation
 from radplan.engines.photon.terms import BeamRays, PhotonScene, bixel_table
 from radplan.engines.scope import Scope
 from radplan.errors import CalculationError, InputError
-from radplan.influence import Dij, Scenarios, Variables
+from radplan.influence import Dij, Variables
 from radplan.kernels.threads import one_blas_thread
 from radplan.machines.base import KernelBasis
 from radplan.machines.photon import PhotonMachine
@@ -119,8 +119,8 @@ class PhotonPencilBeam(Engine):
         return ("physical_dose",)
 
     def influence(self, patient: Patient, beams: Beams, machine: Machine, scope: Scope) -> Dij:
-        linac = self._checked(machine, scope.scenarios)
-        scene = PhotonScene.of(patient, linac, scope.grid, scope.voxels, self.density_scaling)
+        linac = self._checked(machine)
+        scene = PhotonScene.of(patient, linac, scope, self.density_scaling)
         operator: LinearOperator
         with one_blas_thread():
             if scope.stored:
@@ -150,13 +150,9 @@ class PhotonPencilBeam(Engine):
             logger.info("beam %d of %d: %d bixels", number + 1, len(beams), beam.count)
         return _assemble(parts, scene.points.shape[0], device, dtype)
 
-    def _checked(self, machine: Machine, scenarios: Scenarios) -> PhotonMachine:
+    def _checked(self, machine: Machine) -> PhotonMachine:
         if not isinstance(machine, PhotonMachine):
             raise InputError(f"the engine {self.name!r} needs a PhotonMachine, got {type(machine).__name__}")
-        if len(scenarios) != 1:
-            raise InputError(
-                f"the engine {self.name!r} calculates the nominal case only, got scenarios {', '.join(scenarios.names)}"
-            )
         return machine
 
 

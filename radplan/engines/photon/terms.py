@@ -11,6 +11,8 @@ from scipy.special import erf
 
 from radplan.arrays import Array
 from radplan.beams.beam import Beam
+from radplan.beams.errors import NOMINAL, SetupRangeError
+from radplan.engines.scope import Scope
 from radplan.errors import CalculationError, InputError
 from radplan.geometry.frames import isocentre_plane, world_to_beam
 from radplan.geometry.grid import Grid
@@ -96,6 +98,8 @@ class PhotonScene:
         The linac.
     density_scaling : bool
         Whether the density before a voxel widens the kernel there, see `widened_weights`.
+    error : SetupRangeError
+        Range error of the case.
     """
 
     density: Array
@@ -103,14 +107,17 @@ class PhotonScene:
     points: Floats
     machine: PhotonMachine
     density_scaling: bool = False
+    error: SetupRangeError = NOMINAL
 
     @classmethod
-    def of(
-        cls, patient: Patient, machine: PhotonMachine, grid: Grid, voxels: Ints, density_scaling: bool = False
-    ) -> PhotonScene:
-        """Return the scene of some voxels of a dose grid, flat indices ``(n,)``."""
+    def of(cls, patient: Patient, machine: PhotonMachine, scope: Scope, density_scaling: bool = False) -> PhotonScene:
+        """Return the scene of the voxels where dose is wanted."""
         density, ct_grid = _cropped(patient.density(), patient.ct.grid)
-        return cls(density, ct_grid, grid.points(voxels), machine, density_scaling)
+        return cls(density, ct_grid, scope.grid.points(scope.voxels), machine, density_scaling, scope.error)
+
+    def depths(self, source: Floats, points: Floats) -> Floats:
+        """Return the radiological depth ``(n,)`` [mm] of points (n, 3), with the range error of the case."""
+        return np.asarray(self.error.depths(radiological_depth(self.density, self.ct_grid, source, points)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,7 +152,7 @@ class BeamRays:
         local = world_to_beam(scene.points, beam.isocenter, beam.rotation)
         x, y, axial = isocentre_plane(local, machine.sad)
         rows = _reached(x, y, axial, beam.bixels, radius)
-        depth = radiological_depth(scene.density, scene.ct_grid, beam.source, scene.points[rows])
+        depth = scene.depths(beam.source, scene.points[rows])
         distance = axial[rows] if machine.distance == "axis" else _ray_length(local[rows], machine.sad)
         basis = machine.kernel.basis(central_ssd(beam, scene.density, scene.ct_grid))
         stretch = distance / machine.sad
