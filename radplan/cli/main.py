@@ -105,7 +105,7 @@ class Verbs(TyperGroup):
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
-            print("radplan: interrupted; nothing was written", file=sys.stderr)
+            print("radplan: interrupted; nothing is left half written", file=sys.stderr)
             return 130
 
 

@@ -82,7 +82,7 @@ def save_figures(
             "profiles.png": lambda: draw_profiles(plan),
             "spots.png": lambda: draw_spots(plan),
         }
-    with staged(folder) as partial:
+    with staged(folder, whole=False) as partial:
         for name, draw in drawn.items():
             draw().savefig(partial / name, dpi=150)
     return tuple(Path(folder, name) for name in drawn)

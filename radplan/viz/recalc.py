@@ -131,7 +131,7 @@ def save_recalculation_figures(recalculation: Recalculation, folder: str | Path)
     }
     if comparison is not None and comparison.dose is not None:
         drawn["difference.png"] = lambda: draw_dose_comparison(recalculation)
-    with staged(folder) as partial:
+    with staged(folder, whole=False) as partial:
         for name, draw in drawn.items():
             draw().savefig(partial / name, dpi=110)
     return tuple(Path(folder, name) for name in drawn)
