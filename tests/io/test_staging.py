@@ -135,8 +135,12 @@ def test_a_list_never_reaches_out_of_its_folder(tmp_path: Path) -> None:
 
 def test_an_error_leaves_the_old_result(tmp_path: Path) -> None:
     write(tmp_path / "out", a="1")
-    with pytest.raises(FileError), staged(tmp_path / "out") as partial:
-        (partial / "a.txt").write_text("2")
-        raise OSError(28, "No space left on device")
+    def half(folder: Path) -> None:
+        with staged(folder) as partial:
+            (partial / "a.txt").write_text("2")
+            raise OSError(28, "No space left on device")
+
+    with pytest.raises(FileError, match="No space left"):
+        half(tmp_path / "out")
     assert read(tmp_path / "out") == {"a": "1"}
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
