@@ -135,6 +135,7 @@ def test_a_list_never_reaches_out_of_its_folder(tmp_path: Path) -> None:
 
 def test_an_error_leaves_the_old_result(tmp_path: Path) -> None:
     write(tmp_path / "out", a="1")
+
     def half(folder: Path) -> None:
         with staged(folder) as partial:
             (partial / "a.txt").write_text("2")
