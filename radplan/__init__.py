@@ -68,6 +68,10 @@ _HOME = {
     "load_patient": "radplan.io",
     "save_plan": "radplan.io.save",
     "save_figures": "radplan.viz",
+    "Protocol": "radplan.autoplan.protocol",
+    "Scorecard": "radplan.autoplan.scorecard",
+    "auto_plan": "radplan.autoplan.planner",
+    "plan_from_dose": "radplan.autoplan.mimic",
     "RadplanError": "radplan.errors",
 }
 

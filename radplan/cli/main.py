@@ -26,6 +26,9 @@ from radplan.errors import InputError, RadplanError
 VERBS = {
     "plan": ("radplan.cli.plan", "Plan a case: place beams, calculate dose, optimise, judge, draw."),
     "recalc": ("radplan.cli.recalc", "Calculate an RTPLAN's dose again and compare it with a reference."),
+    "autoplan": ("radplan.cli.autoplan", "Plan a case by a protocol: contours in, the best-scored plan out."),
+    "score": ("radplan.cli.score", "Judge a plan or a dose by a scorecard."),
+    "mimic": ("radplan.cli.mimic", "Make a plan that reproduces a given dose."),
     "dicom": ("radplan.cli.dicom", "List what a folder of DICOM files holds."),
 }
 """Verb -> module that holds its ``command``, and what it does in a line."""

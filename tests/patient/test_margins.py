@@ -215,3 +215,10 @@ def test_margins_along_the_axes_are_those_of_both_directions():
         expand(sphere, (3.0, 4.0))
     with pytest.raises(InputError, match=r"must be a distance >= 0 mm, got -1\.0 for A"):
         expand(sphere, (3.0, -1.0, 2.0))
+
+
+def test_a_voxel_centre_on_a_surface_point_is_filled() -> None:
+    from radplan.patient.margins import _cut_by_margin
+
+    offset, size, margin = np.asarray([[0.0, 0.0, 0.0], [5.0, 0.0, 0.0]]), np.full(3, 2.0), np.full(3, 5.0)
+    assert _cut_by_margin(offset, size, margin, margin).tolist() == pytest.approx([1.0, 0.5])

@@ -1,0 +1,43 @@
+"""The verb ``radplan score``: a plan or a dose judged by a scorecard."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def command(
+    dose: Annotated[
+        str, typer.Argument(metavar="DOSE", help="An RTDOSE or NRRD dose, an OpenKBP patient, or a plan's folder.")
+    ],
+    card: Annotated[
+        str, typer.Option(metavar="CARD", help="Scorecard file (radplan's or PlanScoreCard), or a protocol's name.")
+    ],
+    patient: Annotated[
+        str | None, typer.Option(metavar="CASE", help="Whose structures are judged; a plan's folder knows its own.")
+    ] = None,
+    factor: Annotated[float, typer.Option(metavar="F", help="What the dose is multiplied by first.")] = 1.0,
+    json_file: Annotated[
+        str | None, typer.Option("--json", metavar="FILE", help="Write the score as JSON, too.")
+    ] = None,
+) -> int:
+    """Judge a dose by a scorecard: value, score and maximum of each criterion."""
+    from radplan.autoplan.protocol import load_protocol, protocol_names, understand
+    from radplan.autoplan.scorecard import read_scorecard
+    from radplan.plan.of_dose import plan_of_dose
+    from radplan.workflows.doses import given_dose
+
+    logging.basicConfig(format="radplan: %(levelname)s: %(message)s", level=logging.WARNING)
+    rules = load_protocol(card) if card in protocol_names() else None
+    judged = rules.scorecard if rules is not None else read_scorecard(card)
+    given = given_dose(dose, patient)
+    seen = given.patient if rules is None else understand(given.patient, rules).patient
+    score = judged.score(plan_of_dose(given.dose * factor, given.grid, seen))
+    if json_file is not None:
+        Path(json_file).write_text(json.dumps(score.to_spec(), indent=1) + "\n", encoding="utf-8")
+    print(score.table())
+    return 0
