@@ -184,7 +184,9 @@ def _shifted(box: Box, where: tuple[Indices, ...], size: Floats, low: Floats, hi
 def _cut_by_margin(offset: Floats, size: Floats, low: Floats, high: Floats) -> Floats:
     """Return the part of each voxel within the margin of a point that its centre is `offset` (n, 3) [mm] away from."""
     reach = np.minimum(low, high)
-    beside = _LEAST * (np.arange(3) == np.argmin(reach))  # Why: a centre on a surface point has no direction of its own.
+    beside = _LEAST * (
+        np.arange(3) == np.argmin(reach)
+    )  # Why: a centre on a surface point has no direction of its own.
     offset = np.where(np.any(offset != 0.0, axis=1)[:, None], offset, beside)
     radii = np.where(offset > 0, high, low)
     root = np.sqrt(((offset / radii) ** 2).sum(axis=1))
