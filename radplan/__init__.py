@@ -60,6 +60,7 @@ _HOME = {
     "optimize": "radplan.plan",
     "MachineLimits": "radplan.machines",
     "check_delivery": "radplan.delivery.check",
+    "export_rtplan": "radplan.io.dicom",
     "sequence": "radplan.delivery.sequencing",
     "Recalculation": "radplan.recalc",
     "recalculate": "radplan.recalc",

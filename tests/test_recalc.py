@@ -352,26 +352,36 @@ def placed(case, **position):
     return lying, replace(case, patient=lying, series=replace(case.series, orientation=orientation)), delivery
 
 
-def test_a_patient_who_does_not_lie_head_first_supine_is_refused(case):
-    for position in ({"patient": "HFP"}, {"patient": "FFS", "plan": "FFS"}):
+def test_a_patient_is_taken_as_plan_and_images_say_they_lie(case):
+    for position in ({"patient": "HFP", "plan": "HFP", "images": "HFP"}, {"patient": "FFS"}):
         lying, lain, delivery = placed(case, **position)
         for given in (lying, lain):
-            with pytest.raises(InputError, match=r"HFS\) only"):
-                scene_of(given, delivery, None, SceneOptions())
+            assert scene_of(given, delivery, None, SceneOptions())[0].patient_position == position["patient"]
     _, lain, delivery = placed(case, plan="HFS", images="HFP", patient="HFP")
     with pytest.raises(InputError, match="treats the patient HFS, but the images show it HFP"):
         scene_of(lain, delivery, None, SceneOptions())
+    lying, _, delivery = placed(case, plan="HFS", patient="HFP")
+    with pytest.raises(InputError, match=r"treats the patient HFS, but patient .* lies HFP"):
+        scene_of(lying, delivery, None, SceneOptions())
 
 
-def test_a_contour_without_images_says_nothing_of_the_position(tmp_path):
+def test_a_prone_patient_gets_the_dose_from_the_other_side(case):
+    """At gantry 0 the beam enters a prone patient from behind, as at gantry 180 one who lies supine."""
+    turned = [replace(point, gantry=180.0, collimator=180.0) for point in open_field().fields[0].points]
+    from_below = replace(open_field(), fields=(replace(open_field().fields[0], points=tuple(turned)),))
+    supine = recalculate(from_below, case.patient, grid=5.0)
+    prone = recalculate(open_field(), replace(case.patient, patient_position="HFP"), grid=5.0)
+    np.testing.assert_allclose(prone.dose, supine.dose, atol=1e-3 * supine.dose.max())
+
+
+def test_a_contour_without_images_lies_as_the_plan_says(tmp_path):
     regions = [("BODY", "EXTERNAL", [square(-30.0, 30.0, z) for z in 20.0 + 2.5 * np.arange(13)])]
     save(structure_set(regions), tmp_path / "structures.dcm")
     wet = read_water_case(tmp_path)
     assert wet.series.orientation.patient_position == ""
-    for stated in ("", "HFS"):
-        scene_of(wet, replace(open_field(), patient_position=stated), None, SceneOptions(water=True))
-    with pytest.raises(InputError, match="treats the patient HFP: beam angles are calculated for head first supine"):
-        scene_of(wet, replace(open_field(), patient_position="HFP"), None, SceneOptions(water=True))
+    for stated, taken in (("", "HFS"), ("HFS", "HFS"), ("HFP", "HFP")):
+        delivery = replace(open_field(), patient_position=stated)
+        assert scene_of(wet, delivery, None, SceneOptions(water=True))[0].patient_position == taken
 
 
 def test_a_calibration_scales_primary_and_scatter_alike():

@@ -117,7 +117,7 @@ def place_arc(
     shielded = None if avoid is None else _surface(patient, avoid)
     shapes, pitch = np.empty((angles.size, mlc.pairs, 2)), max(patient.ct.grid.spacing)
     for index, gantry in enumerate(angles):
-        rotation = beam_rotation(gantry, couch, collimator)
+        rotation = beam_rotation(gantry, couch, collimator, patient.patient_position)
         shapes[index] = fitted_leaves(*_projected(surface, centre, rotation, machine.sad), mlc, margin, pitch)
         if shielded is not None:
             seen = _projected(shielded, centre, rotation, machine.sad)
@@ -133,7 +133,7 @@ def place_arc(
     field = TreatmentField(
         name, number, tuple(points), machine.sad, mlc.boundaries, energy=machine.energy, machine=machine.name
     )
-    return DeliveryPlan(name, (field,), fractions=patient.fractions)
+    return DeliveryPlan(name, (field,), patient.fractions, patient.patient_position)
 
 
 def _check_numbers(positive: Mapping[str, float], margin: float, side: str) -> None:
@@ -144,14 +144,6 @@ def _check_numbers(positive: Mapping[str, float], margin: float, side: str) -> N
         raise InputError(f"margin of an arc must be >= 0 mm, got {margin}")
     if side not in ("low", "high"):
         raise InputError(f"side of an arc must be 'low' or 'high', got {side!r}")
-
-
-def _check_supine(patient: Patient) -> None:
-    if patient.patient_position != "HFS":
-        raise InputError(
-            f"arcs and apertures are calculated for patients head first supine (HFS), but {patient.name} lies "
-            f"{patient.patient_position}"
-        )
 
 
 def arc_angles(start: float, stop: float, spacing: float, direction: Literal["CW", "CC"] = "CW") -> Floats:
@@ -302,7 +294,6 @@ def _beside(leaves: Floats, x: Floats, y: Floats, mlc: MLC, side: str, pitch: fl
 
 def _surface(patient: Patient, targets: str | Sequence[str]) -> Floats:
     """Return the centres of all voxel faces that structures show to the outside, (n, 3) world positions [mm]."""
-    _check_supine(patient)
     names = (targets,) if isinstance(targets, str) else tuple(targets)
     grid = patient.ct.grid
     mask = np.zeros(grid.size, dtype=bool)

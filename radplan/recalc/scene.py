@@ -66,10 +66,13 @@ def scene_of(
     FileError
         When the patient cannot be read, or the plan was made on another one.
     InputError
-        When the plan says of no image what the patient has, or the patient does not lie head first supine.
+        When the plan says of no image what the patient has, or the patient lies otherwise than in the plan.
     """
     notes: list[str] = []
     found, case, phantom = _patient(patient, options.water)
+    unknown = phantom or (case is not None and not case.series.orientation.patient_position)
+    if unknown and delivery.patient_position:
+        found = replace(found, patient_position=delivery.patient_position)
     if case is not None and belongs is not None:
         notes += _check_belonging(delivery, belongs, case, options.allow_other_frame)
     target = options.isocenter
@@ -146,13 +149,11 @@ def _check_position(patient: Patient, case: DicomCase | None, delivery: Delivery
     planned = delivery.patient_position
     if planned and lay and planned != lay:
         raise InputError(f"plan {delivery.name!r} treats the patient {planned}, but the images show it {lay}")
-    said = {
-        f"plan {delivery.name!r} treats the patient": planned,
-        f"patient {patient.name!r} lies": patient.patient_position,
-    }
-    for what, position in said.items():
-        if position not in ("", "HFS"):
-            raise InputError(f"{what} {position}: beam angles are calculated for head first supine (HFS) only")
+    if planned and planned != patient.patient_position:
+        raise InputError(
+            f"plan {delivery.name!r} treats the patient {planned}, but patient {patient.name!r} lies "
+            f"{patient.patient_position}"
+        )
     low, high = patient.ct.grid.bounds
     for field in delivery:
         for index, point in enumerate(field.points):

@@ -9,6 +9,7 @@ import pytest
 
 from radplan.beams.arc import arc_angles, fitted_leaves, leaf_travel, place_arc, segment_times
 from radplan.errors import InputError, UnknownNameError
+from radplan.geometry.frames import PATIENT_POSITIONS
 from radplan.geometry.grid import Grid
 from radplan.machines import library_machine
 from radplan.machines.mlc import library_mlc
@@ -151,7 +152,14 @@ def test_what_an_arc_cannot_do_is_refused(linac):
         fitted_leaves(*steps, MLC, 5.0, 3.0)
 
 
-def test_arcs_are_for_patients_head_first_supine():
-    prone = replace(phantom("tg119"), patient_position="HFP")
-    with pytest.raises(InputError, match=r"head first supine \(HFS\), but tg119 lies HFP"):
-        place_arc(prone, library_machine("generic_photon_6mv"), library_mlc("Agility"), spacing=30.0)
+@pytest.mark.parametrize("position", PATIENT_POSITIONS)
+def test_leaves_follow_the_patient_however_they_lie(linac, position):
+    centre = np.asarray([14.0, -10.0, 20.0])
+    turned = np.asarray(PATIENT_POSITIONS[position], dtype=np.float64) @ centre
+    arcs = []
+    for lies, place in (("HFS", centre), (position, turned)):
+        patient = replace(sphere(place, 20.0), patient_position=lies)
+        arcs.append(place_arc(patient, linac, MLC, spacing=60.0, collimator=20.0, isocenter=(0.0, 0.0, 0.0)))
+    assert arcs[1].patient_position == position
+    for supine, lying in zip(arcs[0].fields[0].points, arcs[1].fields[0].points, strict=True):
+        np.testing.assert_allclose(lying.leaves, supine.leaves, atol=1e-6)

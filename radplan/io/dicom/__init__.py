@@ -1,4 +1,4 @@
-"""DICOM: CT series, structure sets, photon plans and doses in, doses out, in the patient's own coordinates."""
+"""DICOM: CT series, structure sets, photon plans and doses in and out, in the patient's own coordinates."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from radplan.io.dicom.plan_reference import PlanReference, read_plan_reference
 from radplan.io.dicom.rtdose import DoseImage, read_dose
 from radplan.io.dicom.rtdose_export import write_dose
 from radplan.io.dicom.rtplan import read_plan
+from radplan.io.dicom.rtplan_check import RTPlanFinding, RTPlanReport, check_rtplan
+from radplan.io.dicom.rtplan_export import RTPlanOptions, export_rtplan
 from radplan.io.dicom.rtstruct import read_regions, read_structures
 from radplan.io.dicom.water import read_water_case
 
@@ -22,7 +24,12 @@ __all__ = [
     "Folder",
     "Orientation",
     "PlanReference",
+    "RTPlanFinding",
+    "RTPlanOptions",
+    "RTPlanReport",
+    "check_rtplan",
     "describe_folder",
+    "export_rtplan",
     "fill_contours",
     "list_folder",
     "read_case",

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from datetime import datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
 
-from radplan.errors import FileError, InputError
+from radplan.errors import InputError
 from radplan.geometry.grid import Grid
 from radplan.io.dicom.ct import IDENTITY, CTSeries
 from radplan.io.dicom.orientation import Orientation
 from radplan.io.dicom.reading import Dataset, reading
-from radplan.io.staging import staged_file
+from radplan.io.dicom.writing import decimal, describe_file, identified, referring, write_whole
 
 DoseType = Literal["PHYSICAL", "EFFECTIVE"]
 Summation = Literal["PLAN", "FRACTION", "BEAM", "MULTI_PLAN"]
@@ -92,10 +90,10 @@ def write_dose(
     stored, scaling = quantised(dose, grid)
     orientation = series.orientation if series is not None else Orientation(patient_position="HFS")
     with reading(path):
-        dataset = _identified(series, identity or {})
+        dataset = identified(series, identity or {})
         _describe(dataset, dose_type, summation, plan, structure_set, comment)
         _place(dataset, orientation.to_file(stored), grid, orientation, scaling)
-        _write_whole(path, dataset)
+        write_whole(path, dataset)
     return path
 
 
@@ -123,49 +121,21 @@ def quantised(dose: npt.ArrayLike, grid: Grid) -> tuple[npt.NDArray[np.uint32], 
     return np.rint(values / float(scaling)).astype(np.uint32), scaling
 
 
-def _identified(series: CTSeries | None, identity: Mapping[str, str]) -> Dataset:
-    """Return a dataset of the patient, the study and the frame of reference."""
-    from pydicom.dataset import Dataset as PydicomDataset
-    from pydicom.uid import generate_uid
-
-    dataset = PydicomDataset()
-    known = {**(series.identity if series is not None else {"PatientID": "radplan"}), **identity}
-    for keyword in IDENTITY:
-        setattr(dataset, keyword, known.get(keyword, ""))
-    dataset.StudyInstanceUID = known.get("StudyInstanceUID") or generate_uid()
-    frame = series.frame_of_reference if series is not None else ""
-    dataset.FrameOfReferenceUID = frame or generate_uid()
-    return dataset
-
-
 def _describe(
     dataset: Dataset, dose_type: DoseType, summation: Summation, plan: str, structure_set: str, comment: str
 ) -> None:
     """Add what the file is, who made it, and what it refers to."""
-    from pydicom.dataset import Dataset as PydicomDataset
     from pydicom.uid import RTDoseStorage, generate_uid
 
-    now = datetime.now()
-    dataset.SpecificCharacterSet = "ISO_IR 192"
-    dataset.SOPClassUID, dataset.SOPInstanceUID = RTDoseStorage, generate_uid()
-    dataset.SeriesInstanceUID = generate_uid()
-    dataset.Modality, dataset.SeriesDescription = "RTDOSE", "radplan dose"
-    dataset.SeriesNumber, dataset.InstanceNumber = 1, 1
-    for prefix in ("InstanceCreation", "Series", "Content"):
-        setattr(dataset, f"{prefix}Date", now.strftime("%Y%m%d"))
-        setattr(dataset, f"{prefix}Time", now.strftime("%H%M%S"))
-    dataset.Manufacturer, dataset.ManufacturerModelName = "radplan developers", "radplan"
-    dataset.SoftwareVersions, dataset.OperatorsName, dataset.StationName = _version(), "", ""
+    now = describe_file(dataset, RTDoseStorage, "RTDOSE", "radplan dose")
+    dataset.InstanceNumber = 1
+    dataset.ContentDate, dataset.ContentTime = now.strftime("%Y%m%d"), now.strftime("%H%M%S")
     dataset.DoseUnits, dataset.DoseType, dataset.DoseSummationType = "GY", dose_type, summation
     if comment:
         dataset.DoseComment = comment[:1024]
-    reference = PydicomDataset()
-    reference.ReferencedSOPClassUID, reference.ReferencedSOPInstanceUID = _RT_PLAN, plan or generate_uid()
-    dataset.ReferencedRTPlanSequence = [reference]
+    dataset.ReferencedRTPlanSequence = [referring(_RT_PLAN, plan or generate_uid())]
     if structure_set:
-        drawn = PydicomDataset()
-        drawn.ReferencedSOPClassUID, drawn.ReferencedSOPInstanceUID = _STRUCTURE_SET, structure_set
-        dataset.ReferencedStructureSetSequence = [drawn]
+        dataset.ReferencedStructureSetSequence = [referring(_STRUCTURE_SET, structure_set)]
 
 
 def _place(
@@ -173,41 +143,14 @@ def _place(
 ) -> None:
     """Add the values [plane, row, column] and where they lie."""
     shape, steps, first = orientation.layout(grid)
-    dataset.ImagePositionPatient = [_decimal(p) for p in first]
+    dataset.ImagePositionPatient = [decimal(p) for p in first]
     dataset.ImageOrientationPatient = [str(c) for c in orientation.cosines]
-    dataset.PixelSpacing = [_decimal(steps[1]), _decimal(steps[2])]
-    dataset.SliceThickness = _decimal(steps[0])
+    dataset.PixelSpacing = [decimal(steps[1]), decimal(steps[2])]
+    dataset.SliceThickness = decimal(steps[0])
     dataset.SamplesPerPixel, dataset.PhotometricInterpretation = 1, "MONOCHROME2"
     dataset.NumberOfFrames, dataset.Rows, dataset.Columns = shape[0], shape[1], shape[2]
     dataset.FrameIncrementPointer = 0x3004000C
-    dataset.GridFrameOffsetVector = [_decimal(k * steps[0]) for k in range(shape[0])]
+    dataset.GridFrameOffsetVector = [decimal(k * steps[0]) for k in range(shape[0])]
     dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit, dataset.PixelRepresentation = 32, 32, 31, 0
     dataset.DoseGridScaling = scaling
     dataset.PixelData = stored.astype("<u4").tobytes()
-
-
-def _write_whole(path: Path, dataset: Dataset) -> None:
-    from pydicom.dataset import FileMetaDataset
-    from pydicom.uid import ExplicitVRLittleEndian
-
-    dataset.file_meta = FileMetaDataset()
-    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    dataset.file_meta.MediaStorageSOPClassUID = dataset.SOPClassUID
-    dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
-    with staged_file(path) as partial:
-        dataset.save_as(partial, enforce_file_format=True)
-
-
-def _decimal(value: float) -> str:
-    """Return a number as a DICOM decimal string: at most 16 characters."""
-    said = repr(float(value))
-    if len(said) <= 16:
-        return said
-    return next(text for text in (f"{value:.{digits}g}" for digits in range(16, 0, -1)) if len(text) <= 16)
-
-
-def _version() -> str:
-    try:
-        return version("radplan")
-    except PackageNotFoundError as error:
-        raise FileError("radplan", "is not installed: its version is not known") from error
