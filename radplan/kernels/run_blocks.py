@@ -55,7 +55,20 @@ def fill_blocks(indptr: Array, indices: Array, data: Array, pointers: Array, fir
             values[block * LANES + indices[p] - first] = data[p]
 
 
-@njit(parallel=True, cache=True)
+@njit(cache=True)
+def _apply_piece(
+    c: int, pointers: Array, firsts: Array, values: tuple[Array, ...], rows: Array, chunks: Array, x: Array, out: Array
+) -> None:
+    one = np.uint64(1)
+    for place in range(chunks[c], chunks[c + 1]):
+        row = np.uint64(rows[place])
+        for r in range(x.shape[0]):
+            sums = dot_blocks(values, firsts, pointers[row], pointers[row + one], x[r])
+            for k in range(len(values)):
+                out[r, k, place] = sums[k]
+
+
+@njit(cache=True)
 def apply(
     pointers: Array, firsts: Array, values: tuple[Array, ...], rows: Array, chunks: Array, x: Array, out: Array
 ) -> None:
@@ -77,17 +90,37 @@ def apply(
     out : (R, K, m) float
         Written.
     """
-    one = np.uint64(1)
-    for c in prange(chunks.shape[0] - 1):
-        for place in range(chunks[c], chunks[c + 1]):
-            row = np.uint64(rows[place])
-            for r in range(x.shape[0]):
-                sums = dot_blocks(values, firsts, pointers[row], pointers[row + one], x[r])
-                for k in range(len(values)):
-                    out[r, k, place] = sums[k]
+    for c in range(chunks.shape[0] - 1):
+        _apply_piece(c, pointers, firsts, values, rows, chunks, x, out)
 
 
 @njit(parallel=True, cache=True)
+def apply_in_threads(
+    pointers: Array, firsts: Array, values: tuple[Array, ...], rows: Array, chunks: Array, x: Array, out: Array
+) -> None:
+    """As `apply`, pieces in parallel."""
+    for c in prange(chunks.shape[0] - 1):
+        _apply_piece(c, pointers, firsts, values, rows, chunks, x, out)
+
+
+@njit(cache=True)
+def _adjoint_piece(
+    s: int, pointers: Array, firsts: Array, values: tuple[Array, ...], rows: Array, chunks: Array, y: Array, sums: Array
+) -> None:
+    one = np.uint64(1)
+    sums[s] = 0.0
+    for c in range(s, chunks.shape[0] - 1, sums.shape[0]):
+        for place in range(chunks[c], chunks[c + 1]):
+            row = np.uint64(rows[place])
+            for r in range(y.shape[0]):
+                acts = False
+                for k in range(len(values)):
+                    acts |= y[r, place, k] != 0.0
+                if acts:
+                    add_blocks(values, firsts, pointers[row], pointers[row + one], y[r, place], sums[s, r])
+
+
+@njit(cache=True)
 def adjoint(
     pointers: Array, firsts: Array, values: tuple[Array, ...], rows: Array, chunks: Array, y: Array, sums: Array
 ) -> None:
@@ -104,50 +137,45 @@ def adjoint(
     pointers, firsts, values, rows, chunks
         As in `apply`.
     """
-    one = np.uint64(1)
-    for s in prange(sums.shape[0]):
-        sums[s] = 0.0
-        for c in range(s, chunks.shape[0] - 1, sums.shape[0]):
-            for place in range(chunks[c], chunks[c + 1]):
-                row = np.uint64(rows[place])
-                for r in range(y.shape[0]):
-                    acts = False
-                    for k in range(len(values)):
-                        acts |= y[r, place, k] != 0.0
-                    if acts:
-                        add_blocks(values, firsts, pointers[row], pointers[row + one], y[r, place], sums[s, r])
+    for s in range(sums.shape[0]):
+        _adjoint_piece(s, pointers, firsts, values, rows, chunks, y, sums)
 
 
 @njit(parallel=True, cache=True)
-def column_square_sums(
-    pointers: Array, firsts: Array, values: Array, rows: Array, chunks: Array, weights: Array, sums: Array
+def adjoint_in_threads(
+    pointers: Array, firsts: Array, values: tuple[Array, ...], rows: Array, chunks: Array, y: Array, sums: Array
 ) -> None:
-    """Write ``sum_i c_i a_ij^2`` of each column j, for weights ``c (m,)`` float64, into private `sums`.
+    """As `adjoint`, pieces in parallel."""
+    for s in prange(sums.shape[0]):
+        _adjoint_piece(s, pointers, firsts, values, rows, chunks, y, sums)
+
+
+@njit(cache=True)
+def column_square_sums(
+    pointers: Array, firsts: Array, values: Array, rows: Array, weights: Array, columns: int
+) -> Array:
+    """Return ``sum_i c_i a_ij^2`` of each column j, for weights ``c (m,)`` float64, as float64 ``(columns + LANES,)``.
 
     Parameters
     ----------
     values : (blocks * LANES,) float
         Of one matrix.
-    sums : (SUMS, columns + LANES) float64
-        Written; to be added up over the first axis.
     pointers : (all rows + 1,) int64
         As in `apply`, signed.
-    firsts, rows, chunks
+    firsts, rows
         As in `apply`.
     """
-    for s in prange(sums.shape[0]):
-        sums[s] = 0.0
-        for c in range(s, chunks.shape[0] - 1, sums.shape[0]):
-            for place in range(chunks[c], chunks[c + 1]):
-                weight = weights[place]
-                if weight == 0.0:
-                    continue
-                row = np.int64(rows[place])
-                for block in range(pointers[row], pointers[row + 1]):
-                    first = np.int64(firsts[block])
-                    for lane in range(LANES):
-                        value = np.float64(values[block * LANES + lane])
-                        sums[s, first + lane] += weight * value * value
+    sums = np.zeros(columns + LANES)
+    for place in range(rows.size):
+        weight, row = weights[place], np.int64(rows[place])
+        if weight == 0.0:
+            continue
+        for block in range(pointers[row], pointers[row + 1]):
+            first = np.int64(firsts[block])
+            for lane in range(LANES):
+                value = np.float64(values[block * LANES + lane])
+                sums[first + lane] += weight * value * value
+    return sums
 
 
 @njit(cache=True)

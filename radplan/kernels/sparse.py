@@ -18,6 +18,9 @@ CHUNKS = 64
 SUMS = 8
 """Private gradients of a transposed product, added up in order: results do not depend on the number of threads."""
 
+THREADS_FROM = 2**18
+"""Values below which a product is quicker without threads."""
+
 
 def row_chunks(lengths: Array) -> Array:
     """Return row boundaries ``(CHUNKS + 1,)`` that split rows of so many entries or blocks ``(rows,)`` evenly.
@@ -31,7 +34,28 @@ def row_chunks(lengths: Array) -> Array:
     return bounds.astype(np.uint64)
 
 
-@njit(parallel=True, cache=True)
+@njit(cache=True)
+def _apply_piece(
+    c: int, indptr: Array, indices: Array, data: Array, rows: Array, chunks: Array, x: Array, out: Array
+) -> None:
+    one, two, three, four = np.uint64(1), np.uint64(2), np.uint64(3), np.uint64(4)
+    for place in range(chunks[c], chunks[c + 1]):
+        row = np.uint64(rows[place])
+        p, end = indptr[row], indptr[row + one]
+        a = b = d = e = data.dtype.type(0.0)
+        while p + four <= end:
+            a += data[p] * x[indices[p]]
+            b += data[p + one] * x[indices[p + one]]
+            d += data[p + two] * x[indices[p + two]]
+            e += data[p + three] * x[indices[p + three]]
+            p += four
+        while p < end:
+            a += data[p] * x[indices[p]]
+            p += one
+        out[place] = (a + b) + (d + e)
+
+
+@njit(cache=True)
 def apply(indptr: Array, indices: Array, data: Array, rows: Array, chunks: Array, x: Array, out: Array) -> None:
     """Write the product of chosen rows with a vector into `out`.
 
@@ -46,31 +70,41 @@ def apply(indptr: Array, indices: Array, data: Array, rows: Array, chunks: Array
     rows : uint32 array of shape (m,)
         The rows to multiply.
     chunks : uint64 array
-        Cuts `rows` into parallel pieces, from `row_chunks`.
+        Cuts `rows` into pieces, from `row_chunks`.
     x : float array of shape (cols,)
         In the dtype of `data`.
     out : float array of shape (m,)
         Written.
     """
-    one, two, three, four = np.uint64(1), np.uint64(2), np.uint64(3), np.uint64(4)
-    for c in prange(chunks.shape[0] - 1):
-        for place in range(chunks[c], chunks[c + 1]):
-            row = np.uint64(rows[place])
-            p, end = indptr[row], indptr[row + one]
-            a = b = d = e = data.dtype.type(0.0)
-            while p + four <= end:
-                a += data[p] * x[indices[p]]
-                b += data[p + one] * x[indices[p + one]]
-                d += data[p + two] * x[indices[p + two]]
-                e += data[p + three] * x[indices[p + three]]
-                p += four
-            while p < end:
-                a += data[p] * x[indices[p]]
-                p += one
-            out[place] = (a + b) + (d + e)
+    for c in range(chunks.shape[0] - 1):
+        _apply_piece(c, indptr, indices, data, rows, chunks, x, out)
 
 
 @njit(parallel=True, cache=True)
+def apply_in_threads(
+    indptr: Array, indices: Array, data: Array, rows: Array, chunks: Array, x: Array, out: Array
+) -> None:
+    """As `apply`, pieces in parallel."""
+    for c in prange(chunks.shape[0] - 1):
+        _apply_piece(c, indptr, indices, data, rows, chunks, x, out)
+
+
+@njit(cache=True)
+def _adjoint_piece(
+    s: int, indptr: Array, indices: Array, data: Array, rows: Array, chunks: Array, y: Array, sums: Array
+) -> None:
+    one = np.uint64(1)
+    sums[s] = 0.0
+    for c in range(s, chunks.shape[0] - 1, sums.shape[0]):
+        for place in range(chunks[c], chunks[c + 1]):
+            factor = y[place]
+            if factor != 0.0:
+                row = np.uint64(rows[place])
+                for p in range(indptr[row], indptr[row + one]):
+                    sums[s, indices[p]] += factor * data[p]
+
+
+@njit(cache=True)
 def adjoint(indptr: Array, indices: Array, data: Array, rows: Array, chunks: Array, y: Array, sums: Array) -> None:
     """Write the product of the transpose of chosen rows with ``y (m,)`` into private `sums`; zeros of y cost nothing.
 
@@ -81,31 +115,28 @@ def adjoint(indptr: Array, indices: Array, data: Array, rows: Array, chunks: Arr
     indptr, indices, data, rows, chunks
         As in `apply`.
     """
-    one = np.uint64(1)
-    for s in prange(sums.shape[0]):
-        sums[s] = 0.0
-        for c in range(s, chunks.shape[0] - 1, sums.shape[0]):
-            for place in range(chunks[c], chunks[c + 1]):
-                factor = y[place]
-                if factor != 0.0:
-                    row = np.uint64(rows[place])
-                    for p in range(indptr[row], indptr[row + one]):
-                        sums[s, indices[p]] += factor * data[p]
+    for s in range(sums.shape[0]):
+        _adjoint_piece(s, indptr, indices, data, rows, chunks, y, sums)
 
 
 @njit(parallel=True, cache=True)
-def column_square_sums(
-    indptr: Array, indices: Array, data: Array, rows: Array, chunks: Array, weights: Array, sums: Array
+def adjoint_in_threads(
+    indptr: Array, indices: Array, data: Array, rows: Array, chunks: Array, y: Array, sums: Array
 ) -> None:
-    """Write ``sum_i c_i a_ij^2`` of each column j, for weights ``c (m,)`` float64, into private `sums` as `adjoint`."""
-    one = np.uint64(1)
+    """As `adjoint`, pieces in parallel."""
     for s in prange(sums.shape[0]):
-        sums[s] = 0.0
-        for c in range(s, chunks.shape[0] - 1, sums.shape[0]):
-            for place in range(chunks[c], chunks[c + 1]):
-                row = np.uint64(rows[place])
-                for p in range(indptr[row], indptr[row + one]):
-                    sums[s, indices[p]] += weights[place] * np.float64(data[p]) ** 2
+        _adjoint_piece(s, indptr, indices, data, rows, chunks, y, sums)
+
+
+@njit(cache=True)
+def column_square_sums(indptr: Array, indices: Array, data: Array, rows: Array, weights: Array, columns: int) -> Array:
+    """Return ``sum_i c_i a_ij^2`` of each column j, for weights ``c (m,)`` float64, as float64 ``(cols,)``."""
+    one, sums = np.uint64(1), np.zeros(columns)
+    for place in range(rows.size):
+        row = np.uint64(rows[place])
+        for p in range(indptr[row], indptr[row + one]):
+            sums[indices[p]] += weights[place] * np.float64(data[p]) ** 2
+    return sums
 
 
 @njit(parallel=True, cache=True)

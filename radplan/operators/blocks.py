@@ -125,7 +125,17 @@ class RunBlocks(Storage):
         """Pieces of the rows with about as many blocks."""
         from radplan.kernels import sparse
 
-        return sparse.row_chunks(self.pointers[self.rows + 1] - self.pointers[self.rows])
+        return sparse.row_chunks(self._lengths)
+
+    @cached_property
+    def _lengths(self) -> Array:
+        """Number of blocks of each row."""
+        return self.pointers[self.rows + 1] - self.pointers[self.rows]
+
+    @cached_property
+    def work(self) -> int:
+        """Number of stored values that a product reads."""
+        return _LANES * int(self._lengths.sum())
 
     @cached_property
     def nnz(self) -> int:
@@ -142,13 +152,10 @@ class RunBlocks(Storage):
         return adjoint_blocks([self], [y])
 
     def column_square_sums(self, weights: Array) -> Array:
-        from radplan.kernels import run_blocks, sparse
+        from radplan.kernels import run_blocks
 
-        sums = np.empty((sparse.SUMS, self.columns + _LANES))
-        run_blocks.column_square_sums(
-            self.pointers, self.firsts, self.values, self.rows, self.chunks, weights.copy(), sums
-        )
-        return sums.sum(axis=0)[: self.columns]
+        parts = (self.pointers, self.firsts, self.values, self.rows)
+        return run_blocks.column_square_sums(*parts, weights.copy(), self.columns)[: self.columns]
 
     def take(self, rows: Array) -> RunBlocks:
         return replace(self, rows=self.rows[rows])
@@ -172,14 +179,16 @@ class RunBlocks(Storage):
 
 def apply_blocks(matrices: Sequence[RunBlocks], x: Array) -> list[Array]:
     """Return the product ``(rows,)`` or ``(rows, k)`` of each of several matrices of one pattern, in one pass."""
-    from radplan.kernels import run_blocks
+    from radplan.kernels import run_blocks, sparse
 
     first, values = matrices[0], tuple(matrix.values for matrix in matrices)
     vectors = np.zeros((1 if x.ndim == 1 else x.shape[1], first.columns + _LANES), dtype=first.values.dtype)
     vectors[:, : first.columns] = x.T
     out = np.empty((vectors.shape[0], len(values), first.shape[0]), dtype=first.values.dtype)
     pointers = first.pointers.view(np.uint64)
-    run_blocks.apply(pointers, first.firsts, values, first.rows, first.chunks, vectors, out)
+    work = first.work * len(values) * vectors.shape[0]
+    kernel = run_blocks.apply if work < sparse.THREADS_FROM else run_blocks.apply_in_threads
+    kernel(pointers, first.firsts, values, first.rows, first.chunks, vectors, out)
     return [out[0, k] if x.ndim == 1 else out[:, k].T for k in range(len(values))]
 
 
@@ -191,7 +200,9 @@ def adjoint_blocks(matrices: Sequence[RunBlocks], ys: Sequence[Array]) -> Array:
     vectors = np.ascontiguousarray(np.stack([np.atleast_2d(y.T) for y in ys], axis=-1))
     sums = np.empty((sparse.SUMS, vectors.shape[0], first.columns + _LANES), dtype=first.values.dtype)
     pointers = first.pointers.view(np.uint64)
-    run_blocks.adjoint(pointers, first.firsts, values, first.rows, first.chunks, vectors, sums)
+    work = first.work * len(values) * vectors.shape[0]
+    kernel = run_blocks.adjoint if work < sparse.THREADS_FROM else run_blocks.adjoint_in_threads
+    kernel(pointers, first.firsts, values, first.rows, first.chunks, vectors, sums)
     total = sums.sum(axis=0, dtype=np.float64)[:, : first.columns].astype(first.values.dtype)
     return total[0] if ys[0].ndim == 1 else total.T
 
@@ -250,22 +261,23 @@ class SingleEntries(Storage):
         from radplan.kernels import sparse
 
         out = np.empty(self.shape[0], dtype=self.dtype)
-        sparse.apply(*self._parts, x.copy(), out)
+        kernel = sparse.apply if self.nnz < sparse.THREADS_FROM else sparse.apply_in_threads
+        kernel(*self._parts, x.copy(), out)
         return out
 
     def _adjoint(self, y: Array) -> Array:
         from radplan.kernels import sparse
 
         sums = np.empty((sparse.SUMS, self.shape[1]), dtype=self.dtype)
-        sparse.adjoint(*self._parts, y.copy(), sums)
+        kernel = sparse.adjoint if self.nnz < sparse.THREADS_FROM else sparse.adjoint_in_threads
+        kernel(*self._parts, y.copy(), sums)
         return sums.sum(axis=0, dtype=np.float64).astype(self.dtype)
 
     def column_square_sums(self, weights: Array) -> Array:
         from radplan.kernels import sparse
 
-        sums = np.empty((sparse.SUMS, self.shape[1]))
-        sparse.column_square_sums(*self._parts, weights.copy(), sums)
-        return sums.sum(axis=0)
+        indptr, indices, data, rows, _ = self._parts
+        return sparse.column_square_sums(indptr, indices, data, rows, weights.copy(), self.shape[1])
 
     def take(self, rows: Array) -> SingleEntries:
         return replace(self, rows=self.rows[rows])

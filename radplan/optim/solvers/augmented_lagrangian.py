@@ -12,7 +12,7 @@ from radplan.arrays import Array, like, to_numpy
 from radplan.errors import InputError
 from radplan.optim.augmented import AugmentedProblem
 from radplan.optim.problem import Problem
-from radplan.optim.solvers.base import SOLVERS, Callback, Progress, Solution, Solver, Status, first_point
+from radplan.optim.solvers.base import SOLVERS, Callback, Progress, Solution, Solver, Status, first_point, last_value
 from radplan.optim.solvers.projected_lbfgs import ProjectedLBFGS
 
 Floats = npt.NDArray[np.float64]
@@ -74,33 +74,39 @@ class AugmentedLagrangian(Solver):
         multipliers, penalties = np.zeros(bounds.size.size), np.zeros(bounds.size.size)
         tolerance, worst, start_value = max(self.tolerance, _FIRST_TOLERANCE), np.inf, None
         history: list[float] = []
-        for _ in range(_ROUNDS):
-            left = self.max_iterations - len(history)
-            if left < 1:
-                status = Status.ITERATION_LIMIT
-                break
-            found = self._search(left, tolerance).solve(
-                AugmentedProblem(problem, like(multipliers, x), like(penalties, x)), x, _counted(callback, len(history))
-            )
-            x, history = found.x, [*history, *found.history]
-            start_value = found.start_value if start_value is None else start_value
-            status = found.status
-            values = to_numpy(problem.constraint_values(x)).astype(np.float64)
-            off = bounds.distance(values, multipliers, penalties)
-            if status in (Status.STOPPED, Status.INTERRUPTED, Status.ITERATION_LIMIT):
-                break
-            if np.max(off) <= self.violation and tolerance <= self.tolerance:
-                break
-            if not penalties.any() and np.max(off) > self.violation:
-                penalties = _first_penalties(found, off, bounds)
-            elif penalties.any():
-                multipliers = penalties * bounds.beyond(values + multipliers / penalties)
-                penalties = penalties * np.where(off > max(_PROGRESS * worst, self.violation), 10.0, 1.0)
-                worst = float(np.max(off))
-            tolerance = max(0.1 * tolerance, self.tolerance)
-        else:
-            status = Status.INFEASIBLE
-        value = float(to_numpy(problem.at(x).value))
+        status = Status.INFEASIBLE
+        try:
+            for _ in range(_ROUNDS):
+                left = self.max_iterations - len(history)
+                if left < 1:
+                    status = Status.ITERATION_LIMIT
+                    break
+                found = self._search(left, tolerance).solve(
+                    AugmentedProblem(problem, like(multipliers, x), like(penalties, x)),
+                    x,
+                    _counted(callback, len(history)),
+                )
+                x, history = found.x, [*history, *found.history]
+                start_value = found.start_value if start_value is None else start_value
+                status = found.status
+                values = to_numpy(problem.constraint_values(x)).astype(np.float64)
+                off = bounds.distance(values, multipliers, penalties)
+                if status in (Status.STOPPED, Status.INTERRUPTED, Status.ITERATION_LIMIT):
+                    break
+                if np.max(off) <= self.violation and tolerance <= self.tolerance:
+                    break
+                if not penalties.any() and np.max(off) > self.violation:
+                    penalties = _first_penalties(found, off, bounds)
+                elif penalties.any():
+                    multipliers = penalties * bounds.beyond(values + multipliers / penalties)
+                    penalties = penalties * np.where(off > max(_PROGRESS * worst, self.violation), 10.0, 1.0)
+                    worst = float(np.max(off))
+                tolerance = max(0.1 * tolerance, self.tolerance)
+            else:
+                status = Status.INFEASIBLE
+        except KeyboardInterrupt:
+            status = Status.INTERRUPTED
+        value, status = last_value(problem, x, status)
         return Solution(x, value, status, tuple(history), value if start_value is None else start_value)
 
     def _search(self, iterations: int, tolerance: float) -> ProjectedLBFGS:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,8 +11,8 @@ from enum import Enum
 from typing import ClassVar, Self
 
 from radplan.arrays import Array, all_finite, like, to_numpy
-from radplan.errors import InputError
-from radplan.optim.points import CostFunction
+from radplan.errors import CalculationError, InputError
+from radplan.optim.points import CostFunction, Point
 from radplan.optim.problem import Problem
 from radplan.registry import Registry
 
@@ -148,7 +149,7 @@ def first_point(problem: CostFunction, x0: Array | None) -> Array:
         When `x0` has another shape than the variables, or holds NaN.
     """
     if x0 is None:
-        return problem.start
+        return problem.variables.project(problem.start)
     host = to_numpy(x0)
     if host.shape != (problem.variables.count,):
         raise InputError(f"x0 must have shape ({problem.variables.count},), got {host.shape}")
@@ -156,6 +157,29 @@ def first_point(problem: CostFunction, x0: Array | None) -> Array:
     if not all_finite(x):
         raise InputError("x0 holds NaN or infinite values")
     return problem.variables.project(x)
+
+
+def checked_value(problem: CostFunction, point: Point, value: float) -> float:
+    """Return the value of a point, or raise `CalculationError` when it is NaN or infinite, naming the goals."""
+    if not math.isfinite(value):
+        problem.check_finite(point)
+        raise CalculationError(f"the cost is {value}; no single goal is: are the weights of the goals too large?")
+    return value
+
+
+def last_value(problem: CostFunction, x: Array, status: Status) -> tuple[float, Status]:
+    """Return the cost at the end of a search and its status; an interruption costs an evaluation, not the result.
+
+    Raises
+    ------
+    CalculationError
+        When the cost is NaN or infinite.
+    """
+    try:
+        point = problem.at(x)
+    except KeyboardInterrupt:
+        point, status = problem.at(x), Status.INTERRUPTED
+    return checked_value(problem, point, float(to_numpy(point.value))), status
 
 
 def refuse_constraints(solver: Solver, problem: CostFunction) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from radplan.arrays import Array, like, namespace, native_device
+from radplan.arrays import Array, device_of, like, namespace, native_device, scatter
 from radplan.influence import Variables
 
 _TRUST = 10.0
@@ -39,9 +39,10 @@ class Box:
 
 @dataclass(frozen=True, eq=False)
 class Memory:
-    """The last pairs of steps and gradient changes, in scaled variables ``x / scale``.
+    """The last pairs of steps and gradient changes, in scaled variables ``x / scale``, and their scalar products.
 
-    Each pair is divided by ``sqrt(s'y)``, which leaves the BFGS matrix as it is.
+    Each pair is divided by ``sqrt(s'y)``, which leaves the BFGS matrix as it is. Scalar products are kept from one
+    iteration to the next: a new pair costs one product with each array.
 
     Parameters
     ----------
@@ -51,12 +52,16 @@ class Memory:
         Diagonal scaling.
     steps, changes : array of shape (pairs, variables), or None
         The pairs, oldest first.
+    step_products, cross_products : array of shape (pairs, pairs), or None
+        Scalar products of all steps with each other, and with all changes.
     """
 
     size: int
     scale: Array
     steps: Array | None = None
     changes: Array | None = None
+    step_products: Array | None = None
+    cross_products: Array | None = None
 
     @property
     def count(self) -> int:
@@ -73,13 +78,19 @@ class Memory:
         """Return the memory with the newest pair, where ``step' change`` is `product` > 0, in place of the oldest."""
         xp = namespace(step)
         length = product**0.5
-        steps = xp.reshape(step / (self.scale * length), (1, -1))
-        changes = xp.reshape(change * self.scale / length, (1, -1))
-        if self.steps is not None and self.changes is not None:
-            spare = max(self.count + 1 - self.size, 0)
-            steps = xp.concat([self.steps[spare:, :], steps], axis=0)
-            changes = xp.concat([self.changes[spare:, :], changes], axis=0)
-        return Memory(self.size, self.scale, steps, changes)
+        steps = newest = xp.reshape(step / (self.scale * length), (1, -1))
+        changes = other = xp.reshape(change * self.scale / length, (1, -1))
+        if self.steps is None or self.changes is None:
+            return Memory(self.size, self.scale, steps, changes, _products(steps, newest), _products(steps, other))
+        spare = max(self.count + 1 - self.size, 0)
+        steps = xp.concat([self.steps[spare:, :], newest], axis=0)
+        changes = xp.concat([self.changes[spare:, :], other], axis=0)
+        with_newest = _products(steps, newest)
+        squares = _bordered(self.step_products, spare, with_newest[:-1, :], xp.matrix_transpose(with_newest))
+        crosses = _bordered(
+            self.cross_products, spare, _products(steps[:-1, :], other), xp.matrix_transpose(_products(changes, newest))
+        )
+        return Memory(self.size, self.scale, steps, changes, squares, crosses)
 
     def solve(self, gradient: Array, free: Array) -> Array:
         r"""Return the step to the minimum of the quasi-Newton model over the free variables, bounds left aside.
@@ -89,31 +100,67 @@ class Memory:
         gradient : array of shape (variables,)
             By the unscaled variables.
         free : array of shape (variables,)
-            1.0 where a variable may move, else 0.0.
+            Whether a variable may move.
 
         Source: Byrd, Lu, Nocedal and Zhu, SIAM J. Sci. Comput. 16 (1995) 1190, section 5 (direct primal method).
         """
         xp = namespace(gradient)
-        scaled = gradient * self.scale * free
-        if self.steps is None or self.changes is None:
-            return -self.scale * scaled
+        choice = Choice.of(free)
+        scaled, scale = choice.cut(gradient * self.scale), choice.cut(self.scale)
+        if self.steps is None or self.changes is None or self.cross_products is None:
+            return choice.spread(-scale * scaled)
         theta = self.curvature
-        inner = xp.matmul(self.steps, xp.matrix_transpose(self.changes))
-        lower = xp.tril(inner, k=-1)
-        diagonal = xp.eye(self.count, dtype=inner.dtype, device=native_device(inner))
-        square = theta * xp.matmul(self.steps, xp.matrix_transpose(self.steps))
+        lower = xp.tril(self.cross_products, k=-1)
+        diagonal = xp.eye(self.count, dtype=lower.dtype, device=native_device(lower))
         middle = xp.concat(
             [
-                xp.concat([-inner * diagonal, xp.matrix_transpose(lower)], axis=1),
-                xp.concat([lower, square], axis=1),
+                xp.concat([-self.cross_products * diagonal, xp.matrix_transpose(lower)], axis=1),
+                xp.concat([lower, theta * self.step_products], axis=1),
             ],
             axis=0,
         )
-        basis = xp.concat([self.changes, theta * self.steps], axis=0) * xp.reshape(free, (1, -1))
+        basis = xp.concat([choice.cut(self.changes), theta * choice.cut(self.steps)], axis=0)
         middle = middle - xp.matmul(basis, xp.matrix_transpose(basis)) / theta
         reduced = xp.linalg.solve(middle, xp.reshape(xp.matmul(basis, scaled), (-1, 1)))
         correction = xp.reshape(xp.matmul(xp.matrix_transpose(basis), reduced), (-1,))
-        return -self.scale * (scaled + correction / theta) / theta
+        return choice.spread(-scale * (scaled + correction / theta) / theta)
+
+
+@dataclass(frozen=True, eq=False)
+class Choice:
+    """Some of the variables: cut out by number on NumPy, set to zero elsewhere, where counting them would wait."""
+
+    free: Array
+    index: Array | None
+
+    @classmethod
+    def of(cls, free: Array) -> Choice:
+        """Return the choice of variables ``(variables,)`` that are true."""
+        on_host = device_of(free).backend == "numpy"
+        return cls(free, namespace(free).nonzero(free)[0] if on_host else None)
+
+    def cut(self, values: Array) -> Array:
+        """Return the chosen of values ``(..., variables)``."""
+        xp = namespace(values)
+        if self.index is None:
+            return values * xp.astype(self.free, values.dtype)
+        return xp.take(values, self.index, axis=-1)
+
+    def spread(self, values: Array) -> Array:
+        """Return values of the chosen variables among zeros for the others, ``(variables,)``."""
+        return values if self.index is None else scatter(self.free.shape[0], self.index, values)
+
+
+def _products(rows: Array, others: Array) -> Array:
+    """Return scalar products ``(n, m)`` of rows ``(n, variables)`` with others ``(m, variables)``."""
+    xp = namespace(rows)
+    return xp.matmul(rows, xp.matrix_transpose(others))
+
+
+def _bordered(square: Array, spare: int, right: Array, below: Array) -> Array:
+    """Return a matrix without its first rows and columns, with a new last column and row."""
+    xp = namespace(right)
+    return xp.concat([xp.concat([square[spare:, spare:], right], axis=1), below], axis=0)
 
 
 def newton_step(memory: Memory, x: Array, gradient: Array, box: Box, variables: Variables) -> Array:
@@ -122,10 +169,9 @@ def newton_step(memory: Memory, x: Array, gradient: Array, box: Box, variables: 
     Variables at a bound that the negative gradient points out of are held, then also those that the step would push
     out of the bound they are at.
     """
-    xp = namespace(x)
     held = box.holds(x, -gradient)
     for _ in range(2 if memory.count else 1):
-        step = memory.solve(gradient, xp.astype(~held, gradient.dtype))
+        step = memory.solve(gradient, ~held)
         held = held | box.holds(x, step)
     return variables.project(x + step) - x
 
@@ -148,7 +194,7 @@ def coupled_step(memory: Memory, x: Array, gradient: Array, variables: Variables
     if not memory.count:
         return _shortened(xp.where(bent, together, downhill / stiffness), typical, 1.0)
     for _ in range(2):
-        step = memory.solve(gradient, xp.astype(~held, gradient.dtype))
+        step = memory.solve(gradient, ~held)
         held = held | _is_bent(step, typical, x, variables)
     return _shortened(xp.where(bent, together / memory.curvature, step), typical, _TRUST)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
-from radplan.arrays import Array, like, namespace, to_numpy, weighted_sum
+from radplan.arrays import Array, all_finite, like, namespace, to_numpy, weighted_sum
 from radplan.errors import CalculationError, InputError
 from radplan.kernels.threads import one_blas_thread
 from radplan.optim.points import CostFunction, Line, Point
@@ -16,7 +16,9 @@ from radplan.optim.solvers.base import (
     Solution,
     Solver,
     Status,
+    checked_value,
     first_point,
+    last_value,
     refuse_constraints,
 )
 from radplan.optim.solvers.memory import Box, Memory, coupled_step, newton_step
@@ -95,24 +97,25 @@ class ProjectedLBFGS(Solver):
             return self._search(problem, first_point(problem, x0), callback)
 
     def _search(self, problem: CostFunction, x: Array, callback: Callback | None) -> Solution:
-        box, empty = Box.of(problem.variables, x), Memory(min(self.memory, problem.variables.count), problem.scale)
-        point, memory = problem.at(x), empty
-        start_value = value = _checked(problem, point, _floats(point.value)[0])
         history: list[float] = []
-        status = Status.ITERATION_LIMIT
-        find = self._step if problem.linear and problem.variables.separable else self._projected_step
+        start_value, status = math.nan, Status.ITERATION_LIMIT
         try:
+            box, empty = Box.of(problem.variables, x), Memory(min(self.memory, problem.variables.count), problem.scale)
+            point, memory = problem.at(x), empty
+            start_value = value = checked_value(problem, point, _floats(point.value)[0])
+            find = self._step if problem.linear and problem.variables.separable else self._projected_step
             for iteration in range(1, self.max_iterations + 1):
                 step = find(problem, point, value, memory, box) or find(problem, point, value, empty, box)
                 if step is None:
                     status = Status.CONVERGED if self._is_stationary(problem, point, value) else Status.STALLED
                     break
                 memory = step.remembered_by(memory, point)
-                point, value = step.point, _checked(problem, step.point, step.value)
-                if problem.linear and iteration % _REFRESH == 0:
-                    point = problem.at(point.x)
+                value = checked_value(problem, step.point, step.value)
+                point, x = step.point, step.point.x
                 history.append(value)
-                if callback is not None and callback(Progress(iteration, value, point.x)) is True:
+                if problem.linear and iteration % _REFRESH == 0:
+                    point = problem.at(x)
+                if callback is not None and callback(Progress(iteration, value, x)) is True:
                     status = Status.STOPPED
                     break
                 if self._has_settled(history):
@@ -120,7 +123,8 @@ class ProjectedLBFGS(Solver):
                     break
         except KeyboardInterrupt:
             status = Status.INTERRUPTED
-        return Solution(point.x, _floats(problem.at(point.x).value)[0], status, tuple(history), start_value)
+        value, status = last_value(problem, x, status)
+        return Solution(x, value, status, tuple(history), start_value if math.isfinite(start_value) else value)
 
     def _step(self, problem: CostFunction, point: Point, value: float, memory: Memory, box: Box) -> _Step | None:
         """Return the next point, or None where the line from this one does not descend."""
@@ -130,10 +134,13 @@ class ProjectedLBFGS(Solver):
         slope, limit, now, now_slope = _floats(
             weighted_sum(point.gradient, direction), box.longest(point.x, direction), trial.value, line.slope(trial)
         )
-        if not (math.isfinite(slope) and slope < -_ROUNDING * abs(value)):
+        if not math.isfinite(slope):
+            _check_gradient(problem, point)
+        if not slope < -_ROUNDING * abs(value):
             return None
         found = _search_line(line, _Step(trial, now, now_slope, 1.0), value, slope, max(limit, 1.0), self.slope_ratio)
         if found is None:
+            _check_line(problem, line)
             return None
         x = problem.variables.project(found.point.x)
         return replace(found, point=replace(found.point, x=x), gained_slope=found.slope - slope)
@@ -144,10 +151,12 @@ class ProjectedLBFGS(Solver):
         """Return the next point on the arc of projected steps, or None where it does not descend."""
         project = problem.variables.project
         step, t = coupled_step(memory, point.x, point.gradient, problem.variables), 1.0
+        trial: Point | None = None
         for _ in range(_TRIALS):
             x = project(point.x + t * step)
             promised = _floats(weighted_sum(point.gradient, x - point.x))[0]
             if not math.isfinite(promised):
+                _check_gradient(problem, point)
                 return None
             if promised >= -_ROUNDING * abs(value):
                 t *= 0.1
@@ -158,6 +167,8 @@ class ProjectedLBFGS(Solver):
                 return _Step(trial, now, math.nan, t, gained_slope=math.inf)
             bend = now - value - promised
             t *= min(max(-0.5 * promised / bend, 0.1), 0.5) if math.isfinite(bend) else 0.1
+        if trial is not None:
+            checked_value(problem, trial, _floats(trial.value)[0])
         return None
 
     def _has_settled(self, history: list[float]) -> bool:
@@ -243,12 +254,19 @@ def _next_trial(low: float, low_slope: float, high: float, high_slope: float, li
     return min(max(t, low + margin), high - margin)
 
 
-def _checked(problem: CostFunction, point: Point, value: float) -> float:
-    """Return the value, or raise `CalculationError` when it is NaN or infinite."""
-    if not math.isfinite(value):
-        problem.check_finite(point)
-        raise CalculationError(f"the cost is {value}; no single goal is: are the weights of the goals too large?")
-    return value
+def _check_gradient(problem: CostFunction, point: Point) -> None:
+    """Raise `CalculationError` when the gradient is NaN or infinite, though the cost is not."""
+    if not all_finite(point.gradient):
+        raise CalculationError(
+            f"the gradient of the cost is NaN or infinite where the cost is {_floats(point.value)[0]:g}: does the "
+            "derivative of every quantity and objective agree with its values?"
+        )
+
+
+def _check_line(problem: CostFunction, line: Line) -> None:
+    """Raise `CalculationError` when the cost is NaN or infinite however near the start of a line."""
+    point = line.at(1e-8)
+    checked_value(problem, point, _floats(point.value)[0])
 
 
 def _floats(*values: Array) -> list[float]:

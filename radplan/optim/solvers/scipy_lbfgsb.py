@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +9,7 @@ import numpy as np
 from scipy.optimize import minimize
 
 from radplan.arrays import Array, like, scalar, to_numpy
-from radplan.errors import CalculationError, InputError
+from radplan.errors import InputError
 from radplan.kernels.threads import one_blas_thread
 from radplan.optim.problem import Problem
 from radplan.optim.solvers.base import (
@@ -20,7 +19,9 @@ from radplan.optim.solvers.base import (
     Solution,
     Solver,
     Status,
+    checked_value,
     first_point,
+    last_value,
     refuse_constraints,
 )
 
@@ -72,7 +73,11 @@ class ScipyLBFGSB(Solver):
                 "take 'lbfgs'"
             )
         x = first_point(problem, x0)
-        search = _Search(problem, x, callback)
+        try:
+            search = _Search(problem, x, callback)
+        except KeyboardInterrupt:
+            value, status = last_value(problem, x, Status.INTERRUPTED)
+            return Solution(x, value, status, (), value)
         options = {"maxiter": self.max_iterations, "maxfun": 10 * self.max_iterations, "maxcor": self.memory}
         bounds = np.stack([search.on_host(problem.variables.lower), search.on_host(problem.variables.upper)], axis=1)
         start = to_numpy(x) / search.scale
@@ -119,10 +124,7 @@ class _Search:
 
     def cost(self, z: Any) -> tuple[float, Any]:
         point = self.problem.at(self.on_device(z))
-        value = scalar(point.value)
-        if not math.isfinite(value):
-            self.problem.check_finite(point)
-            raise CalculationError(f"the cost is {value}; no single goal is: are the weights of the goals too large?")
+        value = checked_value(self.problem, point, scalar(point.value))
         return value, to_numpy(point.gradient).astype(np.float64) * self.scale
 
     def after_iteration(self, intermediate_result: Any) -> None:
