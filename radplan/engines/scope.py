@@ -12,7 +12,8 @@ from radplan.arrays import Device, as_device
 from radplan.beams.errors import NOMINAL, SetupRangeError
 from radplan.errors import InputError
 from radplan.geometry.grid import Grid
-from radplan.influence import Scenarios
+from radplan.influence import Rows, Scenarios
+from radplan.influence.rows import sorted_voxels
 from radplan.patient.patient import Patient
 
 Ints = npt.NDArray[np.int64]
@@ -109,6 +110,17 @@ class Scope:
             )
         return cls(dose_grid, rows, cases, place, dtype, stored)
 
+    def rows(self, patient: Patient, **parameters: float | npt.ArrayLike) -> Rows:
+        """Return the rows of a model: the patient's alpha_x [1/Gy] and beta_x [1/Gy^2], and an engine's own parameters.
+
+        Parameters
+        ----------
+        parameters : array of shape (n,), or a number
+            Such as ``rbe=1.0``.
+        """
+        known = {**patient.voxel_parameters(self.grid, self.voxels), **parameters}
+        return Rows.of(self.grid, self.voxels, known, self.scenarios, self.device, self.dtype)
+
     def cases(self) -> tuple[Scope, ...]:
         """Return the scope of each case by itself: what an engine is asked for."""
         return tuple(replace(self, scenarios=Scenarios.nominal(), error=error) for error in self.scenarios.errors)
@@ -123,9 +135,4 @@ def checked_rows(voxels: str | npt.ArrayLike, grid: Grid) -> Ints:
         raise InputError(
             f"voxels must be 'body' or whole numbers of shape (n,), n >= 1; got {given.dtype} of shape {given.shape}"
         )
-    flat = given.astype(np.int64)
-    if np.any(np.diff(flat) <= 0):
-        raise InputError("voxels must be sorted flat grid indices without repeats: numpy.unique makes them so")
-    if flat[0] < 0 or flat[-1] >= grid.size:
-        raise InputError(f"voxels must lie in 0..{grid.size - 1} on the dose grid, got {flat[0]}..{flat[-1]}")
-    return flat
+    return sorted_voxels(given, grid)

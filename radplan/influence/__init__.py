@@ -2,8 +2,9 @@
 
 from radplan.influence.cases import CasesModel, over_cases
 from radplan.influence.dij import Dij
-from radplan.influence.model import ForwardModel
+from radplan.influence.model import ForwardModel, RowsModel
+from radplan.influence.rows import Rows
 from radplan.influence.scenarios import Scenarios
 from radplan.influence.variables import Variables
 
-__all__ = ["CasesModel", "Dij", "ForwardModel", "Scenarios", "Variables", "over_cases"]
+__all__ = ["CasesModel", "Dij", "ForwardModel", "Rows", "RowsModel", "Scenarios", "Variables", "over_cases"]

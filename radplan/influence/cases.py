@@ -143,8 +143,7 @@ def over_cases(models: Sequence[ForwardModel], scenarios: Scenarios) -> ForwardM
     return replace(
         first,
         operators={name: tuple(model.operators[name][0] for model in linear) for name in first.images},
-        scenarios=scenarios,
-        voxel_parameters=joined_parameters(linear),
+        rows=replace(first.rows, scenarios=scenarios, voxel_parameters=joined_parameters(linear)),
     )
 
 

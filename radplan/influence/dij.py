@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from types import MappingProxyType
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -14,13 +13,15 @@ from radplan.arrays import Array, Device
 from radplan.beams.beam import Beams
 from radplan.errors import InputError, UnknownNameError
 from radplan.geometry.grid import Grid
+from radplan.influence.model import RowsModel
+from radplan.influence.rows import Rows
 from radplan.influence.scenarios import Scenarios
 from radplan.influence.variables import Variables
 from radplan.operators import LinearOperator, SparseOperator, adjoint_sum, apply_all, restrict_all, share_places
 
 
 @dataclass(frozen=True)
-class Dij:
+class Dij(RowsModel):
     """Dose influence: images as linear maps of the weights, ``d = D w``, one operator per image and scenario.
 
     Parameters
@@ -28,18 +29,12 @@ class Dij:
     operators : mapping of str to tuple of LinearOperator
         Per image one operator ``(voxels, weights)`` for each scenario, all on one device. Dose in Gy per fraction
         and unit weight.
-    grid : Grid
-        The dose grid.
-    voxels : array of shape (n,)
-        Sorted flat indices of the rows into the grid.
-    scenarios : Scenarios
-        Names and probabilities, nominal first.
+    rows : Rows
+        Grid, voxels, scenarios, voxel parameters, device and dtype.
     radiation : str
         ``"photons"``, ``"protons"``, ``"helium"`` or ``"carbon"``.
     variables : Variables
         The weights.
-    voxel_parameters : mapping of str to array
-        Arrays ``(1 or scenarios, n)`` on the device.
     beam_index : array of shape (weights,), optional
         The number of the beam each weight belongs to.
     machine : str, optional
@@ -55,24 +50,21 @@ class Dij:
     """
 
     operators: Mapping[str, tuple[LinearOperator, ...]]
-    grid: Grid
-    voxels: Any
-    scenarios: Scenarios
+    rows: Rows
     radiation: str
     variables: Variables
-    voxel_parameters: Mapping[str, Array] = field(default_factory=dict)
     beam_index: Any = None
     machine: str | None = None
     beams: Beams | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
 
+    linear: ClassVar[bool] = True
+
     def __post_init__(self) -> None:
-        object.__setattr__(self, "operators", MappingProxyType(dict(self.operators)))
-        object.__setattr__(self, "voxel_parameters", MappingProxyType(dict(self.voxel_parameters)))
-        object.__setattr__(self, "voxels", _sorted_voxels(self.voxels, self.grid))
+        object.__setattr__(self, "operators", dict(self.operators))
         if not self.operators:
             raise InputError("a Dij needs at least one image, such as 'physical_dose'")
-        shape = (self.voxels.shape[0], self.variables.count)
+        shape = (self.rows.count, self.variables.count)
         for name, ops in self.operators.items():
             if len(ops) != len(self.scenarios):
                 raise InputError(f"image {name!r} has {len(ops)} operators for {len(self.scenarios)} scenarios")
@@ -82,8 +74,6 @@ class Dij:
                         f"image {name!r} has a matrix of shape {op.shape}, expected {shape}: rows are the voxels of "
                         "the model, columns its weights"
                     )
-        for name, values in self.voxel_parameters.items():
-            _check_parameter(name, values, len(self.scenarios), shape[0])
         if self.beam_index is not None and np.shape(self.beam_index) != (shape[1],):
             raise InputError(f"beam_index must have shape ({shape[1]},), got {np.shape(self.beam_index)}")
 
@@ -120,50 +110,19 @@ class Dij:
         InputError
             When shapes do not fit or values are not finite.
         """
-        rows = np.arange(grid.size) if voxels is None else np.asarray(voxels)
-        cases = Scenarios.nominal() if scenarios is None else scenarios
-        place = arrays.as_device(device)
+        rows = Rows.of(grid, voxels, voxel_parameters, scenarios, device, dtype)
         made = {
-            name: tuple(SparseOperator.from_scipy(m, place, dtype) for m in _one_per_scenario(matrix))
+            name: tuple(SparseOperator.from_scipy(m, rows.device, dtype) for m in _one_per_scenario(matrix))
             for name, matrix in matrices.items()
         }
-        operators = _sharing_places(made, len(cases))
+        operators = _sharing_places(made, len(rows.scenarios))
         count = next(iter(operators.values()))[0].shape[1] if operators else 0
-        parameters = {
-            name: place.asarray(np.atleast_2d(np.asarray(values)), dtype)
-            for name, values in (voxel_parameters or {}).items()
-        }
-        return cls(
-            operators,
-            grid,
-            rows,
-            cases,
-            radiation,
-            Variables(count),
-            parameters,
-            beam_index=beam_index,
-            machine=machine,
-        )
+        return cls(operators, rows, radiation, Variables(count), beam_index=beam_index, machine=machine)
 
     @property
     def images(self) -> tuple[str, ...]:
         """Names of the images."""
         return tuple(self.operators)
-
-    @property
-    def linear(self) -> bool:
-        """Always true: images are linear in the weights."""
-        return True
-
-    @property
-    def device(self) -> Device:
-        """Where the matrices live."""
-        return next(iter(self.operators.values()))[0].device
-
-    @property
-    def dtype(self) -> str:
-        """Name of the dtype of the matrices."""
-        return next(iter(self.operators.values()))[0].dtype
 
     def forward(self, x: Array, images: Iterable[str] | None = None) -> dict[str, Array]:
         """Return the images asked for, ``(scenarios, voxels)`` each, at weights ``x (count,)``."""
@@ -188,41 +147,13 @@ class Dij:
 
     def restrict(self, voxels: Array) -> Dij:
         """Return the model of some voxels only: sorted flat indices into the grid, each one a row of this model."""
-        chosen = _sorted_voxels(voxels, self.grid)
-        rows = np.clip(np.searchsorted(self.voxels, chosen), 0, self.voxels.shape[0] - 1)
-        absent = chosen[self.voxels[rows] != chosen]
-        if absent.size:
-            raise InputError(f"{absent.size} of {chosen.size} voxels asked for are not rows of this model")
-        if chosen.shape == self.voxels.shape:
+        places = self.rows.places(voxels)
+        if places.size == self.rows.count:
             return self
-        index = self.device.asarray(rows, "int64")
         cases = range(len(self.scenarios))
-        kept = [restrict_all([ops[scenario] for ops in self.operators.values()], rows) for scenario in cases]
-        return replace(
-            self,
-            operators={name: tuple(one[place] for one in kept) for place, name in enumerate(self.operators)},
-            voxels=chosen,
-            voxel_parameters={
-                name: self.device.xp.take(values, index, axis=1) for name, values in self.voxel_parameters.items()
-            },
-        )
-
-    def with_voxel_parameters(self, **parameters: Array) -> Dij:
-        """Return the model with more voxel parameters, or other values of those it has.
-
-        Parameters
-        ----------
-        parameters : array of shape (n,) or (1 or scenarios, n), or a number
-            One value per voxel of the model, or one for all.
-        """
-        added = {}
-        for name, values in parameters.items():
-            host = np.atleast_2d(arrays.to_numpy(values)).astype(self.dtype)
-            if host.size == 1:
-                host = np.broadcast_to(host, (1, self.voxels.shape[0]))
-            _check_parameter(name, host, len(self.scenarios), self.voxels.shape[0])
-            added[name] = self.device.asarray(host, self.dtype)
-        return replace(self, voxel_parameters={**self.voxel_parameters, **added})
+        kept = [restrict_all([ops[scenario] for ops in self.operators.values()], places) for scenario in cases]
+        operators = {name: tuple(case[number] for case in kept) for number, name in enumerate(self.operators)}
+        return replace(self, operators=operators, rows=self.rows.restrict(voxels))
 
     def beam_weights(self, x: Array, beam: int) -> Array:
         """Return the weights with those of all other beams set to zero."""
@@ -251,21 +182,3 @@ def _sharing_places(
 
 def _one_per_scenario(matrix: Any) -> Sequence[Any]:
     return matrix if isinstance(matrix, list | tuple) else (matrix,)
-
-
-def _sorted_voxels(voxels: Any, grid: Grid) -> Any:
-    flat = np.asarray(voxels, dtype=np.int64)
-    if flat.ndim != 1 or flat.size == 0:
-        raise InputError(f"voxels must be a non-empty list of flat grid indices, got shape {flat.shape}")
-    if np.any(np.diff(flat) <= 0):
-        raise InputError("voxels must be sorted flat grid indices without repeats")
-    if flat[0] < 0 or flat[-1] >= grid.size:
-        raise InputError(f"voxels must lie in 0..{grid.size - 1}, got {flat[0]}..{flat[-1]}")
-    return flat
-
-
-def _check_parameter(name: str, values: Any, scenarios: int, voxels: int) -> None:
-    if values.ndim != 2 or values.shape[0] not in (1, scenarios) or values.shape[1] != voxels:
-        raise InputError(
-            f"voxel parameter {name!r} must have shape (1 or {scenarios}, {voxels}), got {tuple(values.shape)}"
-        )

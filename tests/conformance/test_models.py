@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Any
+
 import numpy as np
 import pytest
 
 from radplan import testing
 from radplan.arrays import as_device
+from radplan.geometry import Grid
+from radplan.influence import ForwardModel, Rows, RowsModel, Variables
 from radplan.operators import ComposedOperator, DenseOperator, StackedOperator
 
 
@@ -26,3 +31,39 @@ def test_operators_built_from_others(device, dtype):
     for operator in (left, ComposedOperator(left, right), StackedOperator((left, right))):
         testing.check_operator(operator)
         testing.check_operator(operator.restrict(np.asarray([0, 3, 2])))
+
+
+@dataclass(frozen=True, eq=False)
+class SquaredWeights(RowsModel):
+    """All that an author writes of a model: here dose is a matrix times the squares of the variables."""
+
+    rows: Rows
+    matrix: Any
+    variables: Variables
+    radiation: str = "photons"
+
+    @property
+    def images(self):
+        return ("physical_dose",)
+
+    def forward(self, x, images=None):
+        here = self.device.asarray(self.matrix[self.rows.voxels, :], self.dtype)
+        return {"physical_dose": (here @ self.device.xp.astype(x**2, here.dtype))[None, :]}
+
+    def pullback(self, x, cotangents):
+        here = self.device.asarray(self.matrix[self.rows.voxels, :], self.dtype)
+        total = self.device.xp.zeros_like(x)
+        for values in cotangents.values():
+            total = total + 2.0 * x * (self.device.xp.matrix_transpose(here) @ values[0, :])
+        return total
+
+
+def test_model_of_an_author(device):
+    matrix = np.random.default_rng(3).random((12, 4))
+    rows = Rows.of(
+        Grid((1, 3, 4), (1, 1, 1), (0, 0, 0)), [1, 2, 5, 8], {"alpha_x": 0.1}, device=device, dtype="float64"
+    )
+    model = SquaredWeights(rows, matrix, Variables(4))
+    assert isinstance(model, ForwardModel)
+    testing.check_model(model)
+    assert model.with_voxel_parameters(mine=np.arange(4.0)).restrict([2, 8]).voxel_parameters["mine"].shape == (1, 2)

@@ -7,14 +7,14 @@ a map becomes dose by one transform for each radial function of the kernel and o
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from radplan import arrays
-from radplan.arrays import Array, Device
+from radplan.arrays import Array
 from radplan.beams.control_points import DeliveryPlan, TreatmentField
 from radplan.beams.errors import shifted_fields
 from radplan.engines.aperture.build import Builder, opening_box
@@ -26,7 +26,7 @@ from radplan.engines.photon.terms import PhotonScene
 from radplan.engines.scope import Scope
 from radplan.errors import InputError, UnknownNameError
 from radplan.geometry.grid import Grid
-from radplan.influence import Scenarios
+from radplan.influence import Rows, RowsModel
 from radplan.kernels.threads import one_blas_thread
 from radplan.machines.mlc import MLC, matching_mlc
 from radplan.machines.photon import PhotonMachine
@@ -36,7 +36,7 @@ __all__ = ["ApertureModel", "ApertureOptions", "aperture_model"]
 
 
 @dataclass(frozen=True, eq=False)
-class ApertureModel:
+class ApertureModel(RowsModel):
     """A forward model whose variables are leaf ends, jaws and monitor units; make it with `aperture_model`.
 
     Dose per fraction in Gy. The order of the variables is that of `radplan.engines.aperture.variables`. Fluence is
@@ -48,36 +48,24 @@ class ApertureModel:
         Where the variables of every field lie.
     parts : tuple of (int, PosePart)
         The field's position in `layouts`, and what it delivers from one pose.
-    grid : Grid
-        The dose grid.
-    voxels : array of shape (n,)
-        Sorted flat indices into the grid.
+    rows : Rows
+        Grid, voxels, voxel parameters, device and dtype.
     variables : ApertureVariables
         Bounds, start and projection.
-    device : Device
-        Where it runs.
-    dtype : str
-        ``"float32"`` or ``"float64"``.
-    voxel_parameters : mapping of str to array
-        Arrays ``(1, n)`` on the device.
     machine : str
         Name of the linac model.
     """
 
     layouts: tuple[FieldLayout, ...]
     parts: tuple[tuple[int, PosePart], ...]
-    grid: Grid
-    voxels: Any
+    rows: Rows
     variables: ApertureVariables
-    device: Device
-    dtype: str
-    voxel_parameters: Mapping[str, Array] = field(default_factory=dict)
     machine: str = ""
-
-    images: tuple[str, ...] = ("physical_dose",)
     radiation: str = "photons"
-    linear: bool = False
-    scenarios: Scenarios = field(default_factory=Scenarios.nominal)
+
+    @property
+    def images(self) -> tuple[str, ...]:
+        return ("physical_dose",)
 
     def forward(self, x: Array, images: Iterable[str] | None = None) -> dict[str, Array]:
         """Return the images asked for, ``(1, voxels)`` each, at variables ``x (count,)``."""
@@ -103,29 +91,8 @@ class ApertureModel:
 
     def restrict(self, voxels: Array) -> ApertureModel:
         """Return the model of some voxels only: sorted flat indices into the grid, each one of this model's."""
-        chosen = np.asarray(voxels, dtype=np.int64)
-        rows = np.clip(np.searchsorted(self.voxels, chosen), 0, self.voxels.size - 1)
-        if chosen.size == 0 or np.any(np.diff(chosen) <= 0) or np.any(self.voxels[rows] != chosen):
-            raise InputError("voxels to restrict to must be sorted, without repeats, and voxels of this model")
-        index = self.device.asarray(rows, "int64")
-        return replace(
-            self,
-            parts=_restricted(self.parts, rows),
-            voxels=chosen,
-            voxel_parameters={
-                name: self.device.xp.take(values, index, axis=1) for name, values in self.voxel_parameters.items()
-            },
-        )
-
-    def with_voxel_parameters(self, **parameters: Array) -> ApertureModel:
-        """Return the model with more voxel parameters, ``(n,)``, ``(1, n)`` or a number each."""
-        added = {}
-        for name, values in parameters.items():
-            host = np.atleast_2d(arrays.to_numpy(values)).astype(self.dtype)
-            if host.shape not in ((1, 1), (1, self.voxels.size)):
-                raise InputError(f"voxel parameter {name!r} must have shape (1, {self.voxels.size}), got {host.shape}")
-            added[name] = self.device.asarray(np.broadcast_to(host, (1, self.voxels.size)).copy(), self.dtype)
-        return replace(self, voxel_parameters={**self.voxel_parameters, **added})
+        parts = _restricted(self.parts, self.rows.places(voxels))
+        return replace(self, parts=parts, rows=self.rows.restrict(voxels))
 
     def _dose(self, x: Array) -> Array:
         place, wide = self.device, self._wide(x)
@@ -213,16 +180,11 @@ def _of_case(
     boxes = [opening_box(layout, options.margin) for layout in layouts]
     scene = PhotonScene.of(patient, machine, scope, options.density_scaling)
     builder = Builder(scene, options, scope.device, scope.dtype, patient.patient_position)
-    parameters = {**patient.voxel_parameters(scope.grid, scope.voxels), "rbe": np.ones((1, scope.voxels.size))}
     return ApertureModel(
         layouts=tuple(layouts),
         parts=builder.parts(layouts, mlcs, boxes),
-        grid=scope.grid,
-        voxels=scope.voxels,
+        rows=scope.rows(patient, rbe=1.0),
         variables=aperture_variables(layouts, mlcs, boxes, options.free),
-        device=scope.device,
-        dtype=scope.dtype,
-        voxel_parameters={name: scope.device.asarray(values, scope.dtype) for name, values in parameters.items()},
         machine=machine.name,
     )
 

@@ -7,8 +7,6 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar, Literal, Self
 
-import numpy as np
-
 from radplan.beams.beam import Beams
 from radplan.beams.spots import spot_limits
 from radplan.biology.rbe import RBE_MODELS, ConstantRBE, RBEModel
@@ -170,17 +168,13 @@ class ParticlePencilBeam(Engine):
             scope.error,
         )
         operators = self._operators(beams, scene, scope)
-        if isinstance(model, ConstantRBE):
-            parameters["rbe"] = np.full((1, scope.voxels.size), model.value)
+        constant = {"rbe": model.value} if isinstance(model, ConstantRBE) else {}
         least, largest = spot_limits(beams, particles)
         return Dij(
             operators={name: (operator,) for name, operator in zip(images.names, operators, strict=True)},
-            grid=scope.grid,
-            voxels=scope.voxels,
-            scenarios=scope.scenarios,
+            rows=scope.rows(patient, **constant),
             radiation=particles.radiation,
             variables=Variables(beams.count, upper=largest, labels=("spot weight [1e6 particles]",), minimum=least),
-            voxel_parameters={name: scope.device.asarray(values, scope.dtype) for name, values in parameters.items()},
             beam_index=beams.beam_index,
             beams=beams,
             machine=particles.name,

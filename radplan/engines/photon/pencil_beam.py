@@ -129,15 +129,11 @@ class PhotonPencilBeam(Engine):
                 options = MapOptions(self.map_pixel, self.pixel, self.interpolation)
                 radii = [self.radius(beam.bixel_width, linac) for beam in beams]
                 operator = fluence_dose(beams, scene, radii, options, scope.device, scope.dtype)
-        parameters = {**patient.voxel_parameters(scope.grid, scope.voxels), "rbe": np.ones((1, scope.voxels.size))}
         return Dij(
             operators={"physical_dose": (operator,)},
-            grid=scope.grid,
-            voxels=scope.voxels,
-            scenarios=scope.scenarios,
+            rows=scope.rows(patient, rbe=1.0),
             radiation="photons",
             variables=Variables(beams.count, labels=("bixel weight",)),
-            voxel_parameters={name: scope.device.asarray(values, scope.dtype) for name, values in parameters.items()},
             beam_index=beams.beam_index,
             beams=beams,
             machine=machine.name,
