@@ -50,6 +50,7 @@ class UnknownNameError(RadplanError, KeyError):
 
     def __init__(self, kind: str, name: str, known: Iterable[str], why: str = "") -> None:
         names = sorted({str(entry) for entry in known})
+        self.given = (kind, name, tuple(names), why)
         folded = {entry.casefold(): entry for entry in reversed(names)}
         near = difflib.get_close_matches(str(name).casefold(), list(folded), n=1, cutoff=0.5)
         hint = f"; did you mean {folded[near[0]]!r}?" if near else ";"
@@ -61,6 +62,9 @@ class UnknownNameError(RadplanError, KeyError):
     def __str__(self) -> str:
         return self.message
 
+    def __reduce__(self) -> tuple[type[UnknownNameError], tuple[str, str, tuple[str, ...], str]]:
+        return UnknownNameError, self.given
+
 
 class FileError(RadplanError):
     """A file or folder that cannot be read or written; names it and says why.
@@ -71,14 +75,21 @@ class FileError(RadplanError):
         The file at fault.
     cause : str
         What is wrong with it and what would help.
+    item : str
+        Which part of the file is at fault, where it has parts.
 
     >>> str(FileError("plan.yaml", "is empty"))
     'plan.yaml: is empty'
+    >>> str(FileError("plan.dcm", "has no isocentre", "beam 2"))
+    'plan.dcm: beam 2: has no isocentre'
     """
 
-    def __init__(self, path: str | Path, cause: str) -> None:
-        self.path = Path(path)
-        super().__init__(f"{path}: {cause}")
+    def __init__(self, path: str | Path, cause: str, item: str = "") -> None:
+        self.path, self.cause, self.item = Path(path), cause, item
+        super().__init__(f"{path}: {item}: {cause}" if item else f"{path}: {cause}")
+
+    def __reduce__(self) -> tuple[type[FileError], tuple[Path, str, str]]:
+        return FileError, (self.path, self.cause, self.item)
 
 
 class CalculationError(RadplanError, RuntimeError):

@@ -112,6 +112,34 @@ def without(dataset: Dataset, keyword: str) -> Dataset:
     return dataset
 
 
+def posed(**attributes) -> Dataset:
+    made = beam()
+    for name, value in attributes.items():
+        setattr(made.ControlPointSequence[0], name, value)
+    return made
+
+
+def later(**attributes) -> Dataset:
+    made = beam()
+    for name, value in attributes.items():
+        setattr(made.ControlPointSequence[1], name, value)
+    return made
+
+
+def moving_table() -> Dataset:
+    made = posed(TableTopLongitudinalPosition=0.0)
+    made.ControlPointSequence[1].TableTopLongitudinalPosition = 80.0
+    return made
+
+
+def wedged(*stated) -> Dataset:
+    made = beam(NumberOfWedges=1, WedgeSequence=[item(WedgeNumber=1, WedgeAngle=30)])
+    for point, where in zip(made.ControlPointSequence, stated, strict=True):
+        if where is not None:
+            point.WedgePositionSequence = [item(ReferencedWedgeNumber=1, WedgePosition=where)]
+    return made
+
+
 CROSSED = [
     first_point(MLCX=LEAVES),
     item(
@@ -132,6 +160,19 @@ CROSSED = [
         (lambda: [beam(points=[first_point(MLCX=[1.0, 2.0]), item(CumulativeMetersetWeight=1)])], "has 1 leaf pairs"),
         (lambda: [beam(FinalCumulativeMetersetWeight=2.0)], "at meterset weight 1, but the final one is 2"),
         (lambda: [beam(PrimaryDosimeterUnit="MINUTE")], "PrimaryDosimeterUnit is MINUTE; expected MU"),
+        (lambda: [beam(ApplicatorSequence=[item(ApplicatorID="C10", ApplicatorType="STEREOTACTIC")])], "C10"),
+        (lambda: [beam(BlockSequence=[item(BlockNumber=1, BlockThickness=80)])], "has blocks"),
+        (lambda: [beam(WedgeSequence=[item(WedgeNumber=1)])], "has wedges"),
+        (lambda: [beam(TotalBlockTrayFactor=0.97)], "TotalBlockTrayFactor is 0.97: trays are not calculated"),
+        (lambda: [beam(GeneralAccessorySequence=[item(GeneralAccessoryType="SLOT")])], "has an accessory .SLOT."),
+        (lambda: [beam(CompensatorSequence=[item(CompensatorTransmissionData=[0.5])])], "leaves that do not make"),
+        (lambda: [posed(TableTopEccentricAngle=30.0)], "control point 0: TableTopEccentricAngle is 30 degree"),
+        (lambda: [posed(GantryPitchAngle=359.0)], "control point 0: GantryPitchAngle is 359 degree"),
+        (lambda: [later(NominalBeamEnergy=15)], "changes its NominalBeamEnergy from 6 MV"),
+        (lambda: [moving_table()], "control point 1: TableTopLongitudinalPosition moves from 0 to 80 mm"),
+        (lambda: [wedged("IN", None)], "has wedges"),
+        (lambda: [wedged("OUT", "IN")], "has wedges"),
+        (lambda: [wedged(None, "OUT")], "has wedges"),
     ],
 )
 def test_what_cannot_be_calculated_is_refused(tmp_path, make, message):
@@ -149,3 +190,62 @@ def test_plans_as_a_whole_that_are_refused(tmp_path):
         read_plan(plan(tmp_path, beam(), IonBeamSequence=[item(BeamNumber=1)]))
     with pytest.raises(FileError, match="modality RTDOSE; expected RTPLAN"):
         read_plan(plan(tmp_path, beam(), Modality="RTDOSE"))
+
+
+def test_a_wedge_that_stays_out_changes_nothing(tmp_path):
+    assert read_plan(plan(tmp_path, wedged("OUT", None))).fields[0].mu == 100.0
+
+
+def test_a_table_that_moves_with_the_isocentre_is_read(tmp_path):
+    made = moving_table()
+    made.ControlPointSequence[1].IsocenterPosition = [1.0, 2.0, -77.0]
+    assert read_plan(plan(tmp_path, made)).fields[0].points[1].isocenter.tolist() == [1.0, 2.0, -77.0]
+
+
+def test_what_is_not_looked_at_is_told_with_the_beam(tmp_path, caplog):
+    made = beam(
+        HighDoseTechniqueType="TBI",
+        MotionSynchronizationSequence=[item(RespiratoryMotionCompensationTechnique="GATING")],
+    )
+    made.ControlPointSequence[1].TableTopPositionAlignmentUID = "1.2"
+    read_plan(plan(tmp_path, made))
+    assert "beam 1 (B1): states MotionSynchronizationSequence, which is not looked at" in caplog.text
+    assert "beam 1 (B1): is of the technique TBI" in caplog.text
+
+
+def broken(edit) -> list[Dataset]:
+    second = beam(number=2)
+    edit(second)
+    return [beam(), second]
+
+
+FAULTS = {
+    "leaf boundaries": (
+        lambda b: b.BeamLimitingDeviceSequence[1].__delattr__("LeafPositionBoundaries"),
+        r"beam 2 \(B2\), MLCX: has no LeafPositionBoundaries",
+    ),
+    "final weight": (
+        lambda b: b.__delattr__("FinalCumulativeMetersetWeight"),
+        r"beam 2 \(B2\): has no FinalCumulativeMetersetWeight",
+    ),
+    "jaws": (
+        lambda b: setattr(b.ControlPointSequence[0].BeamLimitingDevicePositionSequence[0], "LeafJawPositions", [50]),
+        r"beam 2 \(B2\), control point 0, ASYMX: LeafJawPositions holds 1 numbers; expected 2",
+    ),
+    "isocentre": (
+        lambda b: setattr(b.ControlPointSequence[0], "IsocenterPosition", [1.0, 2.0]),
+        r"beam 2 \(B2\), control point 0: IsocenterPosition holds 2 numbers; expected 3",
+    ),
+    "device": (
+        lambda b: b.BeamLimitingDeviceSequence[1].__delattr__("RTBeamLimitingDeviceType"),
+        r"beam 2 \(B2\): has no RTBeamLimitingDeviceType",
+    ),
+    "number": (lambda b: b.__delattr__("BeamNumber"), "item 2 of BeamSequence: has no BeamNumber"),
+}
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_faults_name_beam_control_point_and_device(tmp_path, name):
+    edit, message = FAULTS[name]
+    with pytest.raises(FileError, match=rf"plan\.dcm: {message}"):
+        read_plan(plan(tmp_path, *broken(edit), units=(10.0, 20.0)))

@@ -74,6 +74,15 @@ def reading(path: Path) -> Iterator[None]:
 
 
 @contextmanager
+def inside(item: str) -> Iterator[None]:
+    """Name the item of the file, such as ``"beam 2"``, in each `FileError` from within; items may be nested."""
+    try:
+        yield
+    except FileError as error:
+        raise FileError(error.path, error.cause, f"{item}, {error.item}" if error.item else item) from None
+
+
+@contextmanager
 def _silent(logger: logging.Logger) -> Iterator[None]:
     before, logger.disabled = logger.disabled, True
     try:

@@ -11,8 +11,10 @@ import numpy.typing as npt
 
 from radplan.beams.control_points import ControlPoint, DeliveryPlan, Direction, TreatmentField
 from radplan.errors import FileError, InputError
+from radplan.io.dicom.beam_modifiers import check_compensators, check_modifiers, check_pose
 from radplan.io.dicom.reading import (
     Dataset,
+    inside,
     items_of,
     number_of,
     numbers_of,
@@ -30,8 +32,6 @@ Floats = npt.NDArray[np.float64]
 _JAWS = {"X": "jaws_x", "ASYMX": "jaws_x", "Y": "jaws_y", "ASYMY": "jaws_y"}
 _LEAVES: dict[str, Literal["x", "y"]] = {"MLCX": "x", "MLCY": "y"}
 _ANGLES = {"GantryAngle": "gantry", "BeamLimitingDeviceAngle": "collimator", "PatientSupportAngle": "couch"}
-_ABSENT = {"NumberOfWedges": "wedges", "NumberOfBlocks": "blocks"}
-_TILTS = ("GantryPitchAngle", "TableTopPitchAngle", "TableTopRollAngle")
 
 
 def read_plan(path: str | Path) -> DeliveryPlan:
@@ -49,8 +49,9 @@ def read_plan(path: str | Path) -> DeliveryPlan:
     Raises
     ------
     FileError
-        When the file is damaged, no photon plan, has no isocentre, several patient positions, wedges, blocks or
-        compensators, or leaves that cross; beam and control point are named.
+        When the file is damaged, no photon plan, has no isocentre, several patient positions, leaves that cross, or
+        states what shapes or moves the beam and is not calculated: wedges (but those that are out), blocks, cones,
+        compensators, trays, tilts, a moving table. Beam, control point and device are named.
     """
     path = Path(path)
     dataset = open_dataset(path)
@@ -65,8 +66,9 @@ def read_plan(path: str | Path) -> DeliveryPlan:
         monitor_units, fractions = _fraction_group(path, dataset)
         position = _patient_position(path, dataset)
         fields = []
-        for beam in beams:
-            number = whole_of(path, beam, "BeamNumber")
+        for index, beam in enumerate(beams, start=1):
+            with inside(f"item {index} of BeamSequence"):
+                number = whole_of(path, beam, "BeamNumber")
             label = f"beam {number} ({text_of(path, beam, 'BeamName', 'without name')})"
             mu, delivery = monitor_units.get(number, 0.0), text_of(path, beam, "TreatmentDeliveryType", "TREATMENT")
             if mu <= 0.0:
@@ -74,7 +76,8 @@ def read_plan(path: str | Path) -> DeliveryPlan:
             elif delivery not in ("TREATMENT", "CONTINUATION"):
                 logger.info("%s: left out, it does not treat (%s)", label, delivery.lower())
             else:
-                fields.append(_field(path, beam, number, label, mu))
+                with inside(label):
+                    fields.append(_field(path, beam, number, label, mu))
         name = text_of(path, dataset, "RTPlanLabel", "plan")
         if not fields:
             raise FileError(path, "holds no treatment beam with monitor units (BeamMeterset)")
@@ -86,12 +89,16 @@ def _fraction_group(path: Path, dataset: Dataset) -> tuple[dict[int, float], int
     groups = items_of(dataset, "FractionGroupSequence")
     if len(groups) != 1:
         raise FileError(path, f"has {len(groups)} fraction groups; expected one: export each as a plan of its own")
-    planned = groups[0].get("NumberOfFractionsPlanned")
+    if groups[0].get("NumberOfBrachyApplicationSetups"):
+        logger.warning("the plan has brachytherapy applications besides, which are not calculated")
+    stated = groups[0].get("NumberOfFractionsPlanned") not in (None, "")
+    planned = whole_of(path, groups[0], "NumberOfFractionsPlanned") if stated else None
     units: dict[int, float] = {}
-    for item in items_of(groups[0], "ReferencedBeamSequence"):
+    for index, item in enumerate(items_of(groups[0], "ReferencedBeamSequence"), start=1):
         if item.get("BeamMeterset") is not None:
-            units[whole_of(path, item, "ReferencedBeamNumber")] = number_of(path, item, "BeamMeterset")
-    return units, None if planned is None else int(planned)
+            with inside(f"item {index} of ReferencedBeamSequence"):
+                units[whole_of(path, item, "ReferencedBeamNumber")] = number_of(path, item, "BeamMeterset")
+    return units, planned
 
 
 def _patient_position(path: Path, dataset: Dataset) -> str:
@@ -106,104 +113,96 @@ def _field(path: Path, beam: Dataset, number: int, label: str, mu: float) -> Tre
     """Return one beam as a field in monitor units."""
     radiation = text_of(path, beam, "RadiationType", "PHOTON")
     if radiation != "PHOTON":
-        raise FileError(path, f"{label}: its RadiationType is {radiation}; expected PHOTON")
+        raise FileError(path, f"its RadiationType is {radiation}; expected PHOTON")
     unit = text_of(path, beam, "PrimaryDosimeterUnit", "MU")
     if unit != "MU":
-        raise FileError(path, f"{label}: its PrimaryDosimeterUnit is {unit}; expected MU")
-    _refuse_modifiers(path, beam, label)
-    boundaries, axis = _leaf_boundaries(path, beam, label)
-    points = _control_points(path, beam, label, mu)
-    first = items_of(beam, "ControlPointSequence")[0]
+        raise FileError(path, f"its PrimaryDosimeterUnit is {unit}; expected MU")
+    check_modifiers(path, beam, label)
+    boundaries, axis = _leaf_boundaries(path, beam)
+    points = _control_points(path, beam, mu)
     modes = items_of(beam, "PrimaryFluenceModeSequence")
     mode = text_of(path, modes[0], "FluenceMode", "STANDARD") if modes else "STANDARD"
     if mode != "STANDARD":
         mode = text_of(path, modes[0], "FluenceModeID", mode)
     try:
-        return TreatmentField(
+        field = TreatmentField(
             name=text_of(path, beam, "BeamName", f"beam {number}"),
             number=number,
             points=points,
             sad=number_of(path, beam, "SourceAxisDistance") if "SourceAxisDistance" in beam else 1000.0,
             leaf_boundaries=boundaries,
             leaf_axis=axis,
-            energy=_energy(path, first),
+            energy=_energy(path, items_of(beam, "ControlPointSequence")),
             fluence_mode=mode,
             machine=text_of(path, beam, "TreatmentMachineName", ""),
         )
     except InputError as error:
-        raise FileError(path, f"{label}: {error}") from None
+        raise FileError(path, str(error)) from None
+    check_compensators(path, beam, field.technique)
+    return field
 
 
-def _energy(path: Path, first: Dataset) -> float | None:
-    return number_of(path, first, "NominalBeamEnergy") if first.get("NominalBeamEnergy") is not None else None
+def _energy(path: Path, points: list[Dataset]) -> float | None:
+    """Return the nominal energy of all control points [MV]; None where it is not stated."""
+    stated = [
+        number_of(path, item, "NominalBeamEnergy") for item in points if item.get("NominalBeamEnergy") is not None
+    ]
+    if len(set(stated)) > 1:
+        raise FileError(path, f"changes its NominalBeamEnergy from {stated[0]:g} MV; one energy is calculated")
+    return stated[0] if stated else None
 
 
-def _refuse_modifiers(path: Path, beam: Dataset, label: str) -> None:
-    """Raise for what stands in the beam and would not be calculated; say so of a bolus."""
-    for keyword, what in _ABSENT.items():
-        if beam.get(keyword) is not None and whole_of(path, beam, keyword) > 0:
-            raise FileError(path, f"{label}: has {what}, which are not calculated; plan it without")
-    if any(text_of(path, item, "MaterialID", "") for item in items_of(beam, "CompensatorSequence")):
-        raise FileError(path, f"{label}: has compensators, which are not calculated; plan it without")
-    if beam.get("NumberOfBoli") is not None and whole_of(path, beam, "NumberOfBoli") > 0:
-        logger.warning(
-            "%s: names a bolus; it counts where it lies in the CT inside the external contour, and where its density "
-            "is given, by its structure or with_density(..., dosed=True)",
-            label,
-        )
-
-
-def _leaf_boundaries(path: Path, beam: Dataset, label: str) -> tuple[Floats | None, Literal["x", "y"]]:
+def _leaf_boundaries(path: Path, beam: Dataset) -> tuple[Floats | None, Literal["x", "y"]]:
     """Return the leaf boundaries (n + 1,) [mm], or None, and the axis along which leaves move."""
     found: list[tuple[Floats, Literal["x", "y"]]] = []
     for device in items_of(beam, "BeamLimitingDeviceSequence"):
         kind = text_of(path, device, "RTBeamLimitingDeviceType")
         if kind in _LEAVES:
-            pairs = whole_of(path, device, "NumberOfLeafJawPairs")
-            found.append((positions_of(path, device, "LeafPositionBoundaries", pairs + 1), _LEAVES[kind]))
+            with inside(kind):
+                pairs = whole_of(path, device, "NumberOfLeafJawPairs")
+                found.append((positions_of(path, device, "LeafPositionBoundaries", pairs + 1), _LEAVES[kind]))
         elif kind not in _JAWS:
-            raise FileError(path, f"{label}: has a beam-limiting device {kind}; known: {', '.join([*_JAWS, *_LEAVES])}")
+            raise FileError(path, f"has a beam-limiting device {kind}; known: {', '.join([*_JAWS, *_LEAVES])}")
     if len(found) > 1:
-        raise FileError(path, f"{label}: has {len(found)} layers of leaves; expected one")
+        raise FileError(path, f"has {len(found)} layers of leaves; expected one")
     return found[0] if found else (None, "x")
 
 
-def _control_points(path: Path, beam: Dataset, label: str, mu: float) -> tuple[ControlPoint, ...]:
+def _control_points(path: Path, beam: Dataset, mu: float) -> tuple[ControlPoint, ...]:
     """Return a beam's control points, with what is not repeated carried over."""
-    items = items_of(beam, "ControlPointSequence")
     final = number_of(path, beam, "FinalCumulativeMetersetWeight")
     if not final > 0.0:
-        raise FileError(path, f"{label}: FinalCumulativeMetersetWeight is {final:g}; expected a number > 0")
+        raise FileError(path, f"FinalCumulativeMetersetWeight is {final:g}; expected a number > 0")
     state: dict[str, Floats | float | str] = {"direction": "NONE"}
-    weight, points = 0.0, []
-    for index, item in enumerate(items):
-        where = f"{label}, control point {index}"
-        if item.get("CumulativeMetersetWeight") is not None:
-            weight = number_of(path, item, "CumulativeMetersetWeight")
-        _update(path, item, where, state)
-        lacking = [name for name in ("gantry", "collimator", "couch", "isocenter") if name not in state]
-        if lacking:
-            raise FileError(path, f"{where}: the plan does not state {', '.join(lacking)}")
-        try:
-            points.append(_point(mu * weight / final, state))
-        except InputError as error:
-            raise FileError(path, f"{where}: {error}") from None
+    table: dict[str, float] = {}
+    weight = 0.0
+    points: list[ControlPoint] = []
+    for index, item in enumerate(items_of(beam, "ControlPointSequence")):
+        with inside(f"control point {index}"):
+            if item.get("CumulativeMetersetWeight") is not None:
+                weight = number_of(path, item, "CumulativeMetersetWeight")
+            _update(path, item, state)
+            lacking = [name for name in ("gantry", "collimator", "couch", "isocenter") if name not in state]
+            if lacking:
+                raise FileError(path, f"the plan does not state {', '.join(lacking)}")
+            try:
+                points.append(_point(mu * weight / final, state))
+            except InputError as error:
+                raise FileError(path, str(error)) from None
+            moved = not np.allclose(points[0].isocenter, points[-1].isocenter, rtol=0.0, atol=0.1)
+            check_pose(path, item, table, moved)
     if abs(weight - final) > 1e-6 * final:
         raise FileError(
-            path, f"{label}: its last control point is at meterset weight {weight:g}, but the final one is {final:g}"
+            path, f"its last control point is at meterset weight {weight:g}, but the final one is {final:g}"
         )
     return tuple(points)
 
 
-def _update(path: Path, item: Dataset, where: str, state: dict[str, Floats | float | str]) -> None:
+def _update(path: Path, item: Dataset, state: dict[str, Floats | float | str]) -> None:
     """Take over what a control point states."""
     for keyword, name in _ANGLES.items():
         if item.get(keyword) is not None:
             state[name] = number_of(path, item, keyword)
-    for keyword in _TILTS:
-        tilt = number_of(path, item, keyword) if item.get(keyword) is not None else 0.0
-        if min(tilt % 360.0, -tilt % 360.0) > 1e-3:
-            raise FileError(path, f"{where}: {keyword} is {tilt:g} degree; only 0 is calculated")
     if item.get("GantryRotationDirection") is not None:
         direction = text_of(path, item, "GantryRotationDirection")
         state["direction"] = {"CCW": "CC"}.get(direction, direction)
@@ -211,13 +210,16 @@ def _update(path: Path, item: Dataset, where: str, state: dict[str, Floats | flo
         state["isocenter"] = positions_of(path, item, "IsocenterPosition", 3)
     for device in items_of(item, "BeamLimitingDevicePositionSequence"):
         kind = text_of(path, device, "RTBeamLimitingDeviceType")
-        values = positions_of(path, device, "LeafJawPositions")
-        if kind in _LEAVES:
-            if values.size % 2:
-                raise FileError(path, f"{where}: has {values.size} leaf positions; expected two for each pair")
-            state["leaves"] = values.reshape(2, -1).T
-        elif kind in _JAWS:
-            state[_JAWS[kind]] = numbers_of(path, device, "LeafJawPositions", 2)
+        with inside(kind):
+            values = positions_of(path, device, "LeafJawPositions")
+            if kind in _LEAVES:
+                if values.size % 2:
+                    raise FileError(path, f"has {values.size} leaf positions; expected two for each pair")
+                state["leaves"] = values.reshape(2, -1).T
+            elif kind in _JAWS:
+                state[_JAWS[kind]] = numbers_of(path, device, "LeafJawPositions", 2)
+            else:
+                raise FileError(path, f"is not known: {', '.join([*_JAWS, *_LEAVES])}")
 
 
 def _point(meterset: float, state: dict[str, Floats | float | str]) -> ControlPoint:
