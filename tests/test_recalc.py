@@ -18,7 +18,7 @@ from radplan.cli.main import main
 from radplan.commissioning.calibration import calibrated, dose_per_mu, isocentric
 from radplan.engines import ApertureOptions
 from radplan.errors import FileError, InputError, UnknownNameError
-from radplan.io.dicom import read_case, read_dose, read_plan, read_water_case
+from radplan.io.dicom import PlanReference, read_case, read_dose, read_plan, read_water_case, write_dose
 from radplan.io.reference import read_curve, read_reference
 from radplan.machines import library_machine, library_mlc
 from radplan.patient.phantoms import water_cylinder
@@ -457,3 +457,33 @@ def test_a_bolus_is_said_to_count_where_its_density_is_given(tmp_path, caplog):
         read_plan(rtplan(tmp_path, beam(NumberOfBoli=1)))
     assert "beam 1 (B1): names a bolus" in caplog.text
     assert "with_density(..., dosed=True)" in caplog.text
+
+
+def test_of_two_structure_sets_that_of_the_plan_is_taken(tmp_path, plan_file):
+    folder = small_case(tmp_path)
+    second = structure_set([("Cord", "ORGAN", [square(-2.0, 2.0, 32.5)])])
+    second.SOPInstanceUID = second.file_meta.MediaStorageSOPInstanceUID = f"{ROOT}.9.2"
+    save(second, folder / "second.dcm")
+    delivery = read_plan(plan_file)
+    belongs = PlanReference(f"{ROOT}.8.1", FRAME, f"{ROOT}.9.1")
+    patient, case, _, notes = scene_of(folder, delivery, belongs, SceneOptions())
+    assert (case.structure_set, list(patient.structures)) == (f"{ROOT}.9.1", ["BODY", "PTV"])
+    assert not any("another structure set" in note for note in notes)
+    chosen = SceneOptions(structure_set=folder / "second.dcm", hu_table="matrad")
+    patient, case, _, notes = scene_of(folder, delivery, belongs, chosen)
+    assert (case.structure_set, patient.hu_table.name) == (f"{ROOT}.9.2", "matrad")
+    assert any("another structure set" in note for note in notes)
+    stranger = PlanReference(f"{ROOT}.8.1", FRAME, "1.2.3")
+    with pytest.raises(FileError, match=r"2 structure sets: choose one .*--structure-set.*dicom: \{structure_set"):
+        scene_of(folder, delivery, stranger, SceneOptions())
+    for slice_file in folder.glob("slice*.dcm"):
+        slice_file.unlink()
+    outlined = SceneOptions(water=True, structure_set=f"{ROOT}.9.1")
+    assert scene_of(folder, delivery, belongs, outlined)[1].structure_set == f"{ROOT}.9.1"
+
+
+def test_a_dose_of_another_plan_is_told(tmp_path, case, plan_file, found):
+    for instance, expected in ((f"{ROOT}.8.1", 0), (f"{ROOT}.8.77", 1)):
+        path = write_dose(tmp_path / "dose.dcm", found.dose, found.grid, case.series, plan=instance)
+        again = recalculate(plan_file, case, grid=2.5, options=QUICK, reference=path)
+        assert sum("belongs to another plan" in note for note in again.notes) == expected

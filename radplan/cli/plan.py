@@ -44,6 +44,13 @@ def command(
     layer_spacing: Annotated[
         float | None, typer.Option(metavar="MM", help="Distance of particle layers in water.")
     ] = None,
+    structure_set: Annotated[
+        str | None, typer.Option(metavar="UID", help="Structure set of a DICOM folder, by UID or file.")
+    ] = None,
+    series: Annotated[str | None, typer.Option(metavar="UID", help="CT series of a DICOM folder.")] = None,
+    hu_table: Annotated[
+        str | None, typer.Option("--hu-table", metavar="T", help="HU table: schneider, matrad or a file.")
+    ] = None,
     biology: Annotated[
         str | None, typer.Option(metavar="RBE", help="RBE model of particles (default 1.1; tables of ions).")
     ] = None,
@@ -69,6 +76,9 @@ def command(
         ("beams", "couch"): _one_or_all(numbers(couch, "--couch")),
         ("beams", "bixel_width"): bixel_width,
         ("beams", "layer_spacing"): layer_spacing,
+        ("dicom", "structure_set"): structure_set,
+        ("dicom", "series"): series,
+        ("hu_table",): hu_table,
         ("biology",): biology,
         ("engine", "grid"): _one_or_all(numbers(grid, "--grid")),
         ("engine", "device"): device,

@@ -54,6 +54,13 @@ Supports = Annotated[
 AllowOtherFrame = Annotated[
     bool, typer.Option("--allow-other-frame", help="Take a plan of another frame of reference.")
 ]
+StructureSet = Annotated[
+    str | None, typer.Option(metavar="UID", help="Structure set, by UID or file (default: the plan's own).")
+]
+Series = Annotated[str | None, typer.Option(metavar="UID", help="CT series (default: the structure set's own).")]
+HuTable = Annotated[
+    str | None, typer.Option("--hu-table", metavar="T", help="HU table: schneider, matrad or a file of two columns.")
+]
 GantrySteps = Annotated[int, typer.Option(metavar="N", help="Gantry angles per arc segment.")]
 Device = Annotated[str, typer.Option(metavar="D", help="Where to calculate: numpy, torch:cuda:0, ...")]
 Out = Annotated[str, typer.Option("--out", "--output", metavar="DIR", help="Folder for the results.")]
@@ -76,6 +83,9 @@ def command(
     water: Water = False,
     supports: Supports = False,
     allow_other_frame: AllowOtherFrame = False,
+    structure_set: StructureSet = None,
+    series: Series = None,
+    hu_table: HuTable = None,
     gantry_steps: GantrySteps = 1,
     device: Device = "numpy",
     out: Out = "out",
@@ -107,7 +117,14 @@ def command(
             fit_factor=False if fit_factor is None else (fit_factor or True),
             gamma=_criteria(gamma),
             skin=skin,
-            scene=SceneOptions(water, supports, allow_other_frame),
+            scene=SceneOptions(
+                water,
+                supports,
+                allow_other_frame,
+                structure_set=structure_set,
+                series=series,
+                hu_table=hu_table,
+            ),
             device=device,
         )
         given = {"rtplan": Path(rtplan).name, "reference": [Path(path).name for path in reference or []]}

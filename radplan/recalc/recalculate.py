@@ -169,7 +169,7 @@ def recalculate(
     arrows = _arrows(delivery, linacs)
     evaluated = replace(evaluate(model, model.variables.start, held, count, arrows), normalization="recalculated")
     compared = None if beside is None else compare(evaluated, beside, names, fit_factor, gamma, skin)
-    notes = (*said, *_announced(delivery, chosen), *notes)
+    notes = (*said, *_announced(delivery, chosen), *notes, *_strangers(beside, belongs))
     for note in notes:
         logger.info("%s", note)
     return Recalculation(evaluated, delivery, linacs, mlcs, chosen, compared, notes, case, belongs)
@@ -221,6 +221,14 @@ def _reference(
     if given is None or isinstance(given, ReferenceDose):
         return given
     return read_reference(given, case, allowed)
+
+
+def _strangers(reference: ReferenceDose | None, belongs: PlanReference) -> tuple[str, ...]:
+    """Return what is to be said of a reference dose that says it belongs to another plan."""
+    named = "" if reference is None or reference.dose is None else reference.dose.plan
+    if not named or not belongs.instance or named == belongs.instance:
+        return ()
+    return (f"the reference dose belongs to another plan ({named}) than the one calculated ({belongs.instance})",)
 
 
 def _announced(delivery: DeliveryPlan, options: ApertureOptions) -> tuple[str, ...]:

@@ -15,6 +15,7 @@ from radplan.beams.errors import shifted_fields
 from radplan.errors import FileError, InputError
 from radplan.io.dicom import DicomCase, PlanReference, list_folder, read_case, read_water_case
 from radplan.io.load import load_patient
+from radplan.patient.ct import hu_table
 from radplan.patient.patient import Patient
 from radplan.patient.phantoms import PHANTOMS, water_cylinder
 from radplan.patient.structures import Structure
@@ -42,6 +43,12 @@ class SceneOptions:
         Whether a plan of another frame of reference, or of none and another structure set, is taken nevertheless.
     isocenter : (float, float, float), optional
         World position to move the first field's isocentre to, the others along with it [mm].
+    structure_set : str or path-like, optional
+        SOPInstanceUID or file of the structure set to take; of several that which the plan refers to otherwise.
+    series : str, optional
+        SeriesInstanceUID of the CT to take; of several that which the structure set refers to otherwise.
+    hu_table : str or path-like, optional
+        HU table, by name or file; the patient's own otherwise.
 
     >>> SceneOptions().water
     False
@@ -51,6 +58,9 @@ class SceneOptions:
     supports: bool = False
     allow_other_frame: bool = False
     isocenter: tuple[float, float, float] | None = None
+    structure_set: str | Path | None = None
+    series: str | None = None
+    hu_table: str | Path | None = None
 
 
 def scene_of(
@@ -69,7 +79,9 @@ def scene_of(
         When the plan says of no image what the patient has, or the patient lies otherwise than in the plan.
     """
     notes: list[str] = []
-    found, case, phantom = _patient(patient, options.water)
+    found, case, phantom = _patient(patient, belongs, options)
+    if options.hu_table is not None:
+        found = replace(found, hu_table=hu_table(options.hu_table))
     unknown = phantom or (case is not None and not case.series.orientation.patient_position)
     if unknown and delivery.patient_position:
         found = replace(found, patient_position=delivery.patient_position)
@@ -97,7 +109,9 @@ def scene_of(
     return found, case, delivery, tuple(notes)
 
 
-def _patient(given: str | Path | Patient | DicomCase, water: bool) -> tuple[Patient, DicomCase | None, bool]:
+def _patient(
+    given: str | Path | Patient | DicomCase, belongs: PlanReference | None, options: SceneOptions
+) -> tuple[Patient, DicomCase | None, bool]:
     """Return patient, case, and whether it is a phantom."""
     if isinstance(given, DicomCase):
         return given.patient, given, False
@@ -106,20 +120,20 @@ def _patient(given: str | Path | Patient | DicomCase, water: bool) -> tuple[Pati
     if str(given) in VERIFICATION:
         return VERIFICATION[str(given)](), None, True
     path = Path(given)
-    if path.is_dir() or (water and path.is_file()):
-        if water and not (path.is_dir() and list_folder(path).series()):
-            case = read_water_case(path)
-        else:
-            case = _read_case(path)
-        return case.patient, case, False
-    return load_patient(given), None, False
-
-
-def _read_case(path: Path) -> DicomCase:
-    held = list_folder(path)
-    if not held.series() and held.of("RTSTRUCT"):
+    if not path.is_dir() and not (options.water and path.is_file()):
+        return load_patient(given), None, False
+    folder = list_folder(path)
+    structure_set = options.structure_set
+    if structure_set is None and belongs is not None:
+        sets = [entry.instance for entry in folder.of("RTSTRUCT")]
+        structure_set = belongs.structure_set if belongs.structure_set in sets else None
+    if options.water and not folder.series():
+        case = read_water_case(path, structure_set=structure_set)
+    elif not folder.series() and folder.of("RTSTRUCT"):
         raise FileError(path, "holds no CT series, but a structure set: fill its external contour with water (--water)")
-    return read_case(path)
+    else:
+        case = read_case(path, options.series, structure_set)
+    return case.patient, case, False
 
 
 def _check_belonging(delivery: DeliveryPlan, belongs: PlanReference, case: DicomCase, allowed: bool) -> tuple[str, ...]:

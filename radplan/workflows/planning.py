@@ -21,6 +21,7 @@ from radplan.io.save import save_plan
 from radplan.machines import ParticleMachine, PhotonMachine
 from radplan.optim.solvers import Status
 from radplan.patient.patient import Patient
+from radplan.patient.plannable import check_plannable
 from radplan.plan import Plan, deliverable, deliverable_at, optimize
 from radplan.progress import Choice, listening, report
 from radplan.workflows.radiation import beam_settings, check_radiation, machine_name
@@ -120,6 +121,7 @@ def run(spec: PlanSpec, progress: Choice = None) -> Outcome:
         spec = filled(spec, patient, machine, goals)
         work = task(spec, patient, machine)
         grid = dose_grid(spec, patient)
+        check_plannable(patient, [term.structure for term in (*work.goals, *work.constraints)], grid)
         background = background_dose(spec, grid, case)
         quantity = f"{machine.name}, {machine.radiation}, prescribed in {spec.quantity}"
         report("machine", detail=quantity, finished=True)

@@ -272,7 +272,7 @@ def test_of_two_series_that_of_the_structures_is_taken(tmp_path):
     with pytest.raises(FileError, match=r"holds no CT series 1\.2; found"):
         read_patient(folder, series="1.2")
     (folder / "structures.dcm").unlink()
-    with pytest.raises(FileError, match="holds 2 CT series: choose one by series="):
+    with pytest.raises(FileError, match=r"holds 2 CT series: choose one .*series= or --series"):
         read_patient(folder)
 
 

@@ -105,13 +105,15 @@ def test_densities_replace_those_of_the_ct():
     assert density[patient.structures["PTV"].mask()].max() < 0.01
 
 
-def test_metal_beyond_the_hu_table_needs_a_density():
+def test_metal_beyond_the_hu_table_is_clipped_or_given_a_density(tmp_path):
     drawn = small_case.patient()
     hu = drawn.ct.hu.copy()
     hu[drawn.structures["Cord"].mask()] = 20000.0
     metal = Patient("metal", CT(small_case.GRID, hu), drawn.structures)
-    with pytest.raises(InputError, match="HU"):
-        prepare_patient(plan_spec({}), metal).density()
+    assert prepare_patient(plan_spec({}), metal).density().max() == pytest.approx(2.5378)
+    (tmp_path / "own.hlut").write_text("-1000 0.0\n0 1.0\n3071 2.6\n")
+    own = prepare_patient(plan_spec({"hu_table": str(tmp_path / "own.hlut")}), metal)
+    assert own.density().max() == pytest.approx(2.6)
     filled = prepare_patient(plan_spec({"densities": [{"structure": "Cord", "density": 4.0}]}), metal)
     assert filled.density().max() == pytest.approx(4.0)
 

@@ -100,7 +100,7 @@ def read_case(
     if not held.series():
         kinds = ", ".join(sorted({entry.modality for entry in held.files})) or "no DICOM file"
         raise FileError(folder, f"holds no CT series (found: {kinds}); expected a folder of CT slices")
-    contours = _choose_structure_set(held, structure_set)
+    contours = choose_structure_set(held, structure_set)
     chosen = _choose_series(held, series, contours)
     images = read_ct(entry.path for entry in chosen)
     position = _position(images)
@@ -152,7 +152,14 @@ def _position(images: CTSeries) -> str:
     return stated or "HFS"
 
 
-def _choose_structure_set(held: Folder, wanted: str | Path | None) -> FileEntry | None:
+def choose_structure_set(held: Folder, wanted: str | Path | None = None) -> FileEntry | None:
+    """Return the structure set of a folder: the one wanted, by SOPInstanceUID or file, or the only one there is.
+
+    Raises
+    ------
+    FileError
+        When the one wanted is not there, or there are several to choose from.
+    """
     found = held.of("RTSTRUCT")
     if wanted is not None:
         for entry in found:
@@ -160,7 +167,11 @@ def _choose_structure_set(held: Folder, wanted: str | Path | None) -> FileEntry 
                 return entry
         raise FileError(held.path, f"holds no structure set {wanted}; {_files(found)}")
     if len(found) > 1:
-        raise FileError(held.path, f"holds {len(found)} structure sets: choose one by structure_set=; {_files(found)}")
+        raise FileError(
+            held.path,
+            f"holds {len(found)} structure sets: choose one by UID or file, with structure_set= or --structure-set, "
+            f"in a plan file dicom: {{structure_set: ...}}; {_files(found)}",
+        )
     return found[0] if found else None
 
 
@@ -181,7 +192,11 @@ def _choose_series(held: Folder, wanted: str | None, contours: FileEntry | None)
         if len(meant) == 1:
             logger.info("of %d CT series that of the structure set is taken", len(found))
             return meant[0]
-    raise FileError(held.path, f"holds {len(found)} CT series: choose one by series=; {_series(found)}")
+    raise FileError(
+        held.path,
+        f"holds {len(found)} CT series: choose one by its UID, with series= or --series, in a plan file "
+        f"dicom: {{series: ...}}; {_series(found)}",
+    )
 
 
 def _files(entries: SeriesFiles) -> str:

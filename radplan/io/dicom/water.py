@@ -9,7 +9,7 @@ import numpy as np
 
 from radplan.errors import FileError, InputError
 from radplan.geometry.grid import Grid
-from radplan.io.dicom.case import DicomCase
+from radplan.io.dicom.case import DicomCase, choose_structure_set
 from radplan.io.dicom.contours import fill_contours, plane_spacing
 from radplan.io.dicom.ct import CTSeries
 from radplan.io.dicom.folder import list_folder
@@ -25,7 +25,7 @@ _MARGIN = 3
 """Voxels of air around the contour."""
 
 
-def read_water_case(folder: str | Path, spacing: float = 2.0) -> DicomCase:
+def read_water_case(folder: str | Path, spacing: float = 2.0, structure_set: str | Path | None = None) -> DicomCase:
     """Read a structure set without its images: water inside the external contour, air outside.
 
     The images made for it have square pixels, and slices where the contours lie. They do not say how the patient lay;
@@ -34,23 +34,23 @@ def read_water_case(folder: str | Path, spacing: float = 2.0) -> DicomCase:
     Parameters
     ----------
     folder : path-like
-        A folder with one RTSTRUCT, or the file.
+        A folder with an RTSTRUCT, or the file.
     spacing : float
         Side of the pixels [mm].
+    structure_set : str or path-like, optional
+        SOPInstanceUID or file of the RTSTRUCT to take of several.
 
     Raises
     ------
     FileError
-        When there is not exactly one structure set, or it has no external contour.
+        When there is no structure set, or several to choose from, or it has no external contour.
     """
     folder = Path(folder)
     if not spacing > 0:
         raise InputError(f"spacing must be > 0 mm, got {spacing}")
-    held = list_folder(folder)
-    found = held.of("RTSTRUCT")
-    if len(found) != 1:
-        raise FileError(folder, f"holds {len(found)} structure sets; expected one to take the external contour from")
-    entry = found[0]
+    entry = choose_structure_set(list_folder(folder), structure_set)
+    if entry is None:
+        raise FileError(folder, "holds no structure set; expected one to take the external contour from")
     outline = _outline(entry.path, read_regions(entry.path))
     frame = outline.frame_of_reference
     try:
