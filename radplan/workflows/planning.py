@@ -121,7 +121,8 @@ def run(spec: PlanSpec, progress: Choice = None) -> Outcome:
         spec = filled(spec, patient, machine, goals)
         work = task(spec, patient, machine)
         grid = dose_grid(spec, patient)
-        check_plannable(patient, [term.structure for term in (*work.goals, *work.constraints)], grid)
+        judged = [goal.structure for goal in work.goals] + [bound.structure for bound in work.constraints]
+        check_plannable(patient, judged, grid)
         background = background_dose(spec, grid, case)
         quantity = f"{machine.name}, {machine.radiation}, prescribed in {spec.quantity}"
         report("machine", detail=quantity, finished=True)
