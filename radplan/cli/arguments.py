@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
+import typer
 from typer.core import TyperCommand, TyperOption
 
 from radplan.errors import InputError
+
+StructureSet = Annotated[
+    str | None, typer.Option(metavar="UID", help="Structure set of the DICOM folder, by UID or file.")
+]
+Series = Annotated[str | None, typer.Option(metavar="UID", help="CT series of the DICOM folder.")]
+HuTable = Annotated[
+    str | None, typer.Option("--hu-table", metavar="T", help="HU table: schneider, matrad or a file of two columns.")
+]
 
 
 class Verb(TyperCommand):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from radplan.cli.arguments import numbers
+from radplan.cli.arguments import HuTable, Series, StructureSet, numbers
 from radplan.cli.console import Console, listening_console, print_table
 from radplan.errors import FileError, InputError
 
@@ -44,13 +44,9 @@ def command(
     layer_spacing: Annotated[
         float | None, typer.Option(metavar="MM", help="Distance of particle layers in water.")
     ] = None,
-    structure_set: Annotated[
-        str | None, typer.Option(metavar="UID", help="Structure set of a DICOM folder, by UID or file.")
-    ] = None,
-    series: Annotated[str | None, typer.Option(metavar="UID", help="CT series of a DICOM folder.")] = None,
-    hu_table: Annotated[
-        str | None, typer.Option("--hu-table", metavar="T", help="HU table: schneider, matrad or a file.")
-    ] = None,
+    structure_set: StructureSet = None,
+    series: Series = None,
+    hu_table: HuTable = None,
     biology: Annotated[
         str | None, typer.Option(metavar="RBE", help="RBE model of particles (default 1.1; tables of ions).")
     ] = None,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from radplan.cli.arguments import numbers, pairs, spacing
+from radplan.cli.arguments import HuTable, Series, StructureSet, numbers, pairs, spacing
 from radplan.cli.console import Console, listening_console, print_table
 from radplan.cli.plan import check_folder
 from radplan.errors import InputError
@@ -53,13 +53,6 @@ Supports = Annotated[
 ]
 AllowOtherFrame = Annotated[
     bool, typer.Option("--allow-other-frame", help="Take a plan of another frame of reference.")
-]
-StructureSet = Annotated[
-    str | None, typer.Option(metavar="UID", help="Structure set, by UID or file (default: the plan's own).")
-]
-Series = Annotated[str | None, typer.Option(metavar="UID", help="CT series (default: the structure set's own).")]
-HuTable = Annotated[
-    str | None, typer.Option("--hu-table", metavar="T", help="HU table: schneider, matrad or a file of two columns.")
 ]
 GantrySteps = Annotated[int, typer.Option(metavar="N", help="Gantry angles per arc segment.")]
 Device = Annotated[str, typer.Option(metavar="D", help="Where to calculate: numpy, torch:cuda:0, ...")]
