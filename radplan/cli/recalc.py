@@ -110,14 +110,7 @@ def command(
             fit_factor=False if fit_factor is None else (fit_factor or True),
             gamma=_criteria(gamma),
             skin=skin,
-            scene=SceneOptions(
-                water,
-                supports,
-                allow_other_frame,
-                structure_set=structure_set,
-                series=series,
-                hu_table=hu_table,
-            ),
+            scene=SceneOptions(water, supports, allow_other_frame, None, structure_set, series, hu_table),
             device=device,
         )
         given = {"rtplan": Path(rtplan).name, "reference": [Path(path).name for path in reference or []]}
