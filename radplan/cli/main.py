@@ -26,6 +26,7 @@ from radplan.errors import InputError, RadplanError
 VERBS = {
     "plan": ("radplan.cli.plan", "Plan a case: place beams, calculate dose, optimise, judge, draw."),
     "recalc": ("radplan.cli.recalc", "Calculate an RTPLAN's dose again and compare it with a reference."),
+    "check": ("radplan.cli.check", "Judge an RTPLAN by the limits of a linac and by DICOM."),
     "autoplan": ("radplan.cli.autoplan", "Plan a case by a protocol: contours in, the best-scored plan out."),
     "score": ("radplan.cli.score", "Judge a plan or a dose by a scorecard."),
     "mimic": ("radplan.cli.mimic", "Make a plan that reproduces a given dose."),
