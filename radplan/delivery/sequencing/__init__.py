@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from radplan.delivery.sequencing.engel import complexity, engel
 from radplan.delivery.sequencing.quantise import FluenceMap, fluence_map, quantised
+from radplan.delivery.sequencing.runs import arc_of_fluence, fluence_runs
 from radplan.delivery.sequencing.sequence import METHODS, SEQUENCERS, sequence
 from radplan.delivery.sequencing.shapes import Shapes
 from radplan.delivery.sequencing.siochi import siochi
@@ -17,9 +18,11 @@ __all__ = [
     "Shapes",
     "Sweep",
     "SweepOptions",
+    "arc_of_fluence",
     "complexity",
     "engel",
     "fluence_map",
+    "fluence_runs",
     "quantised",
     "sequence",
     "siochi",
