@@ -148,15 +148,15 @@ class Adaptive(ObjectivePolicy):
 def target_goals(patient: Patient, protocol: Protocol, state: SearchState) -> tuple[Goal, ...]:
     """Return the goals on targets, rings and the body, which follow from the prescription alone."""
     goals = []
-    worst = 1.0
-    for item in protocol.scorecard.items:
-        if item.criterion.structure in protocol.targets:
-            worst = max(worst, state.weight(item))
     for target, dose in protocol.targets.items():
-        if target in patient.structures:
-            weight = _TARGET_WEIGHT * state.share
-            goals.append(Goal(target, SquaredUnderdosing(_UNDER * dose), weight * worst))
-            goals.append(Goal(target, SquaredOverdosing(_OVER * dose), weight))
+        if target not in patient.structures:
+            continue
+        items = [item for item in protocol.scorecard.items if item.criterion.structure == target]
+        cover = max([state.weight(item) for item in items if not item.rises_down], default=1.0)
+        even = max([state.weight(item) for item in items if item.rises_down], default=1.0)
+        weight = _TARGET_WEIGHT * state.share
+        goals.append(Goal(target, SquaredUnderdosing(_UNDER * dose), weight * cover))
+        goals.append(Goal(target, SquaredOverdosing(_OVER * dose), weight * even))
     for ring, share in (protocol.rings or {}).items():
         if ring in patient.structures:
             goals.append(Goal(ring, SquaredOverdosing(share * protocol.prescription), 250.0))

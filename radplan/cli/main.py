@@ -28,6 +28,7 @@ VERBS = {
     "recalc": ("radplan.cli.recalc", "Calculate an RTPLAN's dose again and compare it with a reference."),
     "check": ("radplan.cli.check", "Judge an RTPLAN by the limits of a linac and by DICOM."),
     "autoplan": ("radplan.cli.autoplan", "Plan a case by a protocol: contours in, the best-scored plan out."),
+    "cohort": ("radplan.cli.cohort", "Plan many patients by one specification; resumable, on one machine or many."),
     "score": ("radplan.cli.score", "Judge a plan or a dose by a scorecard."),
     "mimic": ("radplan.cli.mimic", "Make a plan that reproduces a given dose."),
     "dicom": ("radplan.cli.dicom", "List what a folder of DICOM files holds."),

@@ -1,0 +1,223 @@
+"""One task of a cohort: a patient drawn or read, planned in all variants on one dose influence, and written down.
+
+A task's folder appears whole or not at all, and holds the same bytes whoever made it and how often.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import time
+import traceback
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+import radplan
+from radplan.autoplan.cohort.generate import GENERATORS, draw
+from radplan.autoplan.cohort.spec import CohortSpec
+from radplan.autoplan.planner import template_beams
+from radplan.autoplan.policy import POLICIES, SearchState
+from radplan.autoplan.protocol import Protocol, load_protocol, understand
+from radplan.autoplan.scorecard import Score
+from radplan.engines import PhotonPencilBeam, dose_influence
+from radplan.errors import InputError, RadplanError
+from radplan.influence import Dij
+from radplan.io import load_machine, load_patient
+from radplan.optim import Goal
+from radplan.optim.solvers import ProjectedLBFGS
+from radplan.patient import Patient
+from radplan.plan import Plan, optimize
+
+Floats = npt.NDArray[np.float64]
+
+
+def task_folder(spec: CohortSpec, index: int) -> Path:
+    """Return where the results of a patient stand."""
+    return Path(spec.out) / "case" / f"{index:06d}"
+
+
+def task_hash(spec: CohortSpec, index: int) -> str:
+    """Return the sha256 of what decides a task's results: the spec, the number, and the version of radplan."""
+    return hashlib.sha256(f"{spec.fingerprint()} {index} {radplan.__version__}".encode()).hexdigest()
+
+
+def run_task(spec: CohortSpec, index: int, redo: bool = False) -> str:
+    """Make one task unless it is done; returns ``"done"``, ``"skipped"`` or ``"failed"``.
+
+    Raises
+    ------
+    InputError
+        When a finished task was made from another specification or version; `redo` makes it again.
+    """
+    folder, wanted = task_folder(spec, index), task_hash(spec, index)
+    state = finished(folder)
+    if state is not None and not redo:
+        if state != wanted:
+            raise InputError(
+                f"{folder} was made from another specification or version of radplan: give --redo to make it again, or "
+                "another out"
+            )
+        return "skipped"
+    for left in folder.parent.glob(f".{folder.name}.*"):
+        shutil.rmtree(left, ignore_errors=True)
+    partial = folder.with_name(f".{folder.name}.{os.getpid()}")
+    partial.mkdir(parents=True)
+    began = time.perf_counter()
+    try:
+        result = _made(spec, index, partial)
+        (partial / "timing.json").write_text(json.dumps({"seconds": time.perf_counter() - began}) + "\n")
+        (partial / "done.json").write_text(_json({"hash": wanted, "version": radplan.__version__, **result}))
+        outcome = "done"
+    except (RadplanError, ArithmeticError, MemoryError, ValueError) as error:
+        for file in partial.iterdir():
+            file.unlink()
+        told = {"hash": wanted, "error": f"{type(error).__name__}: {error}", "traceback": traceback.format_exc()}
+        (partial / "failed.json").write_text(_json(told))
+        outcome = "failed"
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    shutil.rmtree(folder, ignore_errors=True)
+    partial.rename(folder)
+    return outcome
+
+
+def finished(folder: Path) -> str | None:
+    """Return the hash of a finished task, None where there is none or it failed."""
+    try:
+        told: dict[str, Any] = json.loads((folder / "done.json").read_text())
+    except (OSError, ValueError):
+        return None
+    return str(told.get("hash"))
+
+
+def cohort_patient(spec: CohortSpec, index: int) -> tuple[Patient, int]:
+    """Return a patient of a cohort, and how many anatomies were rejected before."""
+    if spec.generator is not None:
+        return draw(GENERATORS.get(spec.generator)(**spec.options), spec.seed, index)
+    return load_patient(spec.cases[index]), 0
+
+
+def variant_weights(spec: CohortSpec, index: int) -> Floats:
+    """Return the factors on the weights of each group (variants, groups), by Latin hypercube; the first row is 1."""
+    variants = spec.variants
+    count, groups = variants.count - 1, len(variants.groups)
+    random = np.random.Generator(np.random.PCG64(np.random.SeedSequence([spec.seed, index, 1])))
+    factors = np.ones((variants.count, groups))
+    if count and groups:
+        strata = np.stack([random.permutation(count) for _ in range(groups)], axis=1)
+        shares = (strata + random.uniform(size=(count, groups))) / count
+        low, high = np.log(variants.lowest), np.log(variants.highest)
+        factors[1:] = np.exp(low + (high - low) * shares)
+    return factors
+
+
+def _made(spec: CohortSpec, index: int, folder: Path) -> dict[str, Any]:
+    """Plan a patient in all variants and write them; returns what `done.json` tells."""
+    protocol = load_protocol(spec.protocol)
+    if spec.grid is not None:
+        protocol = replace(protocol, grid=spec.grid)
+    drawn, rejected = cohort_patient(spec, index)
+    patient = understand(drawn, protocol).patient
+    machine = load_machine(spec.machine or protocol.machine)
+    beams = template_beams(patient, protocol, machine)
+    engine = PhotonPencilBeam(lateral_cutoff=protocol.lateral_cutoff)
+    dij = dose_influence(patient, beams, machine, grid=protocol.grid, engine=engine)
+    _write_patient(folder / "patient.npz", patient, dij)
+    rows = []
+    start: Plan | None = None
+    for number, factors in enumerate(variant_weights(spec, index)):
+        plan = _variant(spec, protocol, patient, dij, factors, start)
+        start = start or plan
+        score = protocol.scorecard.score(plan)
+        np.savez_compressed(
+            folder / f"variant_{number:03d}.npz",
+            dose=plan["physical_dose"].astype(np.float32),
+            weights=plan.x.astype(np.float32),
+            factors=factors,
+        )
+        rows.append(_row(spec, protocol, plan, score, factors))
+    return {"index": index, "patient": patient.name, "rejected": rejected, "variants": rows}
+
+
+def _variant(
+    spec: CohortSpec, protocol: Protocol, patient: Patient, dij: Dij, factors: Floats, start: Plan | None
+) -> Plan:
+    state = SearchState(share=3.0)
+    goals = POLICIES.get("adaptive")().goals(patient, protocol, state)
+    names = {
+        structure: factor
+        for factor, group in zip(factors, spec.variants.groups.values(), strict=True)
+        for structure in group
+    }
+    traded = [_scaled(goal, names) for goal in goals]
+    solver = ProjectedLBFGS(max_iterations=spec.variants.iterations, tolerance=3e-4)
+    plan = optimize(dij, traded, patient, fractions=protocol.fractions, solver=solver, start=start)
+    target = next(name for name in protocol.targets if name in patient.structures)
+    return plan.scaled(target, Dmean=1.01 * protocol.targets[target])
+
+
+def _scaled(goal: Goal, names: dict[str, float]) -> Goal:
+    return replace(goal, weight=goal.weight * float(names.get(goal.structure, 1.0)))
+
+
+def _row(spec: CohortSpec, protocol: Protocol, plan: Plan, score: Score, factors: Floats) -> dict[str, Any]:
+    """Return what is told of a variant, and why it is no good plan where it is none."""
+    target = next(name for name in protocol.targets if name in plan.patient.structures)
+    dose = protocol.targets[target]
+    metrics = plan.metrics(structures=[target], names=["D5", "D95", "D98", "D2", "Dmean"])[target]
+    hottest = float(plan["physical_dose"].max())
+    reasons = []
+    if metrics["D5"] / metrics["D95"] >= 1.07:
+        reasons.append(f"D5/D95 = {metrics['D5'] / metrics['D95']:.3f} >= 1.07")
+    if hottest / metrics["D95"] >= 1.12:
+        reasons.append(f"Dmax/D95 = {hottest / metrics['D95']:.3f} >= 1.12")
+    if hottest > spec.variants.hottest * dose:
+        reasons.append(f"body maximum {hottest / dose:.3f} of the prescription > {spec.variants.hottest:g}")
+    means = {name: row["Dmean"] for name, row in plan.metrics(names=["Dmean"]).items() if not name.startswith("z")}
+    return {
+        "factors": factors.tolist(),
+        "score": score.total,
+        "maximum": score.maximum,
+        "hottest": hottest,
+        "target": metrics,
+        "means": means,
+        "rejected": reasons,
+    }
+
+
+def _write_patient(path: Path, patient: Patient, dij: Dij) -> None:
+    """Write the anatomy on the dose grid: density, part of each voxel in each structure (eighths), beams."""
+    grid = dij.grid
+    arrays: dict[str, Any] = {
+        "spacing": np.asarray(grid.spacing),
+        "origin": np.asarray(grid.origin),
+        "shape": np.asarray(grid.shape),
+        "voxels": np.asarray(dij.voxels, dtype=np.int32),
+    }
+    centres = grid.points(np.arange(grid.size))
+    nearest = patient.ct.grid.nearest(centres)
+    hu = np.where(nearest >= 0, patient.ct.hu.reshape(-1)[np.maximum(nearest, 0)], -1024.0)
+    arrays["hu"] = hu.reshape(grid.shape).astype(np.int16)
+    for name, structure in patient.structures.items():
+        if name.startswith("z") or not structure.voxels.size:
+            continue
+        voxels, weights = patient.structure_weights(name, grid)
+        part = weights / weights.max()
+        cube = np.zeros(grid.size, dtype=np.uint8)
+        cube[voxels] = np.clip(np.round(8.0 * part), 1, 8)
+        arrays[f"structure_{name}"] = cube.reshape(grid.shape)
+    if dij.beams is not None:
+        arrays["gantry"] = np.asarray([beam.gantry for beam in dij.beams])
+        arrays["isocenter"] = np.asarray(dij.beams[0].isocenter)
+    np.savez_compressed(path, **arrays)
+
+
+def _json(data: dict[str, Any]) -> str:
+    return json.dumps(data, indent=1, sort_keys=True) + "\n"
