@@ -63,7 +63,7 @@ class BixelOpenings:
         """Return the mean open share of each bixel ``(n,)`` while its segment is given, in [0, 1]."""
         first, second, third, fourth = (namespace(x).take(x, self.ends[row, :]) for row in range(4))
         low, high = self.low, self.high
-        opened = _filled(second + offset, fourth + offset, low, high) - _filled(
+        opened = filled(second + offset, fourth + offset, low, high) - filled(
             first - offset, third - offset, low, high
         )
         return opened / (high - low)
@@ -350,7 +350,7 @@ def _wide(device: Device, values: Floats) -> Array:
     return arrays.like(values, beside, arrays.accumulator(beside))
 
 
-def _filled(begin: Array, end: Array, low: Array, high: Array) -> Array:
+def filled(begin: Array, end: Array, low: Array, high: Array) -> Array:
     """Return how much of each bixel lies below a leaf end that moves evenly from begin to end, on average [mm]."""
     xp, travel = namespace(begin), end - begin
     moves = xp.abs(travel) > _STILL
@@ -361,11 +361,11 @@ def _filled(begin: Array, end: Array, low: Array, high: Array) -> Array:
 
 
 def _filling(begin: Array, end: Array, low: Array, high: Array) -> tuple[Array, Array]:
-    """Return the derivatives of `_filled` by begin and by end."""
+    """Return the derivatives of `filled` by begin and by end."""
     xp, travel = namespace(begin), end - begin
     moves = xp.abs(travel) > _STILL
     safe = xp.where(moves, travel, xp.ones_like(travel))
-    mean = _filled(begin, end, low, high)
+    mean = filled(begin, end, low, high)
     middle = 0.5 * (begin + end)
     half = 0.5 * xp.astype(xp.logical_and(middle >= low, middle < high), begin.dtype)
     at_begin = xp.minimum(xp.maximum(begin, low), high) - low
