@@ -42,6 +42,8 @@ _HOME = {
     "LETxDose": "radplan.quantities",
     "OBJECTIVES": "radplan.optim",
     "SOLVERS": "radplan.optim",
+    "ArcOptions": "radplan.delivery.arcs",
+    "plan_arcs": "radplan.delivery.arcs",
     "SquaredDeviation": "radplan.optim.objectives",
     "SquaredOverdosing": "radplan.optim.objectives",
     "SquaredUnderdosing": "radplan.optim.objectives",

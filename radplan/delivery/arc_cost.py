@@ -88,6 +88,7 @@ def solve_mu(
 
     bounds = np.stack([lower, upper], axis=1) / scale
     start = np.clip(mu, lower, upper) / scale
-    found = minimize(value_and_gradient, start, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": iterations})
+    options = {"maxiter": iterations}
+    found = minimize(value_and_gradient, start, jac=True, method="L-BFGS-B", bounds=bounds, options=options)
     best = np.clip(scale * found.x, lower, upper)
     return best, (best.astype(np.float32) @ columns).astype(np.float64)

@@ -7,7 +7,7 @@ shares divided by the probability that they are in the sample.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -161,16 +161,24 @@ class ArcMatrix:
 
     def swept(self, leaves: Floats) -> Floats:
         """Return the mean open share of every bixel (segments, rows, columns) for leaf ends (points, rows, 2) [mm]."""
-        first, last = leaves[self.begin], leaves[self.begin + 1]
-        low, high = self.edges[:-1], self.edges[1:]
-        above = filled((first[..., 1] + self.leaf_offset)[..., None], (last[..., 1] + self.leaf_offset)[..., None], low, high)
-        below = filled((first[..., 0] - self.leaf_offset)[..., None], (last[..., 0] - self.leaf_offset)[..., None], low, high)
-        shares: Floats = (above - below) / (high - low)
+        below = self._below(leaves[..., 0] - self.leaf_offset)
+        shares: Floats = (self._below(leaves[..., 1] + self.leaf_offset) - below) / np.diff(self.edges)
         return shares
+
+    def _below(self, ends: Floats) -> Floats:
+        """Return how much of every bixel lies below leaf ends (points, rows), on average over each segment [mm]."""
+        first, last = ends[self.begin][..., None], ends[self.begin + 1][..., None]
+        share: Floats = filled(first, last, self.edges[:-1], self.edges[1:])
+        return share
 
     def fluence(self, shares: Floats) -> Floats:
         """Return the fluence per monitor unit behind leaves of given open shares, of the same shape."""
         return self.transmission + (1.0 - self.transmission) * shares
+
+    def dose(self, mu: Floats, leaves: Floats) -> Floats:
+        """Return the dose (voxels,) of monitor units (segments,) behind leaf ends (points, rows, 2) [Gy]."""
+        weights = (mu[:, None, None] * self.fluence(self.swept(leaves))).astype(np.float32).reshape(-1)
+        return (weights @ self.values.reshape(-1, self.voxels.size)).astype(np.float64)
 
     def columns_of(self, shares: Floats) -> Singles:
         """Return the dose per monitor unit of each segment (segments, voxels) for open shares of its bixels [Gy]."""
@@ -259,7 +267,7 @@ def sampled_members(
     members: Members = {}
     for name, (voxels, shares) in whole.items():
         chance = np.ones(voxels.size)
-        if patient.structures[name].role == "target" if name in patient.structures else False:
+        if name in targets:
             chance *= min(1.0, _MANY_TARGET / voxels.size)
         elif voxels.size > _FEW:
             away = near.query(grid.points(voxels), distance_upper_bound=31.0)[0]
@@ -306,6 +314,42 @@ def _field_of(
     return edges, pairs
 
 
+def segment_bixels(mlc: MLC, edges: Floats, pairs: Ints) -> tuple[float, Floats, Ints, Ints]:
+    """Return width and centres (n, 2) [mm] of the square bixels of a segment, and the row and column each lies in.
+
+    Leaf pairs wider than a bixel hold several, and columns as many as it takes where leaves are narrow.
+
+    >>> from radplan.machines.mlc import library_mlc
+    >>> width, centres, rows, columns = segment_bixels(library_mlc("HD 120"), np.asarray([0.0, 5.0]), np.asarray([30]))
+    >>> width, centres.tolist(), rows.tolist(), columns.tolist()
+    (2.5, [[1.25, 1.25], [3.75, 1.25]], [0, 0], [0, 0])
+    """
+    width = float(min(edges[1] - edges[0], mlc.widths[pairs].min()))
+    along = edges[0] + width * (np.arange(round((edges[-1] - edges[0]) / width)) + 0.5)
+    columns = np.searchsorted(edges, along) - 1
+    across = [np.arange(mlc.boundaries[p] + 0.5 * width, mlc.boundaries[p + 1], width) for p in pairs]
+    centres = np.concatenate([[(x, y) for y in ys for x in along] for ys in across])
+    rows = np.repeat(np.arange(pairs.size), [ys.size * along.size for ys in across])
+    return width, centres, rows, np.tile(columns, sum(ys.size for ys in across))
+
+
+def arc_beams(
+    patient: Patient, machine: PhotonMachine, arc: Arc, angles: Floats, isocentre: Floats, bixels: tuple[float, Floats]
+) -> Beams:
+    """Return beams at some angles of an arc, all with the same bixels: their width and centres (n, 2) [mm]."""
+    return Beams.from_rays(
+        [bixels[1]] * angles.size,
+        gantry=list(angles),
+        couch=arc.couch,
+        collimator=arc.collimator,
+        isocenter=isocentre,
+        sad=machine.sad,
+        bixel_width=bixels[0],
+        machine=machine.name,
+        patient_position=patient.patient_position,
+    )
+
+
 def _fill(
     block: Singles,
     patient: Patient,
@@ -319,30 +363,17 @@ def _fill(
     pairs: Ints,
 ) -> None:
     """Write the dose of the bixels of one arc, a few segments at a time."""
-    width = float(min(_WIDTH, mlc.widths[pairs].min()))
-    per_column = round(_WIDTH / width)
-    across = [
-        np.arange(mlc.boundaries[p] + 0.5 * width, mlc.boundaries[p + 1], width) for p in pairs
-    ]
-    along = edges[0] + width * (np.arange(per_column * (edges.size - 1)) + 0.5)
-    centres = np.concatenate([[(x, y) for y in ys for x in along] for ys in across])
-    starts = np.concatenate([[0], np.cumsum([ys.size for ys in across])])[:-1]
+    width, centres, rows, columns = segment_bixels(mlc, edges, pairs)
+    cell = rows * (edges.size - 1) + columns
+    order = np.argsort(cell, kind="stable")
+    starts = np.searchsorted(cell[order], np.arange(pairs.size * (edges.size - 1)))
+    alone = cell.size == starts.size
     for first in range(0, arc.segments, _BATCH):
         angles = arc.middles[first : first + _BATCH]
-        beams = Beams.from_rays(
-            [centres] * angles.size,
-            gantry=list(angles),
-            couch=arc.couch,
-            collimator=arc.collimator,
-            isocenter=isocentre,
-            sad=machine.sad,
-            bixel_width=width,
-            machine=machine.name,
-            patient_position=patient.patient_position,
-        )
+        beams = arc_beams(patient, machine, arc, angles, isocentre, (width, centres))
         dij = dose_influence(patient, beams, machine, grid=grid, voxels=voxels)
         sparse = dij.operators["physical_dose"][0].to_scipy().T.tocsr()
         for k in range(angles.size):
             dense = sparse[k * len(centres) : (k + 1) * len(centres)].toarray()
-            dense = dense.reshape(-1, edges.size - 1, per_column, voxels.size).sum(axis=2)
-            block[first + k] = np.add.reduceat(dense, starts, axis=0)
+            summed = dense if alone else np.add.reduceat(dense[order], starts, axis=0)
+            block[first + k] = summed.reshape(block.shape[1:])

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,8 +19,8 @@ from radplan.beams.beam import Beam, Beams
 from radplan.beams.control_points import DeliveryPlan, Segment, TreatmentField
 from radplan.engines.aperture.variables import FieldLayout, aperture_variables
 from radplan.errors import InputError
-from radplan.geometry.grid import Grid
-from radplan.influence import Dij, ForwardModel, Scenarios, Variables
+from radplan.influence import Dij, ForwardModel, Variables
+from radplan.influence.over import ModelOver
 from radplan.machines.mlc import MLC
 
 Floats = npt.NDArray[np.float64]
@@ -63,9 +62,7 @@ class BixelOpenings:
         """Return the mean open share of each bixel ``(n,)`` while its segment is given, in [0, 1]."""
         first, second, third, fourth = (namespace(x).take(x, self.ends[row, :]) for row in range(4))
         low, high = self.low, self.high
-        opened = filled(second + offset, fourth + offset, low, high) - filled(
-            first - offset, third - offset, low, high
-        )
+        opened = filled(second + offset, fourth + offset, low, high) - filled(first - offset, third - offset, low, high)
         return opened / (high - low)
 
     def slopes(self, x: Array, offset: float) -> tuple[Array, Array, Array, Array]:
@@ -79,7 +76,7 @@ class BixelOpenings:
 
 
 @dataclass(frozen=True, eq=False)
-class BixelApertures:
+class BixelApertures(ModelOver):
     r"""A forward model of leaves and monitor units over any linear model of bixels; make it with `bixel_apertures`.
 
     The weight of a bixel is :math:`\sum_s m_s\,(T + (1-T)\,o_s)`: over segments s, monitor units m, transmission T and
@@ -94,7 +91,7 @@ class BixelApertures:
         Where the variables of every field lie; the same as those of the exact `ApertureModel` of the plan.
     openings : BixelOpenings
         Which leaf ends open which bixel.
-    variables : Variables
+    limited : Variables
         Leaf ends [mm], jaws [mm], which stay, and monitor units [MU] of every field.
     transmission : float
         Fluence behind leaves over open fluence.
@@ -104,37 +101,11 @@ class BixelApertures:
     Source: Shepard et al., Med. Phys. 29 (2002) 1007; Hardemark et al., RaySearch white paper (2003).
     """
 
-    model: ForwardModel
     layouts: tuple[FieldLayout, ...]
     openings: BixelOpenings
-    variables: Variables
+    limited: Variables
     transmission: float = 0.0
     leaf_offset: float = 0.0
-
-    @property
-    def grid(self) -> Grid:
-        """The dose grid."""
-        return self.model.grid
-
-    @property
-    def voxels(self) -> Any:
-        """Sorted flat indices of the voxels into the grid."""
-        return self.model.voxels
-
-    @property
-    def images(self) -> tuple[str, ...]:
-        """Images of the bixel model."""
-        return self.model.images
-
-    @property
-    def scenarios(self) -> Scenarios:
-        """Scenarios of the bixel model."""
-        return self.model.scenarios
-
-    @property
-    def radiation(self) -> str:
-        """``"photons"``."""
-        return self.model.radiation
 
     @property
     def linear(self) -> bool:
@@ -142,14 +113,9 @@ class BixelApertures:
         return False
 
     @property
-    def voxel_parameters(self) -> Mapping[str, Array]:
-        """Voxel parameters of the bixel model."""
-        return self.model.voxel_parameters
-
-    @property
-    def device(self) -> Device:
-        """Where its arrays live."""
-        return self.model.device
+    def variables(self) -> Variables:
+        """Leaf ends and jaws [mm], and monitor units [MU]."""
+        return self.limited
 
     def weights(self, x: Array) -> Array:
         """Return the bixel weights ``(bixels,)`` [MU] at variables ``x (count,)``."""
@@ -175,14 +141,6 @@ class BixelApertures:
         for row, slope in enumerate(openings.slopes(wide, self.leaf_offset)):
             gradient = gradient + arrays.segment_add(count, openings.ends[row, :], given * slope)
         return gradient
-
-    def restrict(self, voxels: Array) -> BixelApertures:
-        """Return the model of some voxels only: sorted flat indices into the grid."""
-        return replace(self, model=self.model.restrict(voxels))
-
-    def with_voxel_parameters(self, **parameters: Array) -> BixelApertures:
-        """Return the model with more voxel parameters."""
-        return replace(self, model=self.model.with_voxel_parameters(**parameters))
 
     def _wide(self, x: Array) -> Array:
         if x.shape != (self.variables.count,):
@@ -229,7 +187,7 @@ def bixel_apertures(
         model=model,
         layouts=tuple(layouts),
         openings=_openings(placed, layouts, mlc, model.device),
-        variables=_variables(placed, layouts, mlc),
+        limited=_variables(placed, layouts, mlc),
         transmission=mlc.transmission,
         leaf_offset=mlc.leaf_offset,
     )

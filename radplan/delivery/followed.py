@@ -7,21 +7,21 @@ the positions pass the projection of `LeafTrajectories` before dose is calculate
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from radplan import arrays
-from radplan.arrays import Array, Device, namespace
+from radplan.arrays import Array, namespace
 from radplan.delivery.trajectories import LeafTrajectories
-from radplan.geometry.grid import Grid
-from radplan.influence import ForwardModel, Scenarios, Variables
+from radplan.influence import Variables
+from radplan.influence.over import ModelOver
 
 
 @dataclass(frozen=True, eq=False)
-class FollowedApertures:
+class FollowedApertures(ModelOver):
     """A forward model whose variables are centres and half-widths of leaf pairs, and everything else as it was.
 
     Parameters
@@ -32,33 +32,7 @@ class FollowedApertures:
         Its variables with the limits of a machine.
     """
 
-    model: ForwardModel
     trajectories: LeafTrajectories
-
-    @property
-    def grid(self) -> Grid:
-        """The dose grid."""
-        return self.model.grid
-
-    @property
-    def voxels(self) -> Any:
-        """Sorted flat indices of the voxels into the grid."""
-        return self.model.voxels
-
-    @property
-    def images(self) -> tuple[str, ...]:
-        """Images of the aperture model."""
-        return self.model.images
-
-    @property
-    def scenarios(self) -> Scenarios:
-        """Scenarios of the aperture model."""
-        return self.model.scenarios
-
-    @property
-    def radiation(self) -> str:
-        """``"photons"``."""
-        return self.model.radiation
 
     @property
     def linear(self) -> bool:
@@ -66,17 +40,12 @@ class FollowedApertures:
         return False
 
     @property
-    def voxel_parameters(self) -> Mapping[str, Array]:
-        """Voxel parameters of the aperture model."""
-        return self.model.voxel_parameters
-
-    @property
-    def device(self) -> Device:
-        """Where its arrays live."""
-        return self.model.device
+    def variables(self) -> Variables:
+        """Centres and half-widths [mm] in place of leaf ends, within plain bounds; the rest as in the model."""
+        return self._bounded
 
     @cached_property
-    def variables(self) -> Variables:
+    def _bounded(self) -> Variables:
         """Centres and half-widths [mm] in place of leaf ends, within plain bounds; the rest as in the model."""
         limits, count = self.trajectories, self.trajectories.count
         low, high, start = (
@@ -131,14 +100,6 @@ class FollowedApertures:
         pairs = self._pairs(x)
         first, second = xp.take(by_ends, pairs), xp.take(by_ends, pairs + 1)
         return self._replaced(by_ends, second, -first)
-
-    def restrict(self, voxels: Array) -> FollowedApertures:
-        """Return the model of some voxels only."""
-        return replace(self, model=self.model.restrict(voxels))
-
-    def with_voxel_parameters(self, **parameters: Array) -> FollowedApertures:
-        """Return the model with more voxel parameters."""
-        return replace(self, model=self.model.with_voxel_parameters(**parameters))
 
     def _ends(self, z: Array) -> Array:
         xp, pairs = namespace(z), self._pairs(z)

@@ -53,10 +53,10 @@ def priced_shapes(
         gain = -matrix.pulled(cost(dose)[1])
         free = np.flatnonzero(~chosen)
         reach = [_reach(matrix, ends, chosen, middle, k) for k in free]
-        shapes, prices = zip(*(_best_shape(matrix.edges, gain[k], *r) for k, r in zip(free, reach, strict=True)), strict=True)
-        batch = _spread(matrix, free, np.asarray(prices))
+        found = [_best_shape(matrix.edges, gain[k], *span) for k, span in zip(free, reach, strict=True)]
+        batch = _spread(matrix, free, np.asarray([price for _, price in found]))
         for k in batch:
-            ends[free[k]] = shapes[k]
+            ends[free[k]] = found[k][0]
         added = free[batch]
         chosen[added] = True
         for k in added:
@@ -82,7 +82,9 @@ def _still(matrix: ArcMatrix, ends: Floats) -> Floats:
     return opened
 
 
-def _reach(matrix: ArcMatrix, ends: Floats, chosen: npt.NDArray[np.bool_], middle: Floats, k: int) -> tuple[Floats, Floats]:
+def _reach(
+    matrix: ArcMatrix, ends: Floats, chosen: npt.NDArray[np.bool_], middle: Floats, k: int
+) -> tuple[Floats, Floats]:
     """Return the lowest and highest place of each leaf end (rows, 2) that neighbours in the arc allow, a bit more."""
     low = np.full(ends.shape[1:], -np.inf)
     high = np.full(ends.shape[1:], np.inf)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+import threadpoolctl
 
 from radplan.delivery.arc_cost import ArcCost
 from radplan.delivery.arc_matrix import ArcMatrix
@@ -62,9 +63,13 @@ class RowDescent:
         random : Generator
             Of the order.
         """
+        # Why: many small products; threads of BLAS would cost more than they save.
+        with threadpoolctl.threadpool_limits(limits=1, user_api="blas"):
+            return self._swept_once(travel, penalty, random)
+
+    def _swept_once(self, travel: Floats, penalty: float | None, random: np.random.Generator) -> int:
         matrix = self.matrix
-        weights = self.mu[:, None, None] * matrix.fluence(matrix.swept(self.leaves))
-        self._dose = (weights.astype(np.float32).reshape(-1) @ matrix.values.reshape(-1, matrix.voxels.size)).astype(np.float64)
+        self._dose = matrix.dose(self.mu, self.leaves)
         self._value, self._slope = self.cost(self._dose)
         moved = 0
         for point in random.permutation(matrix.points):

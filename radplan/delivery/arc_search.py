@@ -1,0 +1,324 @@
+"""The search for an arc: shapes, rows, leaf ends, each step on the same matrix and within a time budget."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy.optimize import minimize
+
+from radplan.beams.control_points import ControlPoint, DeliveryPlan, TreatmentField
+from radplan.delivery.arc_cost import ArcCost, solve_mu
+from radplan.delivery.arc_matrix import ArcMatrix
+from radplan.delivery.bixel_apertures import BixelApertures, BixelOpenings
+from radplan.delivery.followed import FollowedApertures
+from radplan.delivery.pricing import priced_shapes
+from radplan.delivery.rows import RowDescent
+from radplan.delivery.trajectories import envelope, leaf_trajectories
+from radplan.engines.aperture.variables import FieldLayout
+from radplan.errors import InputError
+from radplan.influence import Variables
+from radplan.machines.limits import MachineLimits
+from radplan.machines.mlc import MLC
+from radplan.machines.photon import PhotonMachine
+
+Floats = npt.NDArray[np.float64]
+Told = Callable[[str], None]
+
+_SPARE_MU = 1.03
+"""Least monitor units per degree of a plan over what the machine asks for: it is scaled and rounded afterwards."""
+
+_SLACK = 2.0
+"""Monitor units over what the dose rate allows in the time of a segment, while times are still being shared."""
+
+_JAW_MARGIN = 5.0
+"""How far X jaws stay back from the bixels [mm]."""
+
+
+@dataclass(eq=False)
+class ArcSearch:
+    """An arc plan in the making; its leaves, monitor units and times change as it goes.
+
+    Parameters
+    ----------
+    matrix : ArcMatrix
+        Bixels of all segments.
+    cost : ArcCost
+        What is minimised.
+    mlc : MLC
+        The collimator.
+    limits : MachineLimits
+        What the machine can do, less a margin.
+    rate : float
+        Largest dose rate [MU/s].
+    budget : float
+        Seconds that all arcs may take [s].
+    seed : int
+        Of the order in which rows are visited.
+    """
+
+    matrix: ArcMatrix
+    cost: ArcCost
+    mlc: MLC
+    limits: MachineLimits
+    rate: float
+    budget: float
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        count = self.matrix.segments
+        self.random = np.random.default_rng(self.seed)
+        self.leaves: Floats = np.zeros((self.matrix.points, self.matrix.rows, 2))
+        self.mu: Floats = np.zeros(count)
+        self.seconds: Floats = np.zeros(count)
+        self._share(self._fastest)
+
+    @property
+    def _fastest(self) -> Floats:
+        """Seconds that the gantry needs for every segment."""
+        return self.matrix.travel / self.limits.gantry_speed
+
+    @property
+    def travel(self) -> Floats:
+        """How far leaves may go in every segment [mm]."""
+        whole: Floats = np.floor(self.limits.leaf_speed * self.seconds / self.limits.leaf_step) * self.limits.leaf_step
+        return whole
+
+    def mu_bounds(self, slack: float = 1.0) -> tuple[Floats, Floats]:
+        """Return fewest and most monitor units of every segment [MU]."""
+        least, most = (self.matrix.travel * per_degree for per_degree in self.limits.mu_per_degree)
+        least = _SPARE_MU * least
+        return least, np.maximum(np.minimum(slack * self.rate * self.seconds, most / _SPARE_MU), least)
+
+    def needed(self) -> Floats:
+        """Return the seconds that gantry, leaves and dose rate need in every segment."""
+        begin = self.matrix.begin
+        moves = np.abs(self.leaves[begin + 1] - self.leaves[begin]).max(axis=(1, 2))
+        return np.maximum.reduce([self._fastest, moves / self.limits.leaf_speed, self.mu / self.rate])
+
+    def _share(self, needed: Floats) -> None:
+        """Divide the budget: every segment gets what it needs, and what is left over is spread evenly."""
+        spare, least = self.budget - needed.sum(), self._fastest
+        if spare >= 0.0:
+            self.seconds = needed + spare / needed.size
+        else:
+            share = (self.budget - least.sum()) / (needed.sum() - least.sum())
+            self.seconds = least + (needed - least) * share
+
+    def price(self, level: float) -> float:
+        """Choose a shape for every segment by column generation; return the cost."""
+        bounds = self.mu_bounds(_SLACK)
+        shapes, self.mu = priced_shapes(self.matrix, self.cost, self.travel, *bounds, level)
+        leaves = []
+        for arc in range(len(self.matrix.arcs)):
+            own = shapes[self.matrix.arc_of == arc]
+            leaves.append(np.concatenate([own[:1], 0.5 * (own[1:] + own[:-1]), own[-1:]]))
+        middle = np.concatenate(leaves).mean(axis=2)
+        half = np.maximum(0.5 * np.ptp(np.concatenate(leaves), axis=2), 0.5 * self.gap)
+        self.leaves = np.stack([middle - half, middle + half], axis=2)
+        return self._solved(_SLACK)
+
+    def begin_at(self, plan: DeliveryPlan) -> None:
+        """Take leaves and monitor units of a plan of the same arcs.
+
+        Raises
+        ------
+        InputError
+            When it has other arcs or control points, or another collimator.
+        """
+        arcs = self.matrix.arcs
+        if len(plan.fields) != len(arcs):
+            raise InputError(f"the start has {len(plan.fields)} fields, but {len(arcs)} arcs are planned")
+        leaves, mu = [], []
+        for arc, field in zip(arcs, plan.fields, strict=True):
+            angles = np.asarray([point.gantry for point in field.points])
+            if angles.shape != arc.gantry.shape or np.max(np.abs((angles - arc.gantry + 180) % 360 - 180)) > 0.06:
+                raise InputError(f"{field.label}: stands at other gantry angles than the arc that is planned")
+            if field.leaf_boundaries is None or not self.mlc.fits(field.leaf_boundaries):
+                raise InputError(f"{field.label}: has other leaves than MLC {self.mlc.name!r}")
+            ends = np.stack([point.leaves for point in field.points])[:, self.matrix.pairs]
+            leaves.append(np.clip(ends, self.matrix.edges[0], self.matrix.edges[-1]))
+            mu.append(np.diff([point.meterset for point in field.points]))
+        middle = np.concatenate(leaves).mean(axis=2)
+        half = np.maximum(0.5 * np.ptp(np.concatenate(leaves), axis=2), 0.5 * self.gap)
+        self.leaves = np.stack([middle - half, middle + half], axis=2)
+        self.mu = np.concatenate(mu)
+        self._share(self.needed())
+
+    @property
+    def gap(self) -> float:
+        """Least gap of a pair [mm], a whole number of steps."""
+        return float(np.ceil(self.limits.dynamic_gap / self.limits.leaf_step - 1e-9) * self.limits.leaf_step)
+
+    def descend(self, penalties: Sequence[float | None], tell: Told | None = None) -> float:
+        """Sweep over rows with rising penalties on leaf speed, None for a hard limit; return the cost."""
+        value, hard_before = np.inf, False
+        for number, penalty in enumerate(penalties):
+            if penalty is None and not hard_before:
+                self.hold()
+                hard_before = True
+            rows = RowDescent(self.matrix, self.cost, self.leaves, self.mu, self.gap)
+            moved = rows.sweep(self.travel, penalty, self.random)
+            self.leaves = rows.leaves
+            value = self._solved(1.0 if penalty is None else _SLACK)
+            if tell is not None:
+                tell(f"rows, sweep {number + 1} of {len(penalties)}: {moved} moved, cost {value:.6g}")
+            self._share(self.needed())
+        return value
+
+    def hold(self) -> None:
+        """Bring leaves and monitor units within what the times of the segments allow."""
+        parts = []
+        for arc in range(len(self.matrix.arcs)):
+            own = self.matrix.arc_of == arc
+            first = int(self.matrix.begin[own][0])
+            ends = self.leaves[first : first + int(own.sum()) + 1]
+            parts.append(np.stack([envelope(ends[..., bank], self.travel[own]).values for bank in (0, 1)], axis=2))
+        self.leaves = np.concatenate(parts)
+        self.mu = np.clip(self.mu, *self.mu_bounds())
+
+    def _solved(self, slack: float) -> float:
+        columns = self.matrix.columns_of(self.matrix.swept(self.leaves))
+        self.mu, dose = solve_mu(self.cost, columns, self.mu, *self.mu_bounds(slack))
+        return self.cost(dose)[0]
+
+    def dose(self) -> Floats:
+        """Return the inner model's dose (voxels,) per fraction [Gy]."""
+        return self.matrix.dose(self.mu, self.leaves)
+
+    def search_ends(self, machine: PhotonMachine, iterations: int) -> float:
+        """Search leaf ends and monitor units together, through the trajectories; return the cost."""
+        self.hold()
+        fields = self.fields(machine)
+        model = self._apertures(fields)
+        bounded = leaf_trajectories(model.variables, model.layouts, self.limits, self._times())
+        followed = FollowedApertures(model, bounded)
+        limits = followed.variables
+        start = np.asarray(limits.start)
+        scale = self._scale(followed, start)
+
+        def value_and_gradient(z: Floats) -> tuple[float, Floats]:
+            x = z * scale
+            dose = followed.forward(x)["physical_dose"][0]
+            value, slope = self.cost(dose.astype(np.float64))
+            return value, np.asarray(followed.pullback(x, {"physical_dose": slope[None, :]})) * scale
+
+        bounds = np.stack([np.asarray(limits.lower) / scale, np.asarray(limits.upper) / scale], axis=1)
+        options = {"maxiter": iterations, "maxcor": 20, "ftol": 1e-7}
+        found = minimize(value_and_gradient, start / scale, jac=True, method="L-BFGS-B", bounds=bounds, options=options)
+        self._take(model, np.asarray(followed.followed(found.x * scale)))
+        self._share(self.needed())
+        return float(found.fun)
+
+    def _scale(self, followed: FollowedApertures, start: Floats) -> Floats:
+        """Return sizes of the variables from the diagonal of the curvature, estimated with random signs."""
+        dose = followed.forward(start)["physical_dose"][0].astype(np.float64)
+        root = np.sqrt(self.cost.curvature(dose, self.cost(dose)[1]))
+        total, signs = np.zeros(start.size), np.random.default_rng(0)
+        for _ in range(4):
+            row = signs.choice([-1.0, 1.0], root.size) * root
+            total += np.asarray(followed.pullback(start, {"physical_dose": row[None, :]})) ** 2 / 4
+        typical = np.broadcast_to(np.asarray(followed.variables.scale, dtype=np.float64), start.shape)
+        moves = total * typical**2
+        scale: Floats = typical / np.sqrt(np.maximum(moves, 1e-3 * max(moves.max(), 1e-30)))
+        return scale
+
+    def _times(self) -> list[Floats]:
+        return [self.seconds[self.matrix.arc_of == arc] for arc in range(len(self.matrix.arcs))]
+
+    def _apertures(self, fields: list[TreatmentField]) -> BixelApertures:
+        """Return the model of all leaves of the fields on the matrix: rows move, other pairs and the jaws stay."""
+        matrix, layouts = self.matrix, [FieldLayout.of(fields[0], 0)]
+        for field in fields[1:]:
+            layouts.append(FieldLayout.of(field, layouts[-1].stop))
+        low = np.broadcast_to(matrix.edges[:-1], matrix.values.shape[:3]).reshape(-1)
+        ends = np.empty((4, matrix.segments, matrix.rows), dtype=np.int64)
+        mu = np.empty(matrix.segments, dtype=np.int64)
+        lower, upper = (np.concatenate([layout.start for layout in layouts]) for _ in range(2))
+        least, most = self.mu_bounds()
+        for arc, layout in enumerate(layouts):
+            own = np.flatnonzero(matrix.arc_of == arc)
+            pairs = layout.leaves.shape[1]
+            for side in (0, 1):
+                opening = layout.openings[side : side + own.size, None]
+                first = layout.offset + 2 * (opening * pairs + matrix.pairs)
+                ends[2 * side, own], ends[2 * side + 1, own] = first, first + 1
+            mu[own] = layout.mu_slice.start + np.arange(own.size)
+        moving = np.unique(ends)
+        lower[moving], upper[moving] = matrix.edges[0], matrix.edges[-1]
+        lower[mu], upper[mu] = least, most
+        start = np.concatenate([layout.start for layout in layouts])
+        scale = np.full(start.size, 5.0)
+        scale[mu] = max(float(self.mu.mean()), 1e-3)
+        columns = matrix.columns
+        openings = BixelOpenings(
+            bixel=np.arange(low.size),
+            low=low,
+            high=low + np.diff(matrix.edges)[0],
+            ends=np.repeat(ends.reshape(4, -1), columns, axis=1),
+            mu=np.repeat(mu, matrix.rows * columns),
+            within=np.ones(low.size),
+        )
+        variables = Variables(
+            start.size, lower, upper, start, scale, ("leaf end [mm]", "jaw [mm]", "monitor units [MU]")
+        )
+        return BixelApertures(matrix.dij, tuple(layouts), openings, variables, matrix.transmission, matrix.leaf_offset)
+
+    def _take(self, model: BixelApertures, x: Floats) -> None:
+        """Keep leaves and monitor units of variables of the aperture model."""
+        leaves, mu = [], []
+        for layout in model.layouts:
+            ends = x[layout.leaf_slice].reshape(layout.leaves.shape)[layout.openings]
+            leaves.append(ends[:, self.matrix.pairs])
+            mu.append(x[layout.mu_slice])
+        self.leaves, self.mu = np.concatenate(leaves), np.concatenate(mu)
+
+    def fields(self, machine: PhotonMachine) -> list[TreatmentField]:
+        """Return the arcs as fields of control points, with jaws about the rows and other pairs parked behind them."""
+        matrix, made = self.matrix, []
+        for number, arc in enumerate(matrix.arcs):
+            own = np.flatnonzero(matrix.arc_of == number)
+            first = int(matrix.begin[own[0]])
+            metersets = np.concatenate([[0.0], np.cumsum(self.mu[own])])
+            points = []
+            for k in range(arc.segments + 1):
+                ends = self._parked()
+                ends[matrix.pairs] = self.leaves[first + k]
+                points.append(
+                    ControlPoint(
+                        meterset=float(metersets[k]),
+                        gantry=float(arc.gantry[k]),
+                        collimator=arc.collimator,
+                        couch=arc.couch,
+                        isocenter=matrix.isocentre,
+                        jaws_x=self._jaws(0),
+                        jaws_y=self._jaws(1),
+                        leaves=ends,
+                        direction="NONE" if k == arc.segments else arc.direction,
+                    )
+                )
+            made.append(
+                TreatmentField(
+                    f"Arc {number + 1}", number + 1, tuple(points), machine.sad, self.mlc.boundaries,
+                    energy=machine.energy, machine=machine.name,
+                )
+            )  # fmt: skip
+        return made
+
+    def _parked(self) -> Floats:
+        """Return leaf ends of all pairs at their gap in the middle of the field."""
+        middle = 0.5 * (self.matrix.edges[0] + self.matrix.edges[-1])
+        steps = self.limits.leaf_step
+        first = np.round((middle - 0.5 * self.gap) / steps) * steps
+        return np.tile([first, first + self.gap], (self.mlc.pairs, 1))
+
+    def _jaws(self, axis: int) -> Floats | None:
+        """Return where jaws of axis 0 (X) or 1 (Y) stand; None where the linac has none."""
+        if self.limits.jaw_past_axis[axis] is None:
+            return None
+        matrix = self.matrix
+        if axis == 0:
+            return np.asarray([matrix.edges[0] - _JAW_MARGIN, matrix.edges[-1] + _JAW_MARGIN])
+        return np.asarray([self.mlc.boundaries[matrix.pairs[0]], self.mlc.boundaries[matrix.pairs[-1] + 1]])

@@ -1,0 +1,388 @@
+"""Arcs from goals: column generation, row descent, leaf ends through their trajectories, and the exact engine.
+
+Choices of leaves are a combinatorial problem on a cheap matrix, positions of leaves a smooth one, physics is the last
+step. Whatever comes out keeps the limits of the machine and a budget of time.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+import threadpoolctl
+
+from radplan import arrays
+from radplan.beams.arc import arc_angles
+from radplan.beams.control_points import DeliveryPlan
+from radplan.beams.place import target_center
+from radplan.delivery.arc_cost import ArcCost
+from radplan.delivery.arc_matrix import Arc, arc_matrix
+from radplan.delivery.arc_search import ArcSearch
+from radplan.delivery.check import check_delivery
+from radplan.delivery.rounding import rounded_plan
+from radplan.engines import ApertureOptions, aperture_model
+from radplan.errors import InputError
+from radplan.machines.limits import MachineLimits, machine_limits
+from radplan.machines.mlc import MLC
+from radplan.machines.photon import PhotonMachine
+from radplan.optim import Goal
+from radplan.patient.patient import Patient
+
+Floats = npt.NDArray[np.float64]
+Told = Callable[[str], None]
+
+logger = logging.getLogger(__name__)
+
+_COLLIMATORS = (0.0, 90.0, 45.0, 135.0)
+"""Collimator angles of the first, second, ... arc when none are given [degree]: leakage and rows do not pile up."""
+
+_SECONDS = 140.0
+"""Time of one arc when none is given [s]."""
+
+_PENALTIES: tuple[float | None, ...] = (0.0, 0.0, 0.0, 0.005, 0.02, 0.1, 0.5, None, None, None)
+"""Rising cost of leaves that go too far, per sweep, over the cost's own scale; None: they do not."""
+
+_ROUNDS = ((60, 3), (50, 3), (50, 0))
+"""Iterations on leaf ends and sweeps over rows between one correction for the exact engine and the next."""
+
+_SPARE_RATE = 1.12
+"""Dose rate kept for the last scaling of monitor units, over what the search uses."""
+
+
+_SCALINGS, _CLOSE = 4, 1e-3
+"""Steps in which monitor units are scaled to a level, and how near to it is near enough."""
+
+
+@dataclass(frozen=True)
+class ArcOptions:
+    """How arcs are searched.
+
+    Parameters
+    ----------
+    spacing : float
+        Largest distance of control points [degree], > 0.
+    beam_time : float, optional
+        Seconds that all arcs together may take [s]; 140 for each when left out. Less time is a worse plan.
+    collimators, couches : sequence of float, optional
+        Angles of each arc [degree]; collimators at 0, 90, 45 and 135, couches at 0 when left out.
+    start, stop : float
+        Where the first arc begins and ends, clockwise [degree]; every second arc goes back.
+    margin : float
+        Growth of the targets' projection that may be open [mm].
+    seed : int
+        Of the voxels in the sample and of the order of rows.
+    effort : float
+        Sweeps and iterations over the usual ones, > 0.
+    """
+
+    spacing: float = 4.0
+    beam_time: float | None = None
+    collimators: tuple[float, ...] | None = None
+    couches: tuple[float, ...] | None = None
+    start: float = 181.0
+    stop: float = 179.0
+    margin: float = 5.0
+    seed: int = 0
+    effort: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name in ("spacing", "effort"):
+            if not self.__dict__[name] > 0:
+                raise InputError(f"{name} of arcs must be > 0, got {self.__dict__[name]!r}")
+        if self.margin < 0:
+            raise InputError(f"margin of arcs must be >= 0 mm, got {self.margin}")
+
+
+@dataclass(frozen=True, eq=False)
+class ArcOutcome:
+    """Arcs that were searched, and what they were searched with.
+
+    Parameters
+    ----------
+    plan : DeliveryPlan
+        Rounded to what the machine is told.
+    search : ArcSearch
+        Matrix, cost and where the search ended; monitor units as in the plan.
+    exact : array of shape (voxels,)
+        Dose of the plan by the exact engine in the sampled voxels, per fraction [Gy].
+    """
+
+    plan: DeliveryPlan
+    search: ArcSearch
+    exact: Floats
+
+
+def plan_arcs(
+    patient: Patient,
+    goals: Sequence[Goal],
+    machine: PhotonMachine,
+    mlc: MLC | None = None,
+    arcs: int = 1,
+    limits: MachineLimits | str = "TrueBeam",
+    *,
+    options: ArcOptions | None = None,
+    grid: float = 5.0,
+    fractions: int | None = None,
+    isocenter: npt.ArrayLike | None = None,
+    level: tuple[str, float, float] | None = None,
+    start: DeliveryPlan | None = None,
+    tell: Told | None = None,
+) -> DeliveryPlan:
+    """Return arcs that serve goals, within the limits of a machine.
+
+    Parameters
+    ----------
+    patient : Patient
+        CT and structures.
+    goals : sequence of Goal
+        Of doses; levels are course totals. Aim lower at organs than the wish: arcs reach less than free fluence.
+    machine : PhotonMachine
+        A linac with monitor units.
+    mlc : MLC, optional
+        The collimator; that of the limits when left out.
+    arcs : int
+        Number of arcs, >= 1.
+    limits : MachineLimits or str
+        What the linac can do, or its name in the library; a margin of every speed is kept.
+    options : ArcOptions, optional
+        Angles, time and effort.
+    grid : float
+        Spacing of the dose grid of the search [mm].
+    fractions : int, optional
+        Number of fractions; the patient's, or 30.
+    isocenter : array of shape (3,), optional
+        World position [mm]; the targets' centre when left out.
+    level : (str, float, float), optional
+        Structure, share of its volume in (0, 1) and dose [Gy] that it gets at least: monitor units are scaled to it,
+        such as ``("PTV", 0.95, 50.0)``.
+    start : DeliveryPlan, optional
+        Arcs of the same angles to start from; otherwise from nothing.
+    tell : callable, optional
+        Told a line after every step.
+
+    Raises
+    ------
+    InputError
+        When arcs, limits, collimator and time do not go together; before any long work.
+    """
+    outcome = search_arcs(
+        patient, goals, machine, mlc, arcs, limits,
+        options=options, grid=grid, fractions=fractions, isocenter=isocenter, level=level, start=start, tell=tell,
+    )  # fmt: skip
+    return outcome.plan
+
+
+def search_arcs(
+    patient: Patient,
+    goals: Sequence[Goal],
+    machine: PhotonMachine,
+    mlc: MLC | None = None,
+    arcs: int = 1,
+    limits: MachineLimits | str = "TrueBeam",
+    *,
+    options: ArcOptions | None = None,
+    grid: float = 5.0,
+    fractions: int | None = None,
+    isocenter: npt.ArrayLike | None = None,
+    level: tuple[str, float, float] | None = None,
+    start: DeliveryPlan | None = None,
+    tell: Told | None = None,
+) -> ArcOutcome:
+    """Return the arcs of `plan_arcs` with all that they were searched with."""
+    chosen, linac = ArcOptions() if options is None else options, machine_limits(limits)
+    collimator = linac.collimator() if mlc is None else mlc
+    placed = placed_arcs(arcs, chosen, linac)
+    budget = _budget(placed, chosen, linac)
+    _check(patient, goals, machine, collimator, linac, level)
+    count = fractions if fractions is not None else (patient.fractions or 30)
+    structures = tuple(dict.fromkeys(goal.structure for goal in goals))
+    centre = np.asarray(target_center(patient) if isocenter is None else isocenter, dtype=np.float64)
+    said = logger.info if tell is None else tell
+    with threadpoolctl.threadpool_limits(limits=1, user_api="blas"):
+        dose_grid = patient.ct.grid.with_spacing(grid)
+        matrix = arc_matrix(
+            patient, machine, collimator, placed, structures, centre, dose_grid, chosen.margin, chosen.seed
+        )
+        said(
+            f"matrix: {matrix.segments} segments, {matrix.rows} x {matrix.columns} bixels, {matrix.voxels.size} voxels"
+        )
+        planning = linac.planning()
+        rate = planning.dose_rate(machine.energy) / 60.0 / _SPARE_RATE
+        cost = ArcCost.of(matrix, goals, count)
+        search = ArcSearch(matrix, cost, collimator, planning, rate, budget, chosen.seed)
+        if start is None:
+            said(f"shapes: cost {search.price(_level_of(goals, patient, count)):.6g}")
+        else:
+            search.begin_at(start)
+        exact = _searched(search, patient, machine, chosen.effort, start is None, said)
+        exact = _levelled(search, patient, machine, exact, level, count)
+    plan = DeliveryPlan("arcs", tuple(search.fields(machine)), count, patient.patient_position)
+    plan = rounded_plan(plan, linac)
+    report = check_delivery(plan, linac)
+    said(str(report))
+    report.raise_for_errors()
+    return ArcOutcome(plan, search, exact)
+
+
+def placed_arcs(arcs: int, options: ArcOptions, limits: MachineLimits) -> tuple[Arc, ...]:
+    """Return where arcs go: there and back between the same angles, at control points in whole steps of the gantry.
+
+    Raises
+    ------
+    InputError
+        When there is no arc, angles are not given for each, or an arc crosses the stops of the gantry.
+
+    >>> from radplan.machines.limits import library_limits
+    >>> two = placed_arcs(2, ArcOptions(), library_limits("TrueBeam"))
+    >>> [(float(arc.gantry[0]), float(arc.gantry[-1]), arc.direction, arc.collimator) for arc in two]
+    [(181.0, 179.0, 'CW', 0.0), (179.0, 181.0, 'CC', 90.0)]
+    """
+    if isinstance(arcs, bool) or not isinstance(arcs, int) or arcs < 1:
+        raise InputError(f"arcs must be a whole number >= 1, got {arcs!r}")
+    collimators = _COLLIMATORS[:arcs] if options.collimators is None else options.collimators
+    couches = (0.0,) * arcs if options.couches is None else options.couches
+    for name, given in (("collimators", collimators), ("couches", couches)):
+        if len(given) != arcs:
+            raise InputError(f"{arcs} arcs need {arcs} {name}, got {len(given)}")
+    first, last = limits.arc_stops
+    free = (last - first) % 360.0 or 360.0
+    begin, turn = (options.start - first) % 360.0, (options.stop - options.start) % 360.0 or 360.0
+    if begin + turn > free + 1e-6:
+        raise InputError(
+            f"an arc from {options.start:g} to {options.stop:g} degrees crosses the gantry's stop: on {limits.name} "
+            f"arcs run between {first:g} and {last:g}"
+        )
+    angles = np.round(arc_angles(options.start, options.stop, options.spacing) / limits.angle_step) * limits.angle_step
+    angles = np.round(angles, 6) % 360.0
+    return tuple(
+        Arc(angles if k % 2 == 0 else angles[::-1], float(collimators[k]), float(couches[k]), "CC" if k % 2 else "CW")
+        for k in range(arcs)
+    )
+
+
+def _budget(arcs: Sequence[Arc], options: ArcOptions, limits: MachineLimits) -> float:
+    """Return the seconds for all arcs at planning speeds, after a check that the gantry is as fast."""
+    asked = _SECONDS * len(arcs) if options.beam_time is None else options.beam_time
+    least = sum(float(arc.travel.sum()) for arc in arcs) / limits.planning().gantry_speed
+    if not asked >= least:
+        raise InputError(
+            f"{asked:g} s are too few for {len(arcs)} arcs: the gantry of {limits.name} needs {least:.0f} s "
+            f"at {limits.planning().gantry_speed:g} degrees/s"
+        )
+    return asked
+
+
+def _check(
+    patient: Patient,
+    goals: Sequence[Goal],
+    machine: PhotonMachine,
+    mlc: MLC,
+    limits: MachineLimits,
+    level: tuple[str, float, float] | None,
+) -> None:
+    if mlc.name != limits.mlc:
+        raise InputError(f"{limits.name} has the collimator {limits.mlc!r}, not {mlc.name!r}: give its own limits")
+    if machine.reference is None:
+        raise InputError(f"machine {machine.name!r} has no monitor units: arcs need a machine with a reference")
+    if not goals:
+        raise InputError("there is nothing to plan: give at least one goal")
+    if level is not None and level[0] not in {goal.structure for goal in goals}:
+        raise InputError(f"the level is asked of {level[0]!r}, which has no goal")
+    if level is not None and not (0.0 < level[1] < 1.0 and level[2] > 0.0):
+        raise InputError(f"level must be (structure, share of volume in (0, 1), dose > 0 Gy), got {level}")
+    if not patient.target_names:
+        raise InputError(f"patient {patient.name!r} has no structure of role 'target' to open leaves for")
+
+
+def _level_of(goals: Sequence[Goal], patient: Patient, fractions: int) -> float:
+    """Return the dose per fraction that the first shapes are brought to: the highest level of a target's goal [Gy]."""
+    levels = [
+        float(goal.objective.level)
+        for goal in goals
+        if goal.structure in patient.target_names and isinstance(goal.objective.level, int | float)
+    ]
+    if not levels:
+        raise InputError("no goal asks for dose in a target: give one such as SquaredDeviation(50.0)")
+    return max(levels) / fractions
+
+
+def _searched(
+    search: ArcSearch, patient: Patient, machine: PhotonMachine, effort: float, new: bool, said: Told
+) -> Floats:
+    """Run the steps of the search; return the exact engine's dose (voxels,) at its end."""
+    if new:
+        unit = search.cost(search.dose())[0]
+        rising = [None if step is None else step * unit / _UNIT_COST for step in _repeated(_PENALTIES, effort)]
+        search.descend(rising, said)
+    exact = np.zeros(search.matrix.voxels.size)
+    for iterations, sweeps in _ROUNDS:
+        value = search.search_ends(machine, round(iterations * effort))
+        exact = exact_dose(search, patient, machine)
+        search.cost = search.cost.corrected(search.dose(), exact)
+        said(f"leaf ends: cost {value:.6g}, by the exact engine {search.cost(search.dose())[0]:.6g}")
+        if sweeps:
+            search.descend([None] * round(sweeps * effort), said)
+    return exact
+
+
+_UNIT_COST = 2e4
+"""Cost of the shapes for which the penalties are meant."""
+
+
+def _repeated(steps: Sequence[float | None], effort: float) -> list[float | None]:
+    """Return steps, each as often as the effort asks."""
+    places = np.minimum((np.arange(round(len(steps) * effort)) / effort).astype(int), len(steps) - 1)
+    return [steps[place] for place in places]
+
+
+def exact_dose(search: ArcSearch, patient: Patient, machine: PhotonMachine) -> Floats:
+    """Return the dose (voxels,) per fraction of a search's arcs by the exact engine in the sampled voxels [Gy]."""
+    matrix = search.matrix
+    plan = DeliveryPlan("arcs", tuple(search.fields(machine)), None, patient.patient_position)
+    model = aperture_model(patient, plan, machine, search.mlc, matrix.grid, ApertureOptions(), voxels=matrix.voxels)
+    dose = model.forward(np.asarray(model.variables.start))["physical_dose"]
+    return np.asarray(arrays.to_numpy(dose), dtype=np.float64)[0]
+
+
+def _levelled(
+    search: ArcSearch,
+    patient: Patient,
+    machine: PhotonMachine,
+    exact: Floats,
+    level: tuple[str, float, float] | None,
+    fractions: int,
+) -> Floats:
+    """Scale monitor units to the level asked for; return the exact dose that belongs to them.
+
+    Segments at the fewest monitor units per degree stay there, so that it may take more than one step.
+    """
+    if level is None:
+        return exact
+    voxels, shares = search.matrix.members[level[0]]
+    rows = np.searchsorted(search.matrix.voxels, voxels)
+    for _ in range(_SCALINGS):
+        found = float(arrays.quantile(exact[rows] * fractions, shares, level[1]))
+        if not found > 0.0:
+            raise InputError(f"{level[0]!r} gets no dose to scale to {level[2]:g} Gy")
+        factor = level[2] / found
+        scaled = np.maximum(search.mu * factor, search.mu_bounds()[0])
+        whole = np.allclose(scaled, search.mu * factor, rtol=1e-9)
+        search.mu = scaled
+        if whole or abs(factor - 1.0) < _CLOSE:
+            return exact * factor
+        exact = exact_dose(search, patient, machine)
+    return exact
+
+
+def scaled_mu(plan: DeliveryPlan, factor: float) -> DeliveryPlan:
+    """Return a plan with all monitor units multiplied by a factor > 0: the dose is multiplied by as much."""
+    if not factor > 0.0:
+        raise InputError(f"monitor units are multiplied by a factor > 0, got {factor}")
+    fields = [
+        replace(field, points=tuple(replace(point, meterset=point.meterset * factor) for point in field.points))
+        for field in plan.fields
+    ]
+    return replace(plan, fields=tuple(fields))

@@ -1,0 +1,190 @@
+"""Arcs from goals: they get better step by step, keep the machine's limits and refuse what cannot be planned."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from radplan.beams import place_arc
+from radplan.beams.beam import Beams
+from radplan.delivery.arc_cost import ArcCost, solve_mu
+from radplan.delivery.arc_matrix import Arc, arc_matrix, segment_bixels
+from radplan.delivery.arc_search import ArcSearch
+from radplan.delivery.arcs import ArcOptions, exact_dose, placed_arcs, plan_arcs, scaled_mu, search_arcs
+from radplan.delivery.check import check_delivery
+from radplan.delivery.rows import RowDescent
+from radplan.engines import dose_influence
+from radplan.errors import InputError
+from radplan.machines import library_machine
+from radplan.machines.limits import library_limits
+from radplan.machines.mlc import library_mlc
+from radplan.optim import Goal
+from radplan.optim.objectives import SquaredDeviation, SquaredOverdosing
+from radplan.patient.phantoms import phantom
+
+GOALS = (
+    Goal("OuterTarget", SquaredDeviation(50.0), weight=1000.0),
+    Goal("Core", SquaredOverdosing(20.0), weight=300.0),
+    Goal("BODY", SquaredOverdosing(30.0), weight=100.0),
+)
+LINAC, TRUEBEAM = library_machine("generic_photon_6mv"), library_limits("TrueBeam")
+QUICK = ArcOptions(spacing=15.0, beam_time=150.0, start=181.0, stop=31.0, effort=0.3)
+
+
+@pytest.fixture(scope="module")
+def patient():
+    return phantom("tg119")
+
+
+@pytest.fixture(scope="module")
+def search(patient):
+    """Return a search of a 210 degree arc of 14 segments on an 8 mm grid, with shapes chosen."""
+    arcs = placed_arcs(1, QUICK, TRUEBEAM)
+    mlc, names = library_mlc("Millennium 120"), [goal.structure for goal in GOALS]
+    grid = patient.ct.grid.with_spacing(8.0)
+    centre = patient.ct.grid.points(patient.structures["OuterTarget"].voxels).mean(axis=0)
+    matrix = arc_matrix(patient, LINAC, mlc, arcs, names, centre, grid)
+    planning = TRUEBEAM.planning()
+    made = ArcSearch(matrix, ArcCost.of(matrix, GOALS, 30), mlc, planning, planning.dose_rate() / 60.0, 100.0)
+    made.price(50.0 / 30)
+    return made
+
+
+def test_the_matrix_is_the_engine_s(patient, search):
+    """Dose of every bixel, placed and ordered as said: the engine's own influence at one segment."""
+    matrix = search.matrix
+    width, centres, rows, columns = segment_bixels(search.mlc, matrix.edges, matrix.pairs)
+    beams = Beams.from_rays(
+        [centres], gantry=[matrix.arcs[0].middles[3]], isocenter=matrix.isocentre, sad=LINAC.sad, bixel_width=width,
+        machine=LINAC.name,
+    )  # fmt: skip
+    dij = dose_influence(patient, beams, LINAC, grid=matrix.grid, voxels=matrix.voxels)
+    weights = np.random.default_rng(0).uniform(size=(matrix.rows, matrix.columns))
+    expected = dij.forward(weights[rows, columns])["physical_dose"][0]
+    found = weights.reshape(-1).astype(np.float32) @ matrix.values[3].reshape(-1, matrix.voxels.size)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6 * expected.max())
+
+
+def test_shares_of_sampled_voxels_keep_the_mean(patient, search):
+    """The body's mean dose on the sample is that of all its voxels within a tenth; the target is whole."""
+    matrix = search.matrix
+    whole = patient.structure_weights("OuterTarget", matrix.grid, overlap_with=[goal.structure for goal in GOALS])
+    np.testing.assert_array_equal(matrix.members["OuterTarget"][0], whole[0])
+    body = patient.structure_weights("BODY", matrix.grid, overlap_with=[goal.structure for goal in GOALS])
+    away = np.linalg.norm(matrix.grid.points(body[0]) - matrix.isocentre, axis=1)
+    kept, shares = matrix.members["BODY"]
+    sampled = np.linalg.norm(matrix.grid.points(kept) - matrix.isocentre, axis=1) @ shares
+    assert shares.sum() == pytest.approx(1.0)
+    assert sampled == pytest.approx(away @ body[1], rel=0.1)
+
+
+def test_curvature_and_slope_of_the_cost(search):
+    """Finite differences along a random direction; the curvature of squares is twice their weight."""
+    cost, dose = search.cost, search.dose()
+    random = np.random.default_rng(1)
+    slope = cost(dose)[1]
+    way = random.normal(size=dose.size) * 1e-4
+    assert cost(dose + way)[0] - cost(dose - way)[0] == pytest.approx(2 * way @ slope, rel=1e-4)
+    members = search.matrix.members
+    alone = ~np.isin(members["OuterTarget"][0], np.concatenate([members["Core"][0], members["BODY"][0]]))
+    where = np.searchsorted(search.matrix.voxels, members["OuterTarget"][0][alone])
+    expected = 2.0 * 1000.0 * 30**2 * members["OuterTarget"][1][alone]
+    np.testing.assert_allclose(cost.curvature(dose, slope)[where], expected, rtol=1e-3)
+
+
+def test_row_descent_only_goes_down_and_keeps_a_hard_limit(search):
+    search.hold()
+    matrix, travel = search.matrix, search.travel
+    rows = RowDescent(matrix, search.cost, search.leaves.copy(), search.mu.copy(), search.gap)
+    before = search.cost(matrix.dose(rows.mu, rows.leaves))[0]
+    moved = rows.sweep(travel, None, np.random.default_rng(0))
+    after = search.cost(matrix.dose(rows.mu, rows.leaves))[0]
+    assert moved > 20
+    assert after < 0.9 * before
+    assert rows.value == pytest.approx(after, rel=1e-4)
+    moves = np.abs(rows.leaves[matrix.begin + 1] - rows.leaves[matrix.begin]).max(axis=(1, 2))
+    assert np.all(moves <= travel + 1e-9)
+    assert np.ptp(rows.leaves, axis=2).min() >= search.gap - 1e-9
+
+
+def test_monitor_units_are_the_best(search):
+    """No monitor unit's slope points downhill within bounds."""
+    columns = search.matrix.columns_of(search.matrix.swept(search.leaves))
+    lower, upper = search.mu_bounds()
+    mu, dose = solve_mu(search.cost, columns, search.mu, lower, upper, 300)
+    gradient = columns @ search.cost(dose)[1]
+    free = (mu > lower + 1e-6) & (mu < upper - 1e-6)
+    assert np.abs(gradient[free]).max() < 0.02 * np.abs(columns @ search.cost(0.0 * dose)[1]).max()
+    assert np.all(gradient[mu <= lower + 1e-9] > -1e-3 * np.abs(gradient).max())
+
+
+def test_leaf_ends_lower_the_cost_within_the_limits(search):
+    search.hold()
+    before = search.cost(search.dose())[0]
+    search.search_ends(LINAC, 15)
+    after = search.cost(search.dose())[0]
+    assert after < 0.97 * before
+    assert search.needed().sum() <= search.budget + 1e-6
+
+
+def test_the_correction_is_exact_where_it_was_made(patient, search):
+    exact = exact_dose(search, patient, LINAC)
+    corrected = search.cost.corrected(search.dose(), exact)
+    assert 0.85 < corrected.factor < 1.1
+    ours = replace(corrected, factor=1.0, offset=np.zeros_like(exact))(exact)[0]
+    assert corrected(search.dose())[0] == pytest.approx(ours, rel=1e-9)
+
+
+def test_an_arc_is_deliverable_and_meets_its_level(patient):
+    """Rounded, within every limit of the machine, at the level asked for; a start from it goes on from there."""
+    level = ("OuterTarget", 0.95, 50.0)
+    outcome = search_arcs(patient, GOALS, LINAC, limits=TRUEBEAM, options=QUICK, grid=8.0, fractions=30, level=level)
+    report = check_delivery(outcome.plan, TRUEBEAM)
+    assert not report.violations
+    assert report.beam_on <= 150.0
+    assert report.leaf_speed_share <= 1.0
+    voxels, shares = outcome.search.matrix.members["OuterTarget"]
+    dose = 30 * outcome.exact[np.searchsorted(outcome.search.matrix.voxels, voxels)]
+    assert np.sum(shares[dose >= 50.0]) == pytest.approx(0.95, abs=0.005)
+    again = plan_arcs(
+        patient, GOALS, LINAC, limits=TRUEBEAM, options=replace(QUICK, effort=0.1), grid=8.0, fractions=30,
+        level=level, start=outcome.plan,
+    )  # fmt: skip
+    assert not check_delivery(again, TRUEBEAM).violations
+    assert scaled_mu(again, 2.0).mu == pytest.approx(2.0 * again.mu)
+
+
+def test_two_arcs_go_there_and_back():
+    first, second = placed_arcs(2, replace(QUICK, couches=(0.0, 10.0)), TRUEBEAM)
+    np.testing.assert_array_equal(second.gantry, first.gantry[::-1])
+    np.testing.assert_allclose(second.middles, first.middles[::-1])
+    assert (second.direction, second.collimator, second.couch) == ("CC", 90.0, 10.0)
+    assert Arc(np.asarray([359.0, 1.0]), 0.0, 0.0, "CW").middles.tolist() == [0.0]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"options": ArcOptions(start=170.0, stop=190.0)}, "crosses the gantry's stop"),
+        ({"options": ArcOptions(beam_time=30.0)}, "30 s are too few for 1 arcs"),
+        ({"options": ArcOptions(collimators=(0.0, 90.0))}, "1 arcs need 1 collimators, got 2"),
+        ({"arcs": 0}, "arcs must be a whole number >= 1"),
+        ({"mlc": library_mlc("Agility")}, "has the collimator 'Millennium 120', not 'Agility'"),
+        ({"goals": ()}, "at least one goal"),
+        ({"level": ("Lung", 0.95, 50.0)}, "'Lung', which has no goal"),
+        ({"level": ("OuterTarget", 95.0, 50.0)}, "share of volume"),
+    ],
+)
+def test_what_cannot_be_planned_is_refused_at_once(patient, change, message):
+    given = {"goals": GOALS, "mlc": None, "arcs": 1, "options": QUICK, **change}
+    goals = given.pop("goals")
+    with pytest.raises(InputError, match=message):
+        plan_arcs(patient, goals, LINAC, limits="TrueBeam", **given)
+
+
+def test_a_start_of_other_arcs_is_refused(patient, search):
+    other = place_arc(patient, LINAC, search.mlc, 181.0, 31.0, spacing=30.0)
+    with pytest.raises(InputError, match="other gantry angles"):
+        search.begin_at(other)
