@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -83,12 +84,14 @@ def solve_mu(
     scale = max(float(np.mean(mu)), 1e-6)
 
     def value_and_gradient(scaled: Floats) -> tuple[float, Floats]:
-        value, slope = cost((scale * scaled).astype(np.float32) @ columns)
+        value, slope = cost(((scale * scaled).astype(np.float32) @ columns).astype(np.float64))
         return value, scale * (columns @ slope.astype(np.float32)).astype(np.float64)
 
     bounds = np.stack([lower, upper], axis=1) / scale
     start = np.clip(mu, lower, upper) / scale
     options = {"maxiter": iterations}
-    found = minimize(value_and_gradient, start, jac=True, method="L-BFGS-B", bounds=bounds, options=options)
+    found: Any = minimize(  # type: ignore[call-overload]
+        value_and_gradient, start, jac=True, method="L-BFGS-B", bounds=bounds, options=options
+    )
     best = np.clip(scale * found.x, lower, upper)
     return best, (best.astype(np.float32) @ columns).astype(np.float64)

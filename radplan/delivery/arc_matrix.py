@@ -10,11 +10,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
 
 from radplan.beams.beam import Beams
+from radplan.beams.control_points import Direction
 from radplan.delivery.bixel_apertures import filled
 from radplan.engines import dose_influence
 from radplan.errors import InputError
@@ -23,7 +25,7 @@ from radplan.geometry.grid import Grid
 from radplan.influence import Dij, Scenarios, Variables
 from radplan.machines.mlc import MLC
 from radplan.machines.photon import PhotonMachine
-from radplan.operators import DenseOperator
+from radplan.operators import DenseOperator, SparseOperator
 from radplan.patient.patient import Patient
 
 Floats = npt.NDArray[np.float64]
@@ -65,7 +67,7 @@ class Arc:
     gantry: Floats
     collimator: float
     couch: float
-    direction: str
+    direction: Direction
 
     @property
     def segments(self) -> int:
@@ -372,7 +374,8 @@ def _fill(
         angles = arc.middles[first : first + _BATCH]
         beams = arc_beams(patient, machine, arc, angles, isocentre, (width, centres))
         dij = dose_influence(patient, beams, machine, grid=grid, voxels=voxels)
-        sparse = dij.operators["physical_dose"][0].to_scipy().T.tocsr()
+        stored = cast(SparseOperator, dij.operators["physical_dose"][0])
+        sparse = stored.to_scipy().T.tocsr()
         for k in range(angles.size):
             dense = sparse[k * len(centres) : (k + 1) * len(centres)].toarray()
             summed = dense if alone else np.add.reduceat(dense[order], starts, axis=0)

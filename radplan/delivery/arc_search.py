@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -78,7 +79,8 @@ class ArcSearch:
     @property
     def _fastest(self) -> Floats:
         """Seconds that the gantry needs for every segment."""
-        return self.matrix.travel / self.limits.gantry_speed
+        fastest: Floats = self.matrix.travel / self.limits.gantry_speed
+        return fastest
 
     @property
     def travel(self) -> Floats:
@@ -90,13 +92,15 @@ class ArcSearch:
         """Return fewest and most monitor units of every segment [MU]."""
         least, most = (self.matrix.travel * per_degree for per_degree in self.limits.mu_per_degree)
         least = _SPARE_MU * least
-        return least, np.maximum(np.minimum(slack * self.rate * self.seconds, most / _SPARE_MU), least)
+        upper: Floats = np.maximum(np.minimum(slack * self.rate * self.seconds, most / _SPARE_MU), least)
+        return least, upper
 
     def needed(self) -> Floats:
         """Return the seconds that gantry, leaves and dose rate need in every segment."""
         begin = self.matrix.begin
         moves = np.abs(self.leaves[begin + 1] - self.leaves[begin]).max(axis=(1, 2))
-        return np.maximum.reduce([self._fastest, moves / self.limits.leaf_speed, self.mu / self.rate])
+        seconds: Floats = np.maximum.reduce([self._fastest, moves / self.limits.leaf_speed, self.mu / self.rate])
+        return seconds
 
     def _share(self, needed: Floats) -> None:
         """Divide the budget: every segment gets what it needs, and what is left over is spread evenly."""
@@ -138,7 +142,8 @@ class ArcSearch:
                 raise InputError(f"{field.label}: stands at other gantry angles than the arc that is planned")
             if field.leaf_boundaries is None or not self.mlc.fits(field.leaf_boundaries):
                 raise InputError(f"{field.label}: has other leaves than MLC {self.mlc.name!r}")
-            ends = np.stack([point.leaves for point in field.points])[:, self.matrix.pairs]
+            stands = [point.leaves for point in field.points if point.leaves is not None]
+            ends = np.stack(stands)[:, self.matrix.pairs]
             leaves.append(np.clip(ends, self.matrix.edges[0], self.matrix.edges[-1]))
             mu.append(np.diff([point.meterset for point in field.points]))
         middle = np.concatenate(leaves).mean(axis=2)
@@ -207,7 +212,9 @@ class ArcSearch:
 
         bounds = np.stack([np.asarray(limits.lower) / scale, np.asarray(limits.upper) / scale], axis=1)
         options = {"maxiter": iterations, "maxcor": 20, "ftol": 1e-7}
-        found = minimize(value_and_gradient, start / scale, jac=True, method="L-BFGS-B", bounds=bounds, options=options)
+        found: Any = minimize(  # type: ignore[call-overload]
+            value_and_gradient, start / scale, jac=True, method="L-BFGS-B", bounds=bounds, options=options
+        )
         self._take(model, np.asarray(followed.followed(found.x * scale)))
         self._share(self.needed())
         return float(found.fun)

@@ -343,8 +343,9 @@ def exact_dose(search: ArcSearch, patient: Patient, machine: PhotonMachine) -> F
     matrix = search.matrix
     plan = DeliveryPlan("arcs", tuple(search.fields(machine)), None, patient.patient_position)
     model = aperture_model(patient, plan, machine, search.mlc, matrix.grid, ApertureOptions(), voxels=matrix.voxels)
-    dose = model.forward(np.asarray(model.variables.start))["physical_dose"]
-    return np.asarray(arrays.to_numpy(dose), dtype=np.float64)[0]
+    found = model.forward(np.asarray(model.variables.start))["physical_dose"]
+    dose: Floats = np.asarray(arrays.to_numpy(found), dtype=np.float64)[0]
+    return dose
 
 
 def _levelled(

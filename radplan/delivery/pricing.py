@@ -52,7 +52,7 @@ def priced_shapes(
     while not chosen.all():
         gain = -matrix.pulled(cost(dose)[1])
         free = np.flatnonzero(~chosen)
-        reach = [_reach(matrix, ends, chosen, middle, k) for k in free]
+        reach = [_reach(matrix, ends, chosen, middle, int(k)) for k in free]
         found = [_best_shape(matrix.edges, gain[k], *span) for k, span in zip(free, reach, strict=True)]
         batch = _spread(matrix, free, np.asarray([price for _, price in found]))
         for k in batch:

@@ -147,4 +147,5 @@ class RowDescent:
         """Return the weight of bixels below a leaf end that goes from each place tried to its neighbour's [MU]."""
         low, high = self.matrix.edges[:-1], self.matrix.edges[1:]
         open_share = filled(tried[:, None] + offset, np.full((1, 1), there + offset), low, high) / (high - low)
-        return self.mu[segment] * (1.0 - self.matrix.transmission) * open_share
+        weights: Floats = self.mu[segment] * (1.0 - self.matrix.transmission) * open_share
+        return weights
