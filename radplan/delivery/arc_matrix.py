@@ -22,7 +22,8 @@ from radplan.engines import dose_influence
 from radplan.errors import InputError
 from radplan.geometry.frames import beam_rotation, isocentre_plane, world_to_beam
 from radplan.geometry.grid import Grid
-from radplan.influence import Dij, Scenarios, Variables
+from radplan.influence import Dij, Variables
+from radplan.influence.rows import Rows
 from radplan.machines.mlc import MLC
 from radplan.machines.photon import PhotonMachine
 from radplan.operators import DenseOperator, SparseOperator
@@ -196,15 +197,8 @@ class ArcMatrix:
     def dij(self) -> Dij:
         """The matrix as a forward model whose weights are the bixels, without copying it."""
         matrix = self.values.reshape(-1, self.voxels.size).T
-        return Dij(
-            {"physical_dose": (DenseOperator(matrix),)},
-            self.grid,
-            self.voxels,
-            Scenarios.nominal(),
-            "photons",
-            Variables(matrix.shape[1]),
-            {"rbe": np.ones((1, self.voxels.size), dtype=np.float32)},
-        )
+        rows = Rows.of(self.grid, self.voxels, {"rbe": np.ones((1, self.voxels.size), dtype=np.float32)})
+        return Dij({"physical_dose": (DenseOperator(matrix),)}, rows, "photons", Variables(matrix.shape[1]))
 
 
 def arc_matrix(
