@@ -95,6 +95,7 @@ def described_spec(plan: Plan) -> PlanSpec:
         "goals": [goal.to_spec() for goal in plan.goals],
         "constraints": [_described_constraint(constraint) for constraint in plan.constraints],
         "normalize": False,
+        "robust": plan.robust,
         "engine": {"grid": _described_grid(plan), "device": plan.model.device.name},
     }
     if isinstance(plan.model, Dij):

@@ -26,8 +26,6 @@ from radplan.optim.solvers import Solution, Solver
 from radplan.patient.patient import Patient
 from radplan.plan.prescribed import dose_floor, floored, has_biology, prescribed_quantity
 from radplan.quantities.base import Quantity
-from radplan.quantities.let import LET
-from radplan.quantities.rbe import RBE
 from radplan.quantities.resolver import BoundQuantity, QuantityResolver
 
 Floats = NDArray[np.float64]
@@ -36,9 +34,6 @@ _log = logging.getLogger(__name__)
 
 RATIO_METRICS = ("mean", "D98", "D50", "D2", "max")
 """What is told of a quantity in which fractions do not add up, unless something else is asked for."""
-
-_TITLES = {"rbe_x_dose": "RBE-weighted dose"}
-_ACRONYMS = {"let": "LET", "rbe": "RBE", "bed": "BED", "eqd2": "EQD2"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,6 +68,8 @@ class Plan:
         Dose that was there already when it was optimised, a course total on the dose grid [Gy]; see `total`.
     solver : Solver, optional
         What optimised it.
+    robust : "composite", optional
+        How it was optimised over scenarios, beside what its goals say.
 
     Raises
     ------
@@ -102,6 +99,7 @@ class Plan:
     normalization: str | None = None
     background: NDArray[Any] | None = None
     solver: Solver | None = None
+    robust: str | None = None
 
     def __post_init__(self) -> None:
         if self.fractions < 1 or int(self.fractions) != self.fractions:
@@ -238,9 +236,9 @@ class Plan:
 
         known = self._cube(np.ones(np.size(self.model.voxels), dtype=bool))
         meant = self.quantity(quantity).quantity
-        if not isinstance(meant, LET | RBE):
+        if not meant.ratio:
             return read(self[quantity], known), weights / weights.sum()
-        dose, floor = self["physical_dose"], meant.floor * self.fractions
+        dose, floor = self["physical_dose"], vars(meant)["floor"] * self.fractions
         held = read(dose, known) >= floor
         return read(self[quantity], known & (dose >= floor))[held], weights[held]
 
@@ -357,12 +355,8 @@ class Plan:
         return find_factor(lambda f: self._at(structure, quantity, name, f), wanted, now, f"{name} of {structure!r}")
 
     def title(self, quantity: str | Quantity) -> str:
-        """Return a quantity's name as words for axes and tables."""
-        name = self.quantity(quantity).name
-        if name in _TITLES:
-            return _TITLES[name]
-        words = [_ACRONYMS.get(word, word) for word in name.split("_")]
-        return " ".join([words[0][0].upper() + words[0][1:], *words[1:]])
+        """Return what axes and tables call a quantity."""
+        return self.quantity(quantity).quantity.title
 
     def caption(self) -> str:
         """Return one line that says what plan this is: case, machine, beams, fractions, normalisation."""

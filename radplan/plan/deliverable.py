@@ -21,7 +21,7 @@ from radplan.quantities.base import Quantity
 logger = logging.getLogger(__name__)
 
 
-def deliverable(plan: Plan, solver: Solver | None = None, robust: str | None = None) -> tuple[Plan, MinimumReport]:
+def deliverable(plan: Plan, solver: Solver | None = None) -> tuple[Plan, MinimumReport]:
     """Return a plan without spots below the machine's minimum, optimised again, and what that took.
 
     Spots below half their minimum go, the others keep at least the minimum; see `radplan.delivery.minimum`.
@@ -33,8 +33,6 @@ def deliverable(plan: Plan, solver: Solver | None = None, robust: str | None = N
         As `radplan.optimize` made it, with its goals.
     solver : Solver, optional
         Solves again; the plan's own when left out.
-    robust : "composite", optional
-        As it was given to `radplan.optimize`.
 
     Raises
     ------
@@ -49,7 +47,7 @@ def deliverable(plan: Plan, solver: Solver | None = None, robust: str | None = N
         plan.patient,
         plan.fractions,
         plan.constraints,
-        robust=robust,
+        robust=plan.robust,
         background=plan.background,
     )
     solution, report = enforce_minimum(problem, on_device(plan.x, plan.model), solver or plan.solver)
@@ -61,7 +59,6 @@ def deliverable_at(
     structure: str,
     quantity: str | Quantity = "physical_dose",
     solver: Solver | None = None,
-    robust: str | None = None,
     **level: float,
 ) -> tuple[Plan, MinimumReport]:
     r"""Return a plan without spots below the machine's minimum in which one metric of a structure takes a level.
@@ -77,8 +74,8 @@ def deliverable_at(
         As `radplan.optimize` made it, with its goals.
     structure, quantity, **level
         As `Plan.scaled` takes them: where, what, and one metric with its level, as in ``D95=50.0``.
-    solver, robust
-        As `deliverable` takes them.
+    solver : Solver, optional
+        As `deliverable` takes it.
 
     Raises
     ------
@@ -88,7 +85,7 @@ def deliverable_at(
         As `Plan.scaled` raises it.
     """
     first = replace(plan, x=plan.x * plan.factor(structure, quantity, **level), normalization=None)
-    made, report = deliverable(first, solver, robust)
+    made, report = deliverable(first, solver)
     if plan.solution is not None and plan.normalization is None:
         report = replace(report, value_before=plan.solution.value)
     if made.factor(structure, quantity, **level) >= 1.0:

@@ -104,6 +104,7 @@ def optimize(
         given_beams=beams,
         background=earlier,
         solver=chosen,
+        robust=robust,
     )
 
 

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import replace
 
 from radplan.influence import ForwardModel
 from radplan.optim.goals import Goal
 from radplan.patient.patient import Patient
-from radplan.quantities.base import QUANTITIES, Quantity
-from radplan.quantities.let import LET
-from radplan.quantities.rbe import RBE
+from radplan.quantities.base import QUANTITIES, Quantity, unbound
 
 FLOOR_SHARE = 0.01
 """Share of the prescription per fraction below which ratios to dose (LET, RBE) are not told."""
@@ -62,7 +59,7 @@ def floored(quantity: str | Quantity, floor: float | None, images: Collection[st
     Parameters
     ----------
     quantity : str or Quantity
-        ``"let"`` and ``"rbe"`` are ratios; an instance keeps the floor it has.
+        A name; ``"let"`` and ``"rbe"`` are ratios. An instance keeps the floor it has.
     floor : float, optional
         Smallest dose per fraction to divide by [Gy]; None leaves the quantity's own.
     images : collection of str
@@ -71,7 +68,7 @@ def floored(quantity: str | Quantity, floor: float | None, images: Collection[st
     >>> floored("let", 0.018), floored("physical_dose", 0.018)
     (LET(floor=0.018), 'physical_dose')
     """
-    ratios: dict[str, Quantity] = {"let": LET(), "rbe": RBE()}
-    if floor is None or not isinstance(quantity, str) or quantity not in ratios or quantity in images:
+    if floor is None or not isinstance(quantity, str) or quantity in images or not QUANTITIES.get(quantity).ratio:
         return quantity
-    return replace(ratios[quantity], floor=floor)  # type: ignore[type-var]
+    meant: Quantity = unbound(QUANTITIES.get(quantity)).floored(floor)
+    return meant

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from abc import ABC, abstractmethod
-from dataclasses import MISSING, Field, fields, is_dataclass
+from dataclasses import MISSING, Field, fields, is_dataclass, replace
 from typing import Annotated, Any, ClassVar, Self, TypeVar
 
 from radplan.arrays import Array, autodiff_vjp
@@ -43,6 +44,11 @@ class Quantity(ABC):
         needs itself is an image that only a model can give.
     additive : bool
         Whether the course total is the number of fractions times the value per fraction.
+    ratio : bool
+        Whether it is a ratio to physical dose that divides by no less than an option ``floor`` [Gy per fraction]: its
+        metrics leave out points of less dose, and maps show it where there is dose. False when left out.
+    title : str
+        What axes and tables call it; the words of the name when left out.
 
     Notes
     -----
@@ -68,6 +74,8 @@ class Quantity(ABC):
     unit: ClassVar[str]
     needs: ClassVar[tuple[str, ...]]
     additive: ClassVar[bool]
+    ratio: ClassVar[bool] = False
+    title: ClassVar[str] = ""
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
@@ -81,6 +89,16 @@ class Quantity(ABC):
             )
         if not isinstance(cls.additive, bool):
             raise InputError(f"additive of the quantity {cls.__name__} must be True or False, got {cls.additive!r}")
+        if cls.ratio and (cls.additive or "floor" not in inspect.get_annotations(cls)):
+            raise InputError(
+                f"the ratio {cls.__name__} needs an option `floor` [Gy], and fractions do not add up in it"
+            )
+        if not cls.title:
+            cls.title = _words(cls.name)
+
+    def floored(self, floor: float) -> Self:
+        """Return a ratio that divides by no less than a dose per fraction [Gy]; other quantities as they are."""
+        return replace(self, floor=floor) if self.ratio else self  # type: ignore[type-var]
 
     @abstractmethod
     def forward(self, *inputs: Any, **named: Any) -> Array:
@@ -121,6 +139,15 @@ class Quantity(ABC):
         with all options at their defaults.
         """
         return [unbound(cls)]
+
+
+_ACRONYMS = {"let": "LET", "rbe": "RBE", "bed": "BED", "eqd2": "EQD2"}
+
+
+def _words(name: str) -> str:
+    """Return a name as words: ``LET dose`` for ``let_dose``."""
+    words = [_ACRONYMS.get(word, word) for word in name.split("_")]
+    return " ".join([words[0][:1].upper() + words[0][1:], *words[1:]])
 
 
 _DECLARED = {

@@ -64,6 +64,7 @@ class RBExDose(Quantity):
     unit = "Gy(RBE)"
     needs = ("effect",)
     additive = True
+    title = "RBE-weighted dose"
 
     def forward(self, effect: Array) -> Array:
         return lq.dose_of_effect(effect, self.alpha_x, self.beta_x)

@@ -67,6 +67,7 @@ class LET(Quantity):
     unit = "keV/um"
     needs = ("physical_dose", "let_dose")
     additive = False
+    ratio = True
 
     def __post_init__(self) -> None:
         if not self.floor > 0.0:

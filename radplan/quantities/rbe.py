@@ -43,6 +43,7 @@ class RBE(Quantity):
     unit = "1"
     needs = ("physical_dose", "rbe_x_dose")
     additive = False
+    ratio = True
 
     def __post_init__(self) -> None:
         if not self.floor > 0.0:

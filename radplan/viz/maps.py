@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from radplan.plan import Plan
+from radplan.quantities import Quantity
 from radplan.viz.scene import AXIAL, CORONAL, SAGITTAL, Plane, Scene, View
 from radplan.viz.slices import draw_dose, gap, isodose_keys
 
@@ -48,7 +49,7 @@ def draw_maps(plan: Plan) -> Figure:
     for column, name in enumerate(names):
         panels = [figure.add_subplot(parts[row, column]) for row in range(2)]
         cube = np.asarray(plan[name], dtype=np.float64)
-        norm = _norm(name, cube, dose, reference)
+        norm = _norm(plan.quantity(name).quantity, cube, dose, reference)
         for axes, plane, view in zip(panels, planes, views, strict=True):
             scene.draw_patient(axes, plane)
             if name == plan.prescribed:
@@ -93,12 +94,12 @@ def _reached(scene: Scene, plane: Plane, seen: Any) -> View:
     return found[0], found[1], found[2], found[3]
 
 
-def _norm(name: str, cube: Any, dose: Any, reference: float) -> Normalize:
-    if name not in ("let", "rbe"):
+def _norm(meant: Quantity, cube: Any, dose: Any, reference: float) -> Normalize:
+    if not meant.ratio:
         return Normalize(0.0, max(1.10 * reference, float(cube.max())))
     seen = cube[dose >= _SHOWN_FROM * reference]
     high = float(np.quantile(seen, 0.985)) if seen.size else 1.0
-    low = float(np.quantile(seen, 0.005)) if name == "rbe" and seen.size else 0.0
+    low = float(np.quantile(seen, 0.005)) if meant.unit == "1" and seen.size else 0.0
     return Normalize(low, max(high, low + 1e-6))
 
 

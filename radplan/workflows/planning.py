@@ -256,8 +256,8 @@ def _at_level(spec: PlanSpec, plan: Plan) -> Plan:
     if plan.model.radiation == "photons" or not spec.deliverable or stopped:
         return plan if level is None else plan.scaled(level[0], level[1], **level[2])
     if level is None:
-        lasting, minimum = deliverable(plan, robust=spec.robust)
+        lasting, minimum = deliverable(plan)
     else:
-        lasting, minimum = deliverable_at(plan, level[0], level[1], solver=None, robust=spec.robust, **level[2])
+        lasting, minimum = deliverable_at(plan, level[0], level[1], solver=None, **level[2])
     report("spots", detail=str(minimum), finished=True)
     return lasting

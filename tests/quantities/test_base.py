@@ -42,3 +42,15 @@ def test_an_option_without_a_default_is_refused():
 def test_a_quantity_is_a_dataclass():
     with pytest.raises(InputError, match=r"New must be a dataclass: put @dataclass"):
         voxel_fields(type("New", (Quantity,), {**STATED}))
+
+
+def test_a_ratio_says_so_and_has_a_floor():
+    with pytest.raises(InputError, match="the ratio New needs an option `floor`"):
+        type("New", (Quantity,), {**STATED, "additive": False, "ratio": True})
+    annotations = {"floor": float}
+    stated = {**STATED, "name": "oer_let", "additive": False, "ratio": True, "floor": 0.02, "forward": None}
+    new = dataclass(frozen=True)(type("New", (Quantity,), {**stated, "__annotations__": annotations}))
+    assert new().floored(0.5) == new(0.5)
+    assert new.title == "Oer LET"
+    assert RBExDose.title == "RBE-weighted dose"
+    assert not RBExDose.ratio
