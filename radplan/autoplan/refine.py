@@ -44,6 +44,8 @@ class Settings:
         Rounds of the margin policy.
     adaptive_rounds : int
         Most rounds of the adaptive policy.
+    last_rounds : int
+        Most rounds of the margin policy at the end, from the best plan.
     iterations : int
         Solver iterations of each round.
     first_iterations : int
@@ -53,6 +55,7 @@ class Settings:
     shares: tuple[float, ...] = SHARES
     margin_rounds: int = 2
     adaptive_rounds: int = 8
+    last_rounds: int = 3
     iterations: int = 40
     first_iterations: int = 60
 
@@ -158,8 +161,9 @@ def refine(
     """
     search = _Search(patient, protocol, model, settings or Settings(), progress)
     search.balance()
-    search.margins()
+    search.margins(search.settings.margin_rounds)
     search.adapt()
+    search.margins(search.settings.last_rounds)
     return search.result()
 
 
@@ -234,32 +238,47 @@ class _Search:
             self.run("scorecard_initial", SearchState(plan=plan, share=share), count)
             plan = self.last[0]
 
-    def margins(self) -> None:
-        """Ask for margins below the best plan; half of them after a loss."""
-        shrink = 1.0
-        for _ in range(self.settings.margin_rounds):
+    def margins(self, rounds: int) -> None:
+        """Ask for margins below the best plan, half of them after a loss, until two rounds in a row gain little."""
+        shrink, idle = 1.0, 0
+        for _ in range(rounds):
             plan, state, score = self._best
-            state = replace(state, plan=plan, score=score, shrink=shrink)
-            if not self.run("dvh_margins", state, self.settings.iterations):
+            if not self.run(
+                "dvh_margins", replace(state, plan=plan, score=score, shrink=shrink), self.settings.iterations
+            ):
                 shrink *= 0.5
+            idle = 0 if self._gained(score) else idle + 1
+            if idle >= 2:
+                return
 
     def adapt(self) -> None:
-        """Move weights by what each item still loses, from the best plan, in smaller steps after a loss."""
+        """Aim each item at the best end of its curve: balance first, then weights by what each item still loses."""
+        plan, state, score = self._best
+        found: list[tuple[Plan, SearchState, Score]] = []
+        for share in self.settings.shares:
+            self.run(
+                "adaptive", replace(state, plan=plan, score=score, share=share, weights=None), self.settings.iterations
+            )
+            found.append(self.last)
         step, idle = 1.0, 0
-        weights: Mapping[str, float] = {}
+        here = max(found, key=lambda entry: entry[2].total)
         for _ in range(self.settings.adaptive_rounds):
-            plan, state, score = self._best
-            before = score.total
+            plan, state, score = here
             weights = _moved(score, state.weights or {}, step)
-            if not self.run(
-                "adaptive", replace(state, plan=plan, score=score, weights=weights), self.settings.iterations
-            ):
+            moved = replace(state, plan=plan, score=score, weights=weights)
+            self.run("adaptive", moved, self.settings.iterations)
+            gain = self.last[2].total - score.total
+            if gain > 0.0:
+                here = self.last
+            else:
                 step *= 0.6
-            gained = self._best[2].total - before
-            idle = idle + 1 if gained < GAIN * score.maximum else 0
+            idle = 0 if gain >= GAIN * score.maximum else idle + 1
             if idle >= 2:
                 self.reason = "two rounds in a row gained less than 0.5 % of the card's maximum"
                 return
+
+    def _gained(self, before: Score) -> bool:
+        return self._best[2].total - before.total >= GAIN * before.maximum
 
     def result(self) -> Refinement:
         """Return what was found."""
