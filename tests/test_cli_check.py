@@ -27,9 +27,9 @@ def test_another_linac_and_a_damaged_plan(shared, tmp_path, capsys):
     path = shared("cases/vmat-plans/vmat_example.dcm")
     assert main(["check", str(path), "--limits", "TrueBeam"]) == 1
     assert "its MLCX is not the Millennium 120 of TrueBeam" in capsys.readouterr().out
-    dataset = pydicom.dcmread(path)
+    dataset = pydicom.dcmread(path, force=True)  # Monaco leaves out the preamble
     dataset.BeamSequence[0].ControlPointSequence[5].CumulativeMetersetWeight = "0"
-    dataset.save_as(tmp_path / "damaged.dcm")
+    dataset.save_as(tmp_path / "damaged.dcm", implicit_vr=True, little_endian=True)
     assert main(["check", str(tmp_path / "damaged.dcm"), "--limits", "Versa HD"]) == 1
     assert "less than" in capsys.readouterr().out
 

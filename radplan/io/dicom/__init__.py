@@ -14,6 +14,7 @@ from radplan.io.dicom.rtplan import read_plan
 from radplan.io.dicom.rtplan_check import RTPlanFinding, RTPlanReport, check_rtplan
 from radplan.io.dicom.rtplan_export import RTPlanOptions, export_rtplan
 from radplan.io.dicom.rtstruct import read_regions, read_structures
+from radplan.io.dicom.rtstruct_export import export_structures
 from radplan.io.dicom.water import read_water_case
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "check_rtplan",
     "describe_folder",
     "export_rtplan",
+    "export_structures",
     "fill_contours",
     "list_folder",
     "read_case",

@@ -18,7 +18,8 @@ from radplan.geometry.frames import beam_rotation, source_position
 from radplan.geometry.rays import surface_distance
 from radplan.io.dicom.case import DicomCase
 from radplan.io.dicom.ct import CTSeries
-from radplan.io.dicom.reading import Dataset, reading
+from radplan.io.dicom.reading import Dataset, open_dataset, reading
+from radplan.io.dicom.rtstruct_export import export_structures
 from radplan.io.dicom.writing import (
     check_identity,
     decimal,
@@ -108,7 +109,8 @@ def export_rtplan(
         Fields with energy, of any technique.
     source : DicomCase or Patient
         Gives patient, study, frame of reference and structure set. A patient that came from no files, such as a
-        phantom, gets identifiers of its own, the same every time.
+        phantom, gets identifiers of its own, the same every time. Structures that came from no file are written beside
+        the plan: ``RS.dcm`` for ``RP.dcm``.
     path : path-like
         The file to write; one of that name is replaced.
     limits : MachineLimits or str, optional
@@ -137,14 +139,29 @@ def export_rtplan(
     chosen = _limits(plan, limits)
     exact = rounded_plan(plan, chosen)
     own = "" if isinstance(source, Patient) else source.structure_set
+    structure_set = said.structure_set or own or _structures_beside(path, patient, series)
     with reading(path):
-        dataset = _plan_level(exact, patient, series, said, said.structure_set or own)
+        dataset = _plan_level(exact, patient, series, said, structure_set)
         names = _unique_names(exact)
         dataset.BeamSequence = [
             _beam(treated, name, patient, chosen, said) for treated, name in zip(exact.fields, names, strict=True)
         ]
         write_whole(path, dataset)
     return path
+
+
+def structures_path(path: Path) -> Path:
+    """Return where the RTSTRUCT of an RTPLAN stands that has none of its own: ``RS.dcm`` beside ``RP.dcm``."""
+    rest = path.name.removeprefix("RP")
+    return path.with_name(f"RS{rest}" if rest != path.name else f"RS_{path.name}")
+
+
+def _structures_beside(path: Path, patient: Patient, series: CTSeries) -> str:
+    """Write the structures beside the plan; return their SOPInstanceUID, empty where the patient has none."""
+    if not patient.structures:
+        return ""
+    written = export_structures(structures_path(path), patient, series)
+    return str(open_dataset(written).SOPInstanceUID)
 
 
 def _check(plan: DeliveryPlan, patient: Patient) -> None:

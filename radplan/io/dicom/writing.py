@@ -102,13 +102,13 @@ def check_identity(series: CTSeries) -> None:
         )
 
 
-def write_whole(path: Path, dataset: Dataset) -> None:
-    """Write a dataset as a file, whole or not at all."""
+def write_whole(path: Path, dataset: Dataset, implicit: bool = False) -> None:
+    """Write a dataset as a file, whole or not at all; implicit where one value may be longer than 64 kB."""
     from pydicom.dataset import FileMetaDataset
-    from pydicom.uid import ExplicitVRLittleEndian
+    from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
     dataset.file_meta = FileMetaDataset()
-    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian
     dataset.file_meta.MediaStorageSOPClassUID = dataset.SOPClassUID
     dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
     with staged_file(path) as partial:
