@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import logging
+import math
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import asdict, fields, replace
+from numbers import Real
 from typing import Any, ClassVar, Literal, Protocol, Self
 
+import numpy as np
 import numpy.typing as npt
 
 from radplan.beams.beam import Beams
@@ -81,8 +85,15 @@ class Engine(ABC):
 ENGINES: Registry[Engine] = Registry("engine", Engine)  # type: ignore[type-abstract]
 """All engines by name."""
 
-DEFAULT_ENGINES = {"photons": "photon_pencil_beam"}
-"""The engine that a radiation gets when none is named."""
+DEFAULT_ENGINES = {
+    "photons": "photon_pencil_beam",
+    "protons": "particle_pencil_beam",
+    "helium": "particle_pencil_beam",
+    "carbon": "particle_pencil_beam",
+    "VHEE": "particle_pencil_beam",
+}
+"""The engine that a radiation gets when none is named, whatever else is registered; one of a radiation that is not
+listed gets the only engine that calculates it."""
 
 
 def dose_influence(
@@ -172,6 +183,31 @@ def engine_to_spec(engine: Engine) -> dict[str, Any]:
                 {"name": value.name, "parameters": asdict(value)} if isinstance(value, RBEModel) else value  # type: ignore[call-overload]
             )
     return {"name": engine.name, "options": options}
+
+
+def check_options(engine: Engine, positive: Sequence[str] = (), switches: Sequence[str] = ()) -> None:
+    """Raise `InputError` unless options of an engine are numbers > 0, or None where that is the default, or switches.
+
+    Parameters
+    ----------
+    engine : Engine
+        What has the options.
+    positive : sequence of str
+        Those that are lengths or other numbers > 0 and finite.
+    switches : sequence of str
+        Those that are True or False.
+    """
+    defaults = {entry.name: entry.default for entry in fields(engine)}  # type: ignore[arg-type]
+    for name in positive:
+        value = vars(engine)[name]
+        if value is None and defaults[name] is None:
+            continue
+        number = isinstance(value, Real) and not isinstance(value, bool)
+        if not (number and math.isfinite(value) and value > 0):
+            raise InputError(f"{name} of the engine {engine.name!r} must be a number > 0 and finite, got {value!r}")
+    for name in switches:
+        if not isinstance(vars(engine)[name], bool | np.bool_):
+            raise InputError(f"{name} of the engine {engine.name!r} must be True or False, got {vars(engine)[name]!r}")
 
 
 def find_engine(engine: str | Engine | None, radiation: str) -> Engine:

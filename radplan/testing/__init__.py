@@ -1,4 +1,4 @@
-"""Checks of what plug-ins promise, for the author of a quantity, objective, operator, forward model or engine.
+"""Checks of what plug-ins promise, for the author of a quantity, objective, operator, model, solver or engine.
 
 Each check raises AssertionError and says what was found and what was promised. The suite of radplan runs the same
 checks over its own registries.
@@ -12,6 +12,7 @@ from radplan.testing.engines import check_engine
 from radplan.testing.models import check_gradient, check_model, check_operator
 from radplan.testing.objectives import check_objective
 from radplan.testing.quantities import EXAMPLE_SHAPE, check_quantity
+from radplan.testing.solvers import check_solver
 
 __all__ = [
     "ADJOINT_TOLERANCE",
@@ -26,4 +27,5 @@ __all__ = [
     "check_objective",
     "check_operator",
     "check_quantity",
+    "check_solver",
 ]

@@ -178,7 +178,10 @@ def made(cls: Any, kind: str, options: Mapping[str, Any]) -> Any:
     for key in options:
         if key not in known:
             raise UnknownNameError(f"option of the {kind} {cls.name!r}", key, known)
-    return cls(**options)
+    try:
+        return cls(**options)
+    except TypeError as error:
+        raise InputError(f"options {dict(options)} of the {kind} {cls.name!r} cannot be used: {error}") from error
 
 
 def _has_biology(machine: Machine, engine: Engine) -> bool:

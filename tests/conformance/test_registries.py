@@ -26,6 +26,11 @@ def test_engine(name):
     testing.check_engine(name)
 
 
+@pytest.mark.parametrize("name", SOLVERS.names())
+def test_solver(name, device):
+    testing.check_solver(name, devices=[device])
+
+
 @pytest.mark.parametrize("registry", [QUANTITIES, OBJECTIVES, ENGINES, SOLVERS], ids=lambda registry: registry.kind)
 def test_what_is_registered_is_final_and_documented(registry):
     for cls in registry:

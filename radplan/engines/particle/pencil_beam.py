@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import logging
-import math
 from dataclasses import dataclass
 from typing import ClassVar, Literal, Self
 
 from radplan.beams.beam import Beams
 from radplan.beams.spots import spot_limits
 from radplan.biology.rbe import RBE_MODELS, ConstantRBE, RBEModel
-from radplan.engines.base import ENGINES, Engine, Machine
+from radplan.engines.base import ENGINES, Engine, Machine, check_options
 from radplan.engines.particle.cutoff import Cutoff, Lateral
 from radplan.engines.particle.spots import Scene
 from radplan.engines.particle.tables import Images
@@ -100,11 +99,10 @@ class ParticlePencilBeam(Engine):
     radiation: ClassVar[tuple[str, ...]] = ("protons", "helium", "carbon", "VHEE")
 
     def __post_init__(self) -> None:
+        check_options(self, ("lateral_cutoff", "let_threshold", "fine_sampling"), ("let", "air_correction"))
         Cutoff(self.lateral_cutoff, self.cutoff_rule or "exact")
-        if self.let_threshold is not None and not self.let_threshold > 0.0:
-            raise InputError(f"let_threshold must be > 0 keV/um, got {self.let_threshold}")
-        if self.fine_sampling is not None and not (self.fine_sampling > 0.0 and math.isfinite(self.fine_sampling)):
-            raise InputError(f"fine_sampling must be a width > 0 mm, got {self.fine_sampling}")
+        if not isinstance(self.biology, str | RBEModel | None):
+            raise InputError(f"biology must be a name, an RBEModel or None, got {self.biology!r}")
         if self.lateral not in ("fast", "accurate", "single", "double", "elliptic"):
             raise InputError(f"lateral must be fast, accurate, single, double or elliptic, got {self.lateral!r}")
 

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from radplan.arrays import Array, Device
 from radplan.beams.beam import Beam, Beams
-from radplan.engines.base import ENGINES, Engine, Machine
+from radplan.engines.base import ENGINES, Engine, Machine, check_options
 from radplan.engines.photon.fluence_dose import MapOptions, fluence_dose
 from radplan.engines.photon.map_gather import SPLINES, Interpolation
 from radplan.engines.photon.terms import BeamRays, PhotonScene, bixel_table
@@ -99,10 +99,7 @@ class PhotonPencilBeam(Engine):
     radiation: ClassVar[tuple[str, ...]] = ("photons",)
 
     def __post_init__(self) -> None:
-        for option in ("lateral_cutoff", "pixel", "map_pixel"):
-            value = self.__dict__[option]
-            if value is not None and not (value > 0 and math.isfinite(value)):
-                raise InputError(f"{option} must be > 0 mm and finite, got {value}")
+        check_options(self, ("lateral_cutoff", "pixel", "map_pixel"), ("density_scaling",))
         if self.interpolation not in SPLINES:
             raise InputError(f"interpolation must be 'cubic' or 'linear', got {self.interpolation!r}")
 

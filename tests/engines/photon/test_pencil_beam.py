@@ -190,5 +190,5 @@ def test_no_entry_lies_beyond_the_cutoff(patient, machine):
 
 @pytest.mark.parametrize("option", [{"lateral_cutoff": 0.0}, {"pixel": -1.0}, {"lateral_cutoff": np.inf}])
 def test_options_must_be_positive(option):
-    with pytest.raises(InputError, match="must be > 0 mm"):
+    with pytest.raises(InputError, match="must be a number > 0 and finite"):
         PhotonPencilBeam(**option)
