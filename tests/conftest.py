@@ -35,6 +35,17 @@ def shared():
     return path
 
 
+@pytest.fixture(scope="session")
+def tg119_plan():
+    """The C-shape as the README plans it: nine beams, 5 mm, the goals that travel with it; made once per session."""
+    import radplan as rp
+
+    patient, machine = rp.load_patient("tg119"), rp.load_machine("generic_photon_6mv")
+    beams = rp.place_beams(patient, machine, gantry=range(0, 360, 40), bixel_width=5.0)
+    dij = rp.dose_influence(patient, beams, machine, grid=5.0)
+    return rp.optimize(dij, patient.goals, patient, fractions=30).scaled("OuterTarget", D95=50.0)
+
+
 @pytest.fixture
 def rng() -> np.random.Generator:
     """A random generator with a fixed seed."""

@@ -7,6 +7,8 @@ import numpy as np
 from radplan.beams.beam import Beams
 from radplan.geometry.grid import Grid
 from radplan.influence import Dij
+from radplan.optim.goals import Goal
+from radplan.optim.objectives import SquaredDeviation, SquaredOverdosing
 from radplan.patient.ct import CT
 from radplan.patient.patient import Patient
 from radplan.patient.structures import Structure, Structures
@@ -29,10 +31,7 @@ def patient(prescription: float | None = 50.0, goals: bool = True) -> Patient:
             Structure.from_mask("BODY", GRID, body, role="external"),
         ]
     )
-    wishes = (
-        {"structure": "PTV", "objective": "squared_deviation", "parameters": {"reference": 50.0}, "weight": 100.0},
-        {"structure": "Cord", "objective": "squared_overdosing", "parameters": {"reference": 20.0}, "weight": 10.0},
-    )
+    wishes = (Goal("PTV", SquaredDeviation(50.0), weight=100.0), Goal("Cord", SquaredOverdosing(20.0), weight=10.0))
     ct = CT(GRID, np.where(body, 0.0, -1000.0))
     return Patient("block", ct, structures, wishes if goals else (), fractions=25, prescription=prescription)
 

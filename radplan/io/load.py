@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from radplan.errors import FileError, InputError, UnknownNameError
+from radplan.optim.goals import Goal, objective_from_spec
 from radplan.patient.patient import Patient
-from radplan.patient.phantoms import PHANTOMS, phantom
+from radplan.patient.phantoms import GOALS, PHANTOMS, phantom
 
 if TYPE_CHECKING:
     from radplan.machines import ParticleMachine, PhotonMachine
@@ -35,7 +37,11 @@ def load_patient(case: str | Path) -> Patient:
     'box'
     """
     if str(case) in PHANTOMS:
-        return phantom(str(case))
+        goals = [
+            Goal(name, objective_from_spec(kind, {"reference": level}), weight)
+            for name, kind, level, weight in GOALS[str(case)]
+        ]
+        return replace(phantom(str(case)), goals=tuple(goals))
     path = Path(case)
     if _is_bare_name(path):
         raise UnknownNameError("patient file or built-in phantom", str(case), PHANTOMS)

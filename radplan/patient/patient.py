@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, get_args
+from typing import Any, Protocol, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -34,8 +34,16 @@ logger = logging.getLogger(__name__)
 EXTERNAL_THRESHOLD = -400.0
 """Hounsfield unit above which a voxel may be patient, when the outline has to be found."""
 
-GOAL_KEYS = ("structure", "objective", "parameters", "weight", "quantity")
-"""What a goal that travels with a patient may say."""
+
+class TravellingGoal(Protocol):
+    """What a patient knows of a goal that travels along: which structure it is for; see `radplan.Goal`."""
+
+    @property
+    def structure(self) -> str:
+        """Name of the structure."""
+
+    def to_spec(self) -> dict[str, Any]:
+        """Return it as plain data."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,9 +92,8 @@ class Patient:
         The images.
     structures : Structures or iterable of Structure
         Drawn on the CT's grid.
-    goals : sequence of dict
-        Goals as plain data, doses as course totals [Gy], one dict each: ``{"structure": "Core", "objective":
-        "squared_overdosing", "parameters": {"reference": 25.0}, "weight": 300.0, "quantity": "physical_dose"}``.
+    goals : sequence of Goal
+        What is asked of the structures, doses as course totals [Gy].
     fractions : int, optional
         Number of fractions the goals were written for.
     hu_table : HUTable
@@ -104,7 +111,7 @@ class Patient:
     Raises
     ------
     InputError
-        When a structure lies on another grid than the CT, or a goal is no such dict.
+        When a structure lies on another grid than the CT, or a goal names no structure.
     UnknownNameError
         When a goal names a structure that is not there.
 
@@ -117,7 +124,7 @@ class Patient:
     name: str
     ct: CT
     structures: Structures
-    goals: tuple[dict[str, Any], ...] = ()
+    goals: tuple[TravellingGoal, ...] = ()
     fractions: int | None = None
     hu_table: HUTable = field(default_factory=lambda: HU_TABLES["schneider"])
     prescription: float | None = None
@@ -152,7 +159,7 @@ class Patient:
     def target_names(self) -> tuple[str, ...]:
         """Names of the targets to aim at: those that carry goals, or every target when none does."""
         targets = [s.name for s in self.structures.values() if s.role == "target"]
-        wanted = {goal["structure"] for goal in self.goals}
+        wanted = {goal.structure for goal in self.goals}
         return tuple([name for name in targets if name in wanted] or targets)
 
     @cached_property
@@ -457,19 +464,9 @@ def find_external(ct: CT, threshold: float = EXTERNAL_THRESHOLD) -> Structure:
     return Structure.from_mask("external", ct.grid, body, role="external")
 
 
-def _checked_goal(goal: Mapping[str, Any], structures: Structures) -> dict[str, Any]:
-    for key in goal:
-        if key not in GOAL_KEYS:
-            raise UnknownNameError("key of a goal", str(key), GOAL_KEYS)
-    for key in ("structure", "objective"):
-        if key not in goal:
-            raise InputError(f"a goal needs a {key!r}, got {dict(goal)}")
-    names = list(structures)
-    if goal["structure"] not in names:
-        why = structures.why_absent(str(goal["structure"]))
-        raise UnknownNameError("structure", str(goal["structure"]), names, why)
-    given = {"parameters": {}, "weight": 1.0, "quantity": "physical_dose", **goal}
-    whole = {key: given[key] for key in GOAL_KEYS}
-    if not float(whole["weight"]) >= 0:
-        raise InputError(f"the goal on {goal['structure']!r} has weight {whole['weight']}; weights are >= 0")
-    return whole
+def _checked_goal(goal: TravellingGoal, structures: Structures) -> TravellingGoal:
+    if isinstance(goal, Mapping):
+        raise InputError(f"a patient's goals are Goals, got {dict(goal)}: make one with radplan.Goal.from_spec")
+    if goal.structure not in structures:
+        raise UnknownNameError("structure", goal.structure, structures, structures.why_absent(goal.structure))
+    return goal

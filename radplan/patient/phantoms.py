@@ -24,8 +24,8 @@ def tg119() -> Patient:
     Core: cylinder of radius 10 mm, 100 mm long, on the axis through the origin. OuterTarget: 15 to 37 mm from the
     axis, 80 mm long, cut off 8 mm posterior of the axis (172 cm3 as drawn, 170 cm3 in voxels). BODY: water, 300 x
     153 mm with corners rounded by 25 mm, 300 mm long, as the outline of matRad's scan of it. Voxels of 3 x 3 x 2.5 mm
-    belong by their centres; a voxel edge lies where the target is cut. 50 Gy in 30 fractions. The goals aim at the
-    report's easy C-shape: at a target D95 of 50 Gy, D10 of the target below 55 Gy and of the core below 22 Gy.
+    belong by their centres; a voxel edge lies where the target is cut. 50 Gy in 30 fractions. Ring: a helper, 20 mm
+    about the target, that keeps dose from piling up outside it.
     Source: Ezzell et al., Med. Phys. 36 (2009) 5359.
 
     >>> patient = tg119()
@@ -46,20 +46,16 @@ def tg119() -> Patient:
             Structure.from_mask("BODY", grid, body, role="external", priority=3, color=(0.30, 0.45, 0.69)),
         ]
     )
-    goals = (
-        _goal("Core", "squared_overdosing", 15.0, 300.0),
-        _goal("OuterTarget", "squared_deviation", 50.0, 1000.0),
-        _goal("BODY", "squared_overdosing", 30.0, 100.0),
-    )
     ct = CT(grid, np.where(body, _WATER, _AIR))
-    return Patient("tg119", ct, structures, goals, fractions=30, prescription=50.0)
+    patient = Patient("tg119", ct, structures, fractions=30, prescription=50.0)
+    return patient.with_structure("Ring", "ring(OuterTarget, 0 mm, 20 mm)", "ignored", 2)
 
 
 def box() -> Patient:
     """Return a cube of water, 153 mm wide, with a cubic target of 63 mm at its centre.
 
-    A smaller sister of matRad's BOXPHANTOM with its target, its goals and 30 fractions; 3 mm voxels, the centre of
-    both cubes in the origin. Source of the goals: matRad, BOXPHANTOM (BSD-3).
+    A smaller sister of matRad's BOXPHANTOM with its target and 30 fractions; 3 mm voxels, the centre of both cubes in
+    the origin.
 
     >>> box().structures["OuterTarget"].voxels.size
     9261
@@ -76,12 +72,8 @@ def box() -> Patient:
             ),
         ]
     )
-    goals = (
-        _goal("BODY", "squared_overdosing", 5.0, 100.0),
-        _goal("OuterTarget", "squared_deviation", 60.0, 800.0),
-    )
     ct = CT(grid, np.where(body, _WATER, _AIR))
-    return Patient("box", ct, structures, goals, fractions=30, prescription=60.0)
+    return Patient("box", ct, structures, fractions=30, prescription=60.0)
 
 
 def water_cylinder(radius: float = 150.0, length: float = 300.0, spacing: float = 4.0) -> Patient:
@@ -109,8 +101,24 @@ PHANTOMS: dict[str, Callable[[], Patient]] = {"tg119": tg119, "box": box}
 """The built-in phantoms: name -> function without arguments that builds the patient."""
 
 
+GOALS: dict[str, tuple[tuple[str, str, float, float], ...]] = {
+    "tg119": (
+        ("OuterTarget", "squared_deviation", 50.0, 1000.0),
+        ("Core", "squared_overdosing", 15.0, 300.0),
+        ("Ring", "squared_overdosing", 40.0, 500.0),
+        ("BODY", "squared_overdosing", 30.0, 100.0),
+    ),
+    "box": (("BODY", "squared_overdosing", 5.0, 100.0), ("OuterTarget", "squared_deviation", 60.0, 800.0)),
+}
+"""Goals of each phantom: structure, objective, its reference as a course total [Gy], weight; `load_patient` gives them.
+
+Those of the C-shape aim at the report's easy case: at a target D95 of 50 Gy, D10 of the target below 55 Gy and of the
+core below 22 Gy. Those of the cube are matRad's for its BOXPHANTOM (BSD-3).
+"""
+
+
 def phantom(name: str) -> Patient:
-    """Return the built-in phantom of that name.
+    """Return the built-in phantom of that name, without goals: `radplan.load_patient` gives it those of `GOALS`.
 
     Raises
     ------
@@ -136,13 +144,3 @@ def _centred_grid(
 def _coordinates(grid: Grid) -> tuple[Any, Any, Any]:
     x, y, z = grid.axes
     return x[None, None, :], y[None, :, None], z[:, None, None]
-
-
-def _goal(structure: str, objective: str, reference: float, weight: float) -> dict[str, Any]:
-    return {
-        "structure": structure,
-        "objective": objective,
-        "parameters": {"reference": reference},
-        "weight": weight,
-        "quantity": "physical_dose",
-    }

@@ -126,7 +126,7 @@ def wanted_goals(spec: PlanSpec, patient: Patient) -> list[dict[str, Any]]:
     InputError
         When there are none; shows how to write them.
     """
-    goals = [goal.model_dump(exclude_unset=True) for goal in spec.goals] or [dict(goal) for goal in patient.goals]
+    goals = [goal.model_dump(exclude_unset=True) for goal in spec.goals] or [goal.to_spec() for goal in patient.goals]
     if not goals:
         raise InputError(
             f"no goals travel with {patient.name!r}: write a plan file for its structures "

@@ -12,6 +12,8 @@ from radplan.beams.place import dilate, round_half_away, target_center
 from radplan.errors import InputError, UnknownNameError
 from radplan.geometry import Grid, world_to_beam
 from radplan.machines import library_machine
+from radplan.optim.goals import Goal
+from radplan.optim.objectives import SquaredDeviation
 from radplan.patient import CT, Patient, Structure, Structures
 from radplan.patient.phantoms import phantom
 
@@ -44,7 +46,7 @@ def patient(*structures, goals=()):
 
 
 def goal(name):
-    return {"structure": name, "objective": "squared_deviation", "parameters": {"reference": 60.0}, "weight": 1.0}
+    return Goal(name, SquaredDeviation(60.0))
 
 
 THIN = block("PTV", (-6, 0, -2), (6, 0, 2))  # 7 x 1 x 3 voxel centres, in the isocentre plane of an anterior beam

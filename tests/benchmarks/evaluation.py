@@ -33,7 +33,7 @@ def case(data: Path, radiation: str):
     beams = rp.place_beams(patient, machine, gantry=angles, bixel_width=5.0, **options)
     engine = {} if photons else {"engine": rp.engines.ParticlePencilBeam(let=False)}
     model = rp.dose_influence(patient, beams, machine, grid=5.0, **engine)
-    goals = [rp.Goal.from_spec(spec) for spec in patient.goals]
+    goals = patient.goals
     quantity = "physical_dose" if photons else "rbe_x_dose"
     return model, [replace(goal, quantity=quantity) for goal in goals], patient
 

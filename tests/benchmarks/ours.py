@@ -60,7 +60,7 @@ def plan(case: str, machine_file: str, device: str) -> dict[str, object]:
     patient, machine = rp.load_patient(case), rp.load_machine(machine_file)
     beams = rp.place_beams(patient, machine, gantry=GANTRY, bixel_width=5.0)
     model = rp.dose_influence(patient, beams, machine, grid=5.0, device=device)
-    goals = [rp.Goal.from_spec(spec) for spec in patient.goals]
+    goals = patient.goals
     made = rp.optimize(model, goals, patient, fractions=patient.fractions or 30)
     return {"total_s": time.perf_counter() - start, "value": float(made.solution.value), "peak_mb": peak_mb()}
 

@@ -10,6 +10,8 @@ import pytest
 
 from radplan.errors import InputError, UnknownNameError
 from radplan.geometry.grid import Grid
+from radplan.optim.goals import Goal
+from radplan.optim.objectives import SquaredDeviation
 from radplan.patient import CT, Patient, Structure, Structures, find_external, hu_table
 
 GRID = Grid((6, 12, 12), (2.0, 2.0, 2.0), (0.0, 0.0, 0.0))
@@ -189,24 +191,17 @@ def test_voxel_parameters_follow_priority_and_fall_back_to_the_external():
 def test_targets_with_goals_are_the_ones_to_aim_at():
     boost = block("Boost", (2, 4, 4), (3, 6, 6), role="target")
     assert patient([BODY, PTV, boost]).target_names == ("PTV", "Boost")
-    goal = {"structure": "Boost", "objective": "squared_deviation", "parameters": {"reference": 60.0}}
+    goal = Goal("Boost", SquaredDeviation(60.0))
     subject = patient([BODY, PTV, boost], goals=(goal,))
     assert subject.target_names == ("Boost",)
-    assert subject.goals == ({**goal, "weight": 1.0, "quantity": "physical_dose"},)
+    assert subject.goals == (goal,)
 
 
-@pytest.mark.parametrize(
-    ("goal", "error", "message"),
-    [
-        ({"structure": "PVT", "objective": "mean"}, UnknownNameError, "no structure named 'PVT'; did you mean 'PTV'"),
-        ({"structure": "PTV"}, InputError, "a goal needs a 'objective'"),
-        ({"structure": "PTV", "objective": "mean", "wieght": 1}, UnknownNameError, "did you mean 'weight'"),
-        ({"structure": "PTV", "objective": "mean", "weight": -1}, InputError, "weight -1; weights are >= 0"),
-    ],
-)
-def test_a_faulty_goal_is_an_error(goal, error, message):
-    with pytest.raises(error, match=message):
-        patient([BODY, PTV], goals=(goal,))
+def test_a_faulty_goal_is_an_error():
+    with pytest.raises(UnknownNameError, match="no structure named 'PVT'; did you mean 'PTV'"):
+        patient([BODY, PTV], goals=(Goal("PVT", SquaredDeviation(60.0)),))
+    with pytest.raises(InputError, match="a patient's goals are Goals"):
+        patient([BODY, PTV], goals=({"structure": "PTV", "objective": "mean"},))
 
 
 def test_a_patient_is_consistent():

@@ -6,16 +6,17 @@ import numpy as np
 import pytest
 
 from radplan.errors import UnknownNameError
+from radplan.io import load_patient
 from radplan.patient import PHANTOMS, phantom
 
 
 @pytest.mark.parametrize("name", sorted(PHANTOMS))
 def test_phantoms_are_water_in_air_with_goals(name):
-    patient = phantom(name)
+    patient = load_patient(name)
     assert patient.name == name
     assert patient.fractions == 30
     assert patient.target_names == ("OuterTarget",)
-    assert {goal["structure"] for goal in patient.goals} == set(patient.structures)
+    assert {goal.structure for goal in patient.goals} == set(patient.structures)
     density = patient.density()
     assert np.array_equal(np.unique(density), [0.0, 1.0])
     assert (density > 0).sum() == patient.structures["BODY"].voxels.size
@@ -46,10 +47,8 @@ def test_c_shape_lies_like_the_report_says():
 
 
 def test_c_shape_is_near_the_scanned_phantom(shared):
-    from radplan.io import load_patient
-
-    ours, scanned = phantom("tg119"), load_patient(shared("cases/tg119/TG119.mat"))
-    assert [goal["structure"] for goal in ours.goals] == [goal["structure"] for goal in scanned.goals]
+    ours, scanned = load_patient("tg119"), load_patient(shared("cases/tg119/TG119.mat"))
+    assert {goal.structure for goal in ours.goals} - {"Ring"} == {goal.structure for goal in scanned.goals}
     assert (ours.fractions, ours.prescription) == (scanned.fractions, scanned.prescription)
     for name, share in (("Core", 0.1), ("OuterTarget", 0.02), ("BODY", 0.02)):
         assert ours.structures[name].volume == pytest.approx(scanned.structures[name].volume, rel=share)

@@ -12,7 +12,7 @@ def optimum(device: str) -> float:
     patient, machine = rp.load_patient("box"), rp.load_machine("generic_photon_6mv")
     beams = rp.place_beams(patient, machine, gantry=[0, 90], bixel_width=15.0)
     dij = rp.dose_influence(patient, beams, machine, grid=10.0, device=device)
-    goals = [rp.Goal.from_spec(goal) for goal in patient.goals]
+    goals = patient.goals
     plan = rp.optimize(dij, goals, patient, fractions=30, solver=ProjectedLBFGS(max_iterations=60, tolerance=1e-7))
     return float(plan.solution.value)
 

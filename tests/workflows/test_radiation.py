@@ -13,6 +13,7 @@ from radplan.biology.rbe import RBE_MODELS, McNamara
 from radplan.cli import main as cli
 from radplan.engines.particle.pencil_beam import ParticlePencilBeam
 from radplan.errors import InputError, UnknownNameError
+from radplan.io.load import load_patient
 from radplan.io.plan_file.reading import plan_spec, read_plan_file
 from radplan.machines import library_machine
 from radplan.patient.phantoms import phantom
@@ -134,7 +135,7 @@ def test_what_particles_cannot_do_is_refused_before_the_long_work(wish: dict[str
 
 def made_ready(spec):
     name = machine_name(spec)
-    patient = phantom("box")
+    patient = load_patient("box")
     goals = wanted_goals(spec, patient)
     patient = prepare_patient(spec, patient)
     machine = library_machine(name)

@@ -14,6 +14,7 @@ from radplan.errors import FileError, InputError
 from radplan.geometry.grid import Grid
 from radplan.io.matrad.goals import read_goals
 from radplan.io.matrad.struct import Fields, cells, fields, load_variables, number, text
+from radplan.optim.goals import Goal
 from radplan.patient.ct import CT, HUTable, hu_table
 from radplan.patient.patient import Patient
 from radplan.patient.structures import Role, Structure, Structures
@@ -60,7 +61,8 @@ def read_patient(path: str | Path, table: HUTable | str | Path = "matrad") -> Pa
         structures = Structures(_with_external([_structure(path, ct.grid, row) for row in rows]))
         goals = [goal for row in rows for goal in read_goals(path, row.name, row.goals)]
         fractions = _read_fractions(path, variables)
-        return Patient(path.stem, ct, structures, tuple(goals), fractions, chosen, _prescription(structures, goals))
+        travelling = tuple(Goal.from_spec(goal) for goal in goals)
+        return Patient(path.stem, ct, structures, travelling, fractions, chosen, _prescription(structures, goals))
     except InputError as error:
         raise FileError(path, str(error)) from None
 

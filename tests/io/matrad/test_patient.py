@@ -118,13 +118,14 @@ def test_every_objective_becomes_a_goal(tmp_path):
         objective("MinDVH", [57, 95]),
     ]
     goals = read_patient(write(tmp_path, rows=with_goals(*written))).goals
+    goals = [goal.to_spec() for goal in goals]
     assert [(goal["objective"], goal["parameters"]) for goal in goals] == [
         ("squared_deviation", {"reference": 60.0}),
         ("squared_overdosing", {"reference": 30.0}),
         ("squared_underdosing", {"reference": 55.0}),
         ("mean", {"reference": 5.0, "form": "quadratic"}),
         ("mean", {"reference": 0.0, "form": "linear"}),
-        ("eud", {"reference": 20.0, "exponent": 8.0}),
+        ("eud", {"reference": 20.0, "exponent": 8.0, "form": "deviation"}),
         ("max_dvh", {"reference": 40.0, "volume": 0.1}),
         ("min_dvh", {"reference": 57.0, "volume": 0.95}),
     ]
@@ -141,8 +142,9 @@ def test_every_goal_builds_the_objective_of_its_name(tmp_path):
         objective("MaxDVH", [40, 10]),
         objective("MinDVH", [57, 95]),
     ]
-    for goal in read_patient(write(tmp_path, rows=with_goals(*written))).goals:
-        assert OBJECTIVES.get(goal["objective"])(**goal["parameters"]).name == goal["objective"]
+    goals = read_patient(write(tmp_path, rows=with_goals(*written))).goals
+    kinds = ("mean", "eud", "max_dvh", "min_dvh")
+    assert [type(goal.objective) for goal in goals] == [OBJECTIVES.get(kind) for kind in kinds]
 
 
 def test_objectives_of_matrad_2(tmp_path):
@@ -163,12 +165,12 @@ def test_objectives_of_matrad_2(tmp_path):
         rows[0][4] = old
         return rows
 
-    goals = read_patient(write(tmp_path, rows=change)).goals
+    goals = [goal.to_spec() for goal in read_patient(write(tmp_path, rows=change)).goals]
     assert [(goal["objective"], goal["weight"], goal["parameters"]) for goal in goals] == [
         ("squared_deviation", 10.0, {"reference": 50.0}),
         ("squared_overdosing", 11.0, {"reference": 50.0}),
         ("mean", 12.0, {"reference": 0.0, "form": "linear"}),
-        ("eud", 13.0, {"reference": 0.0, "exponent": 7.0}),
+        ("eud", 13.0, {"reference": 0.0, "exponent": 7.0, "form": "deviation"}),
         ("max_dvh", 14.0, {"reference": 50.0, "volume": 0.2}),
     ]
 
@@ -178,7 +180,7 @@ def test_what_is_left_out_is_announced(tmp_path, caplog):
     robust = objective("SquaredDeviation", [60], robustness="COWC")
     with caplog.at_level(logging.WARNING):
         goals = read_patient(write(tmp_path, rows=with_goals(constraint, robust))).goals
-    assert [goal["objective"] for goal in goals] == ["squared_deviation"]
+    assert [goal.objective.name for goal in goals] == ["squared_deviation"]
     assert "the constraint DoseConstraints.matRad_MinMaxDose on PTV is left out" in caplog.text
     assert "robustness COWC" in caplog.text
 
@@ -235,7 +237,10 @@ def replaced(index, column, value):
             {"rows": with_goals(objective("SquaredDeviation", ["much"]))},
             "reference in .*SquaredDeviation of PTV must be a number",
         ),
-        ({"rows": with_goals(objective("SquaredDeviation", [60], -5.0))}, "weight -5.0; weights are >= 0"),
+        (
+            {"rows": with_goals(objective("SquaredDeviation", [60], -5.0))},
+            "weight of the goal on 'PTV' must be >= 0 and finite, got -5.0",
+        ),
         ({"rows": with_goals(objective("MeanDose", [60, 3]))}, r"must be 1 \(linear\) or 2 \(quadratic\), got 3"),
     ],
 )
@@ -327,7 +332,7 @@ def test_tg119_as_matrad_has_it(scanned):
     assert scanned.ct.grid == type(scanned.ct.grid)((129, 167, 167), (3.0, 3.0, 2.5), (-250.0, -250.0, -160.0))
     centre = scanned.ct.grid.points(scanned.structures["OuterTarget"].voxels).mean(axis=0)
     assert centre == pytest.approx([-1.6911, -16.5853, 0.1421], abs=1e-4)
-    assert [(g["structure"], g["parameters"]["reference"], g["weight"]) for g in scanned.goals] == [
+    assert [(g.structure, g.objective.reference, g.weight) for g in scanned.goals] == [
         ("Core", 25.0, 300.0),
         ("OuterTarget", 50.0, 1000.0),
         ("BODY", 30.0, 100.0),
