@@ -197,7 +197,8 @@ class ArcMatrix:
     def dij(self) -> Dij:
         """The matrix as a forward model whose weights are the bixels, without copying it."""
         matrix = self.values.reshape(-1, self.voxels.size).T
-        rows = Rows.of(self.grid, self.voxels, {"rbe": np.ones((1, self.voxels.size), dtype=np.float32)})
+        parameters = {"rbe": np.ones((1, self.voxels.size))}
+        rows = Rows.of(self.grid, self.voxels, parameters, dtype="float32")
         return Dij({"physical_dose": (DenseOperator(matrix),)}, rows, "photons", Variables(matrix.shape[1]))
 
 
