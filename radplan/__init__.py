@@ -44,6 +44,7 @@ _HOME = {
     "SOLVERS": "radplan.optim",
     "ArcOptions": "radplan.delivery.arcs",
     "plan_arcs": "radplan.delivery.arcs",
+    "refine_apertures": "radplan.delivery.refine",
     "SquaredDeviation": "radplan.optim.objectives",
     "SquaredOverdosing": "radplan.optim.objectives",
     "SquaredUnderdosing": "radplan.optim.objectives",

@@ -10,6 +10,7 @@ import numpy.typing as npt
 from radplan import arrays
 from radplan.arrays import Array
 from radplan.beams.control_points import DeliveryPlan, TreatmentField
+from radplan.delivery.bixel_apertures import BixelApertures
 from radplan.engines.aperture.model import ApertureModel
 from radplan.engines.aperture.variables import FieldLayout
 from radplan.errors import InputError
@@ -18,13 +19,13 @@ Floats = npt.NDArray[np.float64]
 
 
 def delivery_plan(
-    model: ApertureModel, x: Array, name: str = "optimised", fractions: int | None = None
+    model: ApertureModel | BixelApertures, x: Array, name: str = "optimised", fractions: int | None = None
 ) -> DeliveryPlan:
     """Return the control points that the variables of a model stand for: what is drawn, timed and exported.
 
     Parameters
     ----------
-    model : ApertureModel
+    model : ApertureModel or BixelApertures
         Made of the plan that the variables started from.
     x : array of shape (count,)
         Its variables, such as ``plan.x`` of an optimised plan; leaves [mm], jaws [mm], monitor units [MU].

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,9 +24,9 @@ from radplan.influence import Variables
 from radplan.machines.limits import MachineLimits
 from radplan.machines.mlc import MLC
 from radplan.machines.photon import PhotonMachine
+from radplan.progress import report
 
 Floats = npt.NDArray[np.float64]
-Told = Callable[[str], None]
 
 _SPARE_MU = 1.03
 """Least monitor units per degree of a plan over what the machine asks for: it is scaled and rounded afterwards."""
@@ -157,7 +157,7 @@ class ArcSearch:
         """Least gap of a pair [mm], a whole number of steps."""
         return float(np.ceil(self.limits.dynamic_gap / self.limits.leaf_step - 1e-9) * self.limits.leaf_step)
 
-    def descend(self, penalties: Sequence[float | None], tell: Told | None = None) -> float:
+    def descend(self, penalties: Sequence[float | None]) -> float:
         """Sweep over rows with rising penalties on leaf speed, None for a hard limit; return the cost."""
         value, hard_before = np.inf, False
         for number, penalty in enumerate(penalties):
@@ -168,8 +168,7 @@ class ArcSearch:
             moved = rows.sweep(self.travel, penalty, self.random)
             self.leaves = rows.leaves
             value = self._solved(1.0 if penalty is None else _SLACK)
-            if tell is not None:
-                tell(f"rows, sweep {number + 1} of {len(penalties)}: {moved} moved, cost {value:.6g}")
+            report("rows", number + 1, len(penalties), detail=f"{moved} moved, cost {value:.6g}")
             self._share(self.needed())
         return value
 

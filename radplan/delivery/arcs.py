@@ -6,8 +6,7 @@ step. Whatever comes out keeps the limits of the machine and a budget of time.
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -30,12 +29,9 @@ from radplan.machines.mlc import MLC
 from radplan.machines.photon import PhotonMachine
 from radplan.optim import Goal
 from radplan.patient.patient import Patient
+from radplan.progress import Choice, listening, report
 
 Floats = npt.NDArray[np.float64]
-Told = Callable[[str], None]
-
-logger = logging.getLogger(__name__)
-
 _COLLIMATORS = (0.0, 90.0, 45.0, 135.0)
 """Collimator angles of the first, second, ... arc when none are given [degree]: leakage and rows do not pile up."""
 
@@ -129,7 +125,7 @@ def plan_arcs(
     isocenter: npt.ArrayLike | None = None,
     level: tuple[str, float, float] | None = None,
     start: DeliveryPlan | None = None,
-    tell: Told | None = None,
+    progress: Choice = None,
 ) -> DeliveryPlan:
     """Return arcs that serve goals, within the limits of a machine.
 
@@ -160,8 +156,8 @@ def plan_arcs(
         such as ``("PTV", 0.95, 50.0)``.
     start : DeliveryPlan, optional
         Arcs of the same angles to start from; otherwise from nothing.
-    tell : callable, optional
-        Told a line after every step.
+    progress : bool or callable, optional
+        See `radplan.progress`; a callable is told after every step.
 
     Raises
     ------
@@ -170,7 +166,8 @@ def plan_arcs(
     """
     outcome = search_arcs(
         patient, goals, machine, mlc, arcs, limits,
-        options=options, grid=grid, fractions=fractions, isocenter=isocenter, level=level, start=start, tell=tell,
+        options=options, grid=grid, fractions=fractions, isocenter=isocenter, level=level, start=start,
+        progress=progress,
     )  # fmt: skip
     return outcome.plan
 
@@ -189,7 +186,7 @@ def search_arcs(
     isocenter: npt.ArrayLike | None = None,
     level: tuple[str, float, float] | None = None,
     start: DeliveryPlan | None = None,
-    tell: Told | None = None,
+    progress: Choice = None,
 ) -> ArcOutcome:
     """Return the arcs of `plan_arcs` with all that they were searched with."""
     chosen, linac = ArcOptions() if options is None else options, machine_limits(limits)
@@ -200,13 +197,12 @@ def search_arcs(
     count = fractions if fractions is not None else (patient.fractions or 30)
     structures = tuple(dict.fromkeys(goal.structure for goal in goals))
     centre = np.asarray(target_center(patient) if isocenter is None else isocenter, dtype=np.float64)
-    said = logger.info if tell is None else tell
-    with threadpoolctl.threadpool_limits(limits=1, user_api="blas"):
+    with listening(progress), threadpoolctl.threadpool_limits(limits=1, user_api="blas"):
         dose_grid = patient.ct.grid.with_spacing(grid)
         matrix = arc_matrix(
             patient, machine, collimator, placed, structures, centre, dose_grid, chosen.margin, chosen.seed
         )
-        said(
+        _told(
             f"matrix: {matrix.segments} segments, {matrix.rows} x {matrix.columns} bixels, {matrix.voxels.size} voxels"
         )
         planning = linac.planning()
@@ -214,16 +210,16 @@ def search_arcs(
         cost = ArcCost.of(matrix, goals, count)
         search = ArcSearch(matrix, cost, collimator, planning, rate, budget, chosen.seed)
         if start is None:
-            said(f"shapes: cost {search.price(_level_of(goals, patient, count)):.6g}")
+            _told(f"shapes: cost {search.price(_level_of(goals, patient, count)):.6g}")
         else:
             search.begin_at(start)
-        exact = _searched(search, patient, machine, chosen.effort, start is None, said)
+        exact = _searched(search, patient, machine, chosen.effort, start is None)
         exact = _levelled(search, patient, machine, exact, level, count)
-    plan = DeliveryPlan("arcs", tuple(search.fields(machine)), count, patient.patient_position)
-    plan = rounded_plan(plan, linac)
-    report = check_delivery(plan, linac)
-    said(str(report))
-    report.raise_for_errors()
+        plan = DeliveryPlan("arcs", tuple(search.fields(machine)), count, patient.patient_position)
+        plan = rounded_plan(plan, linac)
+        judged = check_delivery(plan, linac)
+        _told(str(judged))
+    judged.raise_for_errors()
     return ArcOutcome(plan, search, exact)
 
 
@@ -309,22 +305,20 @@ def _level_of(goals: Sequence[Goal], patient: Patient, fractions: int) -> float:
     return max(levels) / fractions
 
 
-def _searched(
-    search: ArcSearch, patient: Patient, machine: PhotonMachine, effort: float, new: bool, said: Told
-) -> Floats:
+def _searched(search: ArcSearch, patient: Patient, machine: PhotonMachine, effort: float, new: bool) -> Floats:
     """Run the steps of the search; return the exact engine's dose (voxels,) at its end."""
     if new:
         unit = search.cost(search.dose())[0]
         rising = [None if step is None else step * unit / _UNIT_COST for step in _repeated(_PENALTIES, effort)]
-        search.descend(rising, said)
+        search.descend(rising)
     exact = np.zeros(search.matrix.voxels.size)
     for iterations, sweeps in _ROUNDS:
         value = search.search_ends(machine, round(iterations * effort))
         exact = exact_dose(search, patient, machine)
         search.cost = search.cost.corrected(search.dose(), exact)
-        said(f"leaf ends: cost {value:.6g}, by the exact engine {search.cost(search.dose())[0]:.6g}")
+        _told(f"leaf ends: cost {value:.6g}, by the exact engine {search.cost(search.dose())[0]:.6g}")
         if sweeps:
-            search.descend([None] * round(sweeps * effort), said)
+            search.descend([None] * round(sweeps * effort))
     return exact
 
 
@@ -336,6 +330,10 @@ def _repeated(steps: Sequence[float | None], effort: float) -> list[float | None
     """Return steps, each as often as the effort asks."""
     places = np.minimum((np.arange(round(len(steps) * effort)) / effort).astype(int), len(steps) - 1)
     return [steps[place] for place in places]
+
+
+def _told(detail: str) -> None:
+    report("arcs", detail=detail, finished=True)
 
 
 def exact_dose(search: ArcSearch, patient: Patient, machine: PhotonMachine) -> Floats:
