@@ -14,8 +14,6 @@ import numpy as np
 from radplan.beams.beam import Beam
 from radplan.influence import Dij
 from radplan.io.plan_file.reading import PlanSpec
-from radplan.optim.constraints import Constraint
-from radplan.optim.goals import quantity_to_spec
 from radplan.optim.solvers import Solver
 from radplan.plan import Plan
 from radplan.quantities.base import Quantity
@@ -93,7 +91,7 @@ def described_spec(plan: Plan) -> PlanSpec:
         "prescription": plan.patient.prescription,
         "quantity": plan.prescribed,
         "goals": [goal.to_spec() for goal in plan.goals],
-        "constraints": [_described_constraint(constraint) for constraint in plan.constraints],
+        "constraints": [constraint.to_spec() for constraint in plan.constraints],
         "normalize": False,
         "robust": plan.robust,
         "engine": {"grid": _described_grid(plan), "device": plan.model.device.name},
@@ -161,17 +159,6 @@ def _described_shifter(beam: Beam) -> dict[str, float] | None:
     if shifter is None:
         return None
     return {"thickness": shifter.thickness, "isocenter_distance": shifter.isocenter_distance}
-
-
-def _described_constraint(constraint: Constraint) -> dict[str, Any]:
-    return {
-        "structure": constraint.structure,
-        "objective": constraint.objective.name,
-        "parameters": constraint.objective.parameters(),
-        "lower": constraint.lower,
-        "upper": constraint.upper,
-        "quantity": quantity_to_spec(constraint.quantity),
-    }
 
 
 def rounded(values: Mapping[str, float]) -> dict[str, float | None]:

@@ -5,16 +5,20 @@ from radplan.optim.goals import Goal
 from radplan.optim.objectives import (
     EUD,
     OBJECTIVES,
+    DoseAtVolume,
     DoseMimicking,
     MaxDVH,
     Maximum,
     Mean,
+    MeanOfColdest,
+    MeanOfHottest,
     MinDVH,
     Minimum,
     Objective,
     SquaredDeviation,
     SquaredOverdosing,
     SquaredUnderdosing,
+    VolumeAtDose,
 )
 from radplan.optim.problem import Problem
 from radplan.optim.solvers import SOLVERS, Progress, ProjectedLBFGS, ScipyLBFGSB, Solution, Solver, Status
@@ -24,11 +28,14 @@ __all__ = [
     "OBJECTIVES",
     "SOLVERS",
     "Constraint",
+    "DoseAtVolume",
     "DoseMimicking",
     "Goal",
     "MaxDVH",
     "Maximum",
     "Mean",
+    "MeanOfColdest",
+    "MeanOfHottest",
     "MinDVH",
     "Minimum",
     "Objective",
@@ -42,4 +49,5 @@ __all__ = [
     "SquaredOverdosing",
     "SquaredUnderdosing",
     "Status",
+    "VolumeAtDose",
 ]

@@ -2,34 +2,107 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from radplan.arrays import Array, namespace
+from radplan.arrays import Array, like, namespace, scalar, weighted_sum
 from radplan.influence import ForwardModel, Variables
 from radplan.optim.points import CostFunction, Point
 from radplan.optim.problem import Problem
+from radplan.optim.terms import Term
+
+
+@dataclass(frozen=True, eq=False)
+class Hold:
+    r"""What holds one constraint: :math:`\sum_i w_i \tfrac{\rho}{2} (s_i - \mathrm{clip}(s_i, l_i, u_i))^2`.
+
+    With :math:`s = v + \lambda/\rho`. Either v is the value of the constraint, or v are the values of its voxels, each
+    with bounds and a multiplier of its own, where those imply the constraint (`Objective.voxel_bounds`).
+
+    Parameters
+    ----------
+    lower, upper : array of shape () or (m,)
+        Bounds; infinite where there is none.
+    multipliers : array of shape () or (m,)
+        :math:`\lambda`.
+    penalty : float
+        :math:`\rho` >= 0; with 0 the constraint is left out.
+    by_voxel : bool
+        Whether v are the values of the voxels.
+    """
+
+    lower: Array
+    upper: Array
+    multipliers: Array
+    penalty: float = 0.0
+    by_voxel: bool = False
+
+    @classmethod
+    def of(cls, term: Term, bounds: tuple[float, float], values: Array, margin: float) -> Hold:
+        """Return the hold of a constraint without multipliers, its voxels chosen where the quantity has `values`."""
+        seen = term.course_values(values[0, :])
+        by_voxel = term.objective.voxel_bounds(seen, term.weights, *bounds, margin)
+        if by_voxel is not None:
+            return cls(*by_voxel, namespace(seen).zeros_like(seen), by_voxel=True)
+        lower, upper = (like(bound, seen) for bound in bounds)
+        return cls(lower, upper, namespace(seen).zeros_like(lower))
+
+    def beyond(self, value: Array) -> Array:
+        """Return how far a value, shifted by its multiplier, lies outside its bounds; signed."""
+        xp = namespace(value)
+        shifted = value + self.multipliers / self.penalty if self.penalty > 0.0 else value
+        return shifted - xp.minimum(xp.maximum(shifted, self.lower), self.upper)
+
+    def held(self, term: Term, values: Array) -> tuple[Array, Array]:
+        """Return v of a constraint, shape () or ``(m,)``, and the weights of its parts."""
+        seen = term.course_values(values[0, :])
+        if self.by_voxel:
+            return seen, term.weights
+        value = namespace(seen).astype(term.objective.value(seen, term.weights), seen.dtype)
+        return value, namespace(seen).ones_like(value)
+
+    def cost(self, term: Term, values: Array) -> tuple[Array, Array]:
+        """Return the cost of leaning, shape (), and its gradient by course values, ``(1, m)``."""
+        seen = term.course_values(values[0, :])
+        xp = namespace(seen)
+        if self.by_voxel:
+            beyond = self.beyond(seen)
+            weighted = self.penalty * term.weights * beyond
+            return 0.5 * weighted_sum(beyond, weighted), xp.reshape(weighted, (1, -1))
+        value, gradient = term.objective.value_and_gradient(seen, term.weights)
+        beyond = self.beyond(xp.astype(value, seen.dtype))
+        return 0.5 * self.penalty * beyond**2, xp.reshape(self.penalty * beyond * gradient, (1, -1))
+
+    def violation(self, term: Term, values: Array) -> float:
+        """Return the root mean square of how far v lies outside its bounds [unit of v]."""
+        value, weights = self.held(term, values)
+        beyond = replace(self, penalty=0.0).beyond(value)
+        return math.sqrt(scalar(namespace(beyond).sum(weights * beyond**2)))
+
+    def updated(self, term: Term, values: Array, bounds: tuple[float, float], margin: float) -> Hold:
+        """Return the hold whose multipliers take over what the penalty held, its voxels chosen anew."""
+        value, _ = self.held(term, values)
+        fresh = Hold.of(term, bounds, values, margin)
+        return replace(fresh, multipliers=self.penalty * self.beyond(value), penalty=self.penalty)
 
 
 @dataclass(frozen=True, eq=False)
 class AugmentedProblem(CostFunction):
-    r"""The cost of a problem and :math:`\sum_i \tfrac12 \rho_i (s_i - \mathrm{clip}(s_i, l_i, u_i))^2`.
-
-    With :math:`s = c(x) + \lambda/\rho`, c the values of the constraints between l and u. It has no constraints itself.
+    r"""The cost of a problem and of leaning on its constraints; it has no constraints itself.
 
     Parameters
     ----------
     problem : Problem
         The problem with constraints.
-    multipliers, penalties : array of shape (m,)
-        :math:`\lambda`, and :math:`\rho` >= 0; a constraint with penalty 0 is left out.
+    holds : tuple of Hold
+        One for each constraint.
 
     Source: Rockafellar, SIAM J. Control 12 (1974) 268.
     """
 
     problem: Problem
-    multipliers: Array
-    penalties: Array
+    holds: tuple[Hold, ...]
 
     @property
     def model(self) -> ForwardModel:
@@ -52,22 +125,16 @@ class AugmentedProblem(CostFunction):
         return self.problem.scale
 
     def from_images(self, x: Array, images: Mapping[str, Array]) -> Point:
-        problem = self.problem
-        xp = namespace(problem.start)
-        evaluation = problem.evaluation(images)
-        value, cotangents = problem.cost(evaluation)
-        lower, upper = problem.constraint_lower, problem.constraint_upper
-        total = 0.0 * self.penalties[0]
-        for row, term in enumerate(problem.constraint_terms):
+        evaluation = self.problem.evaluation(images)
+        value, cotangents = self.problem.cost(evaluation)
+        for term, hold in zip(self.problem.constraint_terms, self.holds, strict=True):
+            if hold.penalty == 0.0:
+                continue
             values = evaluation[term.quantity]
-            reached, gradient = term.cost(values, (1.0,))
-            penalty = self.penalties[row]
-            shift = self.multipliers[row] / xp.where(penalty > 0.0, penalty, xp.ones_like(penalty))
-            moved = xp.astype(reached, problem.start.dtype) + shift
-            beyond = moved - xp.minimum(xp.maximum(moved, lower[row]), upper[row])
-            total = total + 0.5 * penalty * beyond**2
-            term.add_cotangent(cotangents, gradient * xp.astype(penalty * beyond, gradient.dtype), values, 1.0)
-        return Point(self, x, images, value + xp.astype(total, value.dtype), evaluation, cotangents)
+            leaning, gradient = hold.cost(term, values)
+            value = value + namespace(value).astype(leaning, value.dtype)
+            term.add_cotangent(cotangents, gradient, values, 1.0)
+        return Point(self, x, images, value, evaluation, cotangents)
 
     def check_finite(self, x: Array | Point) -> None:
         self.problem.check_finite(x)

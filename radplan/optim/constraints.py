@@ -1,56 +1,81 @@
-"""Constraints: bounds that an objective's value on one structure must keep."""
+"""Constraints: bounds on a metric, or on an objective's value, that a plan must keep in one structure."""
 
 from __future__ import annotations
 
 import math
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, Self
 
-from radplan.errors import InputError
-from radplan.optim.goals import check_term, term_label
-from radplan.optim.objectives import Objective
-from radplan.quantities.base import Quantity
+from radplan.errors import InputError, UnknownNameError
+from radplan.optim.goals import check_term, objective_from_spec, quantity_from_spec, quantity_to_spec, term_label
+from radplan.optim.objectives import EUD, DoseAtVolume, Mean, Objective, VolumeAtDose
+from radplan.quantities.base import QUANTITIES, Quantity
+
+METRIC_FORMS = "Dmean, Dmin, Dmax, D<percent> (D95), D<volume>cc (D0.1cc), V<level>Gy (V20Gy), gEUD(<a>)"
+"""Metrics that can be bounded, as messages show them."""
+
+_METRIC = re.compile(r"(?P<kind>D|V|gEUD)\(?(?P<number>-?\d+(?:[._]\d+)?)\)?(?P<unit>%|cc|Gy)?")
+_BOUND = re.compile(r"(?P<number>[-+]?\d+(?:\.\d*)?(?:[eE][-+]?\d+)?)\s*(?P<unit>\S.*)?")
+_KEYS = ("structure", "metric", "objective", "parameters", "lower", "upper", "quantity")
+_PLAIN = {"Dmean": Mean(), "mean": Mean(), "Dmax": DoseAtVolume(0.0), "max": DoseAtVolume(0.0)} | dict.fromkeys(
+    ("Dmin", "min"), DoseAtVolume(1.0)
+)
 
 
 @dataclass(frozen=True)
 class Constraint:
-    """A bound on the value of an objective: ``lower <= objective(quantity in structure) <= upper``.
+    """A bound on a metric or on the value of an objective: ``lower <= value in structure <= upper``.
 
-    ``Constraint("Core", Mean(), upper=20.0)`` holds the mean dose of the core at 20 Gy or less.
+    ``Constraint("Core", "D10", upper=15.0)`` holds D10 of the core at 15 Gy or less, ``Constraint("Lung", "V20Gy",
+    upper=29.0)`` the volume that gets 20 Gy at 29 % or less.
+
+    A metric by its name is that of the whole structure, as `Plan.metrics` reads it; an objective sees the structure
+    after overlap, as a goal does.
 
     Parameters
     ----------
     structure : str
-        Name of the structure, seen after overlap as in `Goal`.
-    objective : Objective
-        The function that is bounded.
+        Name of the structure.
+    objective : Objective or str
+        The function that is bounded, or the written name of a metric: ``Dmean``, ``Dmax``, ``Dmin``, ``D10``,
+        ``D0.1cc``, ``V20Gy`` [%], ``gEUD(8)``.
     lower, upper : float, optional
-        Bounds in the unit of the objective's value; at least one.
+        Bounds, at least one: course totals in the unit of the quantity, % for a volume, for objectives in the unit of
+        their value.
     quantity : str or Quantity
         As in `Goal`.
 
     Raises
     ------
     InputError
-        When no bound is given, a bound is not a number, or the lower one is above the upper one.
+        When no metric is written so, no bound is given, a bound is not a number or cannot be reached by what is
+        bounded, or the lower one is above the upper one.
 
-    >>> from radplan.optim.objectives import Mean
-    >>> Constraint("Core", Mean(), upper=20.0).bounds
-    (-inf, 20.0)
+    >>> Constraint("Core", "D10", upper=15.0).bounds
+    (-inf, 15.0)
     """
 
     structure: str
-    objective: Objective
+    objective: Objective | str
     lower: float | None = None
     upper: float | None = None
     quantity: str | Quantity = "physical_dose"
 
     def __post_init__(self) -> None:
-        check_term(self, self.structure, self.objective, self.quantity)
+        objective = metric_objective(self.objective, 1.0) if isinstance(self.objective, str) else self.objective
+        check_term(self, self.structure, objective, self.quantity)
         if self.lower is None and self.upper is None:
             raise InputError(f"the constraint on {self.structure!r} needs lower=, upper= or both")
         for key, bound in (("lower", self.lower), ("upper", self.upper)):
             if bound is not None and (isinstance(bound, bool) or not isinstance(bound, int | float) or bound != bound):
                 raise InputError(f"{key} of the constraint on {self.structure!r} must be a number, got {bound!r}")
+            if bound is not None and isinstance(objective, VolumeAtDose) and not 0.0 <= bound <= 100.0:
+                raise InputError(
+                    f"{key} of {self.label!r} is a share of the structure in [0, 100] %, got {bound:g}; a bound in Gy "
+                    "belongs to a metric such as D10"
+                )
         low, high = self.bounds
         if low > high:
             raise InputError(f"the constraint on {self.structure!r} has lower {low:g} above upper {high:g}")
@@ -64,6 +89,236 @@ class Constraint:
         )
 
     @property
+    def metric(self) -> str | None:
+        """The written name of the metric that is bounded; None where it is the value of an objective."""
+        return self.objective if isinstance(self.objective, str) else None
+
+    @property
     def label(self) -> str:
         """A short name for messages and reports."""
         return term_label(self.structure, self.objective, self.quantity)
+
+    def function(self, volume: float = math.nan) -> Objective:
+        """Return the objective whose value is bounded.
+
+        Parameters
+        ----------
+        volume : float [cm3]
+            Volume of the structure, needed for metrics such as D0.1cc.
+        """
+        return metric_objective(self.objective, volume) if isinstance(self.objective, str) else self.objective
+
+    def value_unit(self) -> str:
+        """Return the unit of the bounds."""
+        quantity = self.quantity if isinstance(self.quantity, Quantity) else QUANTITIES.get(self.quantity)
+        return self.function(1.0).value_unit(quantity.unit)
+
+    @classmethod
+    def from_spec(cls, spec: Mapping[str, Any]) -> Self:
+        """Return the constraint that plain data describes, as in a plan file.
+
+        Parameters
+        ----------
+        spec : mapping
+            ``structure``; ``metric`` (its written name), or ``objective`` (its registered name) and ``parameters``;
+            ``lower``, ``upper`` or both, numbers or texts with their unit such as ``15 Gy``; ``quantity`` as in `Goal`.
+
+        Raises
+        ------
+        UnknownNameError
+            When a key, an objective, a parameter or a quantity is misspelt; names the nearest.
+        InputError
+            When something is missing or of the wrong kind, or a bound is in another unit than what it bounds.
+
+        >>> Constraint.from_spec({"structure": "Core", "metric": "D10", "upper": "15 Gy"}).upper
+        15.0
+        """
+        where = f"constraint on {spec.get('structure', '(no structure)')!r}"
+        for key in spec:
+            if key not in _KEYS:
+                raise UnknownNameError(f"key of the {where}", str(key), _KEYS)
+        if "structure" not in spec:
+            raise InputError(f"the {where} lacks 'structure'")
+        if (spec.get("metric") is None) == (spec.get("objective") is None):
+            raise InputError(f"the {where} states either a metric such as D10, or an objective and its parameters")
+        if spec.get("metric") is not None and spec.get("parameters"):
+            raise InputError(f"the {where} bounds the metric {spec['metric']!r}, which has no parameters")
+        if spec.get("metric") is not None:
+            bounded: Objective | str = str(spec["metric"])
+        else:
+            bounded = objective_from_spec(spec["objective"], spec.get("parameters") or {})
+        quantity = quantity_from_spec("physical_dose" if spec.get("quantity") is None else spec["quantity"])
+        # Why: what has no bounds yet knows the unit that bounds must have.
+        unit = cls(spec["structure"], bounded, upper=math.inf if not _is_volume(bounded) else 100.0, quantity=quantity)
+        ends = {key: _number(spec[key], key, unit) for key in ("lower", "upper") if spec.get(key) is not None}
+        return cls(spec["structure"], bounded, quantity=quantity, **ends)
+
+    def to_spec(self) -> dict[str, Any]:
+        """Return plain data from which `from_spec` makes the constraint again."""
+        spec: dict[str, Any] = {"structure": self.structure}
+        if isinstance(self.objective, str):
+            spec["metric"] = self.objective
+        else:
+            spec |= {"objective": self.objective.name, "parameters": self.objective.parameters()}
+        bounds = {"lower": self.lower, "upper": self.upper}
+        return spec | bounds | {"quantity": quantity_to_spec(self.quantity)}
+
+
+def metric_objective(name: str, volume: float) -> Objective:
+    """Return the objective whose value is a metric.
+
+    Parameters
+    ----------
+    name : str
+        As it is written: see `METRIC_FORMS`.
+    volume : float [cm3]
+        Volume of the structure, for D..cc.
+
+    Raises
+    ------
+    InputError
+        When no metric that can be bounded is written so.
+
+    >>> metric_objective("D0.1cc", volume=2.0)
+    DoseAtVolume(volume=0.05)
+    >>> metric_objective("V20Gy", volume=2.0).reference
+    20.0
+    """
+    if name in _PLAIN:
+        return _PLAIN[name]
+    match = _METRIC.fullmatch(name)
+    if match is not None:
+        kind, unit, number = match["kind"], match["unit"], float(match["number"].replace("_", "."))
+        if kind == "D" and unit in (None, "%") and 0.0 <= number <= 100.0:
+            return DoseAtVolume(number / 100.0)
+        if kind == "D" and unit == "cc" and number >= 0.0:
+            return DoseAtVolume(min(number / volume, 1.0))
+        if kind == "V" and unit in (None, "Gy"):
+            return VolumeAtDose(number)
+        if kind == "gEUD" and unit is None and number != 0.0:
+            return EUD(exponent=number, form="value")
+    raise InputError(f"no metric that can be bounded is written {name!r}; expected one of {METRIC_FORMS}")
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What a bounded metric is, and by how much that is off its bounds.
+
+    Parameters
+    ----------
+    constraint : Constraint
+        What is bounded.
+    value : float
+        What it is [unit of the bounds].
+
+    >>> print(Kept(Constraint("Core", "D10", upper=15.0), 15.4))
+    Core D10 15.4 Gy > 15 Gy by 0.4 Gy
+    """
+
+    constraint: Constraint
+    value: float
+
+    @property
+    def excess(self) -> float:
+        """By how much the value lies above its upper (> 0) or below its lower bound (< 0); 0 within them."""
+        low, high = self.constraint.bounds
+        return max(self.value - high, 0.0) - max(low - self.value, 0.0)
+
+    def allowance(self, violation: float) -> float:
+        r"""Return by how much the value may be off where doses may be off by `violation` [unit of the bounds].
+
+        A squared penalty of bound b may be off by :math:`(\sqrt{b} + v)^2 - b`.
+        """
+        if not self.constraint.value_unit().endswith("^2"):
+            return violation
+        bound = self.constraint.bounds[1 if self.excess > 0.0 else 0]
+        return violation**2 + 2.0 * violation * math.sqrt(max(bound, 0.0)) if math.isfinite(bound) else violation
+
+    def is_at_bound(self, violation: float) -> bool:
+        """Say whether the value is at one of its bounds or beyond, to within what it may be off."""
+        low, high = self.constraint.bounds
+        return min(self.value - low, high - self.value) <= self.allowance(violation)
+
+    def __str__(self) -> str:
+        constraint, unit = self.constraint, self.constraint.value_unit()
+        quantity = constraint.quantity if isinstance(constraint.quantity, str) else constraint.quantity.name
+        of = "" if quantity == "physical_dose" else f" of {quantity}"
+        what = constraint.metric or constraint.function().name
+        text = f"{constraint.structure} {what}{of} {self.value:.4g} {unit}"
+        low, high = constraint.bounds
+        if self.excess > 0.0:
+            return f"{text} > {high:g} {unit} by {self.excess:.2g} {unit}"
+        if self.excess < 0.0:
+            return f"{text} < {low:g} {unit} by {-self.excess:.2g} {unit}"
+        return text
+
+
+def relaxation(kept: Sequence[Kept], violation: float) -> str:
+    """Return in words what was missed, by how much, and what to relax.
+
+    Parameters
+    ----------
+    kept : sequence of Kept
+        All constraints and what they reach.
+    violation : float
+        By how much doses may be off.
+
+    >>> core, target = Constraint("Core", "D10", upper=15.0), Constraint("PTV", "D95", lower=47.5)
+    >>> print(relaxation([Kept(core, 15.4), Kept(target, 47.5)], 0.1))
+    Core D10 15.4 Gy > 15 Gy by 0.4 Gy. Relax it to 15.4 Gy, or what is held against it: PTV D95 >= 47.5 Gy.
+    """
+    missed = [entry for entry in kept if abs(entry.excess) > entry.allowance(violation)]
+    against = [_stated(entry.constraint) for entry in kept if entry not in missed and entry.is_at_bound(violation)]
+    told = "; ".join(str(entry) for entry in missed)
+    relaxed = ", ".join(f"{entry.value:.4g} {entry.constraint.value_unit()}" for entry in missed)
+    which = "it" if len(missed) == 1 else "them"
+    held = f", or what is held against {which}: {', '.join(against)}" if against else ", or add beams or lower weights"
+    return f"{told}. Relax {which} to {relaxed}{held}."
+
+
+def _stated(constraint: Constraint) -> str:
+    """Return a constraint as a physicist writes it: ``PTV D95 >= 47.5 Gy``."""
+    unit, (low, high) = constraint.value_unit(), constraint.bounds
+    what = f"{constraint.structure} {constraint.metric or constraint.function().name}"
+    ends = [f"{sign} {bound:g} {unit}" for sign, bound in ((">=", low), ("<=", high)) if math.isfinite(bound)]
+    return f"{what} {' and '.join(ends)}"
+
+
+def refuse_contradictions(constraints: Sequence[Constraint]) -> None:
+    """Raise `InputError` naming two constraints that no dose can keep together, whatever the beams.
+
+    These are bounds on one metric that leave nothing between them, and doses at volumes in the wrong order: at least
+    20 Gy at 10 % of a structure of which 5 % may get no more than 15 Gy.
+    """
+    for first in constraints:
+        for second in constraints:
+            if (first.structure, first.quantity) != (second.structure, second.quantity):
+                continue
+            one, other = first.function(1.0), second.function(1.0)
+            in_cc = any("cc" in (entry.metric or "") for entry in (first, second)) and first.metric != second.metric
+            ordered = isinstance(one, DoseAtVolume) and isinstance(other, DoseAtVolume) and one.volume >= other.volume
+            if (one == other or (ordered and not in_cc)) and first.bounds[0] > second.bounds[1]:
+                unit = first.value_unit()
+                raise InputError(
+                    f"constraints contradict each other: {first.label} >= {first.bounds[0]:g} {unit}, but "
+                    f"{second.label} <= {second.bounds[1]:g} {unit}: loosen one"
+                )
+
+
+def _is_volume(bounded: Objective | str) -> bool:
+    return isinstance(metric_objective(bounded, 1.0) if isinstance(bounded, str) else bounded, VolumeAtDose)
+
+
+def _number(bound: Any, key: str, constraint: Constraint) -> float:
+    """Return a bound as a number, refusing one whose unit is not that of the constraint's value."""
+    if not isinstance(bound, str):
+        return bound  # type: ignore[no-any-return]
+    match, unit = _BOUND.fullmatch(bound.strip()), constraint.value_unit()
+    if match is None:
+        raise InputError(f"{key} of {constraint.label!r} must be a number, or one with its unit, got {bound!r}")
+    if match["unit"] not in (None, unit):
+        raise InputError(
+            f"{key} of {constraint.label!r} is in {unit}, got {bound!r}: give the bound in {unit}, or bound a metric "
+            f"in {match['unit']}"
+        )
+    return float(match["number"])

@@ -178,9 +178,10 @@ def check_term(owner: object, structure: object, objective: object, quantity: ob
         raise InputError(f"{kind} on {structure!r}: quantity must be a name or a Quantity instance, got {quantity!r}")
 
 
-def term_label(structure: str, objective: Objective, quantity: str | Quantity) -> str:
-    """Return how messages call a goal or a constraint."""
-    return f"{structure}: {objective.name} of {quantity if isinstance(quantity, str) else quantity.name}"
+def term_label(structure: str, objective: Objective | str, quantity: str | Quantity) -> str:
+    """Return how messages call a goal or a constraint, whose objective may be the name of a metric."""
+    function = objective if isinstance(objective, str) else objective.name
+    return f"{structure}: {function} of {quantity if isinstance(quantity, str) else quantity.name}"
 
 
 def _made(cls: Any, what: str, parameters: Mapping[str, Any], skip: tuple[str, ...]) -> Any:

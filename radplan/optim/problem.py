@@ -14,12 +14,12 @@ import numpy as np
 from radplan.arrays import Array, accumulator, all_finite, dtype_name, like, namespace, scalar, to_numpy
 from radplan.errors import CalculationError, InputError
 from radplan.influence import Dij, ForwardModel, Variables
-from radplan.optim.constraints import Constraint
+from radplan.optim.constraints import Constraint, Kept, refuse_contradictions
 from radplan.optim.goals import Goal
 from radplan.optim.points import CostFunction, Point
 from radplan.optim.scaling import typical_sizes
 from radplan.optim.starting import start_scale
-from radplan.optim.terms import Members, bind, structure_members
+from radplan.optim.terms import Members, bind, member_key, structure_members
 from radplan.patient import Patient
 from radplan.quantities.base import Quantity
 from radplan.quantities.resolver import Evaluation, QuantityResolver
@@ -88,7 +88,7 @@ class Problem(CostFunction):
         stated: tuple[Goal | Constraint, ...] = (*self.goals, *self.constraints)
         if background is not None:
             _check_background(background, stated)
-        members = structure_members(list(dict.fromkeys(term.structure for term in stated)), model, patient, weights)
+        members = structure_members(list(dict.fromkeys(member_key(term) for term in stated)), model, patient, weights)
         voxels = np.unique(np.concatenate([entry[0] for entry in members.values()]))
         self._model = model.restrict(voxels)
         self._variables = model.variables
@@ -100,8 +100,9 @@ class Problem(CostFunction):
         additive = {key: quantity.additive for key, quantity in bound.items()}
         unit = self._unit_images()
         dtype = dtype_name(next(iter(unit.values())))
-        self.terms = bind(self.goals, members, self.model, self.fractions, dtype, additive, background)
-        self.constraint_terms = bind(self.constraints, members, self.model, self.fractions, dtype, additive, background)
+        seen = (members, self.model, self.fractions, dtype, additive, background, patient)
+        self.terms = bind(self.goals, *seen)
+        self.constraint_terms = bind(self.constraints, *seen)
         targets = () if patient is None else patient.target_names
         self._start = self._first_variables(unit, additive, targets)
 
@@ -145,6 +146,21 @@ class Problem(CostFunction):
         other._variables = replace(self._variables, lower=lower, upper=upper)
         return other
 
+    def bounded_by(self, constraints: Sequence[Constraint]) -> Problem:
+        """Return the same problem with other bounds of the same constraints.
+
+        Raises
+        ------
+        InputError
+            When they bound something else than before.
+        """
+        stated = [(entry.structure, entry.objective, entry.quantity) for entry in self.constraints]
+        if stated != [(entry.structure, entry.objective, entry.quantity) for entry in constraints]:
+            raise InputError("bounded_by takes the problem's own constraints with other bounds, in their order")
+        other = copy(self)
+        other._constraints = tuple(constraints)
+        return other
+
     def goal_values(self, x: Array | Point) -> tuple[float, ...]:
         """Return the value of each goal's objective, unweighted, in the order of the goals."""
         point = x if isinstance(x, Point) else self.at(x)
@@ -180,6 +196,12 @@ class Problem(CostFunction):
             return self.start[:0]
         values = [term.cost(point.values_of(term.quantity), (1.0,))[0] for term in self.constraint_terms]
         return xp.stack([xp.astype(value, self.start.dtype) for value in values])
+
+    def judged(self, x: Array | Point) -> tuple[Kept, ...]:
+        """Return what each bounded metric is at `x`, unsmoothed, in the nominal scenario."""
+        point = x if isinstance(x, Point) else self.at(x)
+        values = [scalar(term.measured(point.values_of(term.quantity))) for term in self.constraint_terms]
+        return tuple(Kept(*pair) for pair in zip(self.constraints, values, strict=True))
 
     def constraint_pullback(self, x: Array | Point, multipliers: Array) -> Array:
         """Return the gradient ``(variables,)`` of the constraints summed with multipliers ``(m,)``: one adjoint."""
@@ -269,6 +291,7 @@ def _checked_terms(
     for entry, kind in (*((g, Goal) for g in goals), *((c, Constraint) for c in constraints)):
         if not isinstance(entry, kind):
             raise InputError(f"expected a {kind.__name__}, got {entry!r}")
+    refuse_contradictions(constraints)
     if not goals:
         raise InputError("there is nothing to optimise: give at least one goal")
     if all(goal.weight == 0 for goal in goals):

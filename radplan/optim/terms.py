@@ -22,6 +22,9 @@ from radplan.quantities.base import Quantity
 Members = tuple[Any, Any]
 """Sorted flat grid voxels ``(m,)`` of a structure and their weights ``(m,)``, which sum to 1, on the host."""
 
+MemberKey = tuple[str, bool]
+"""Name of a structure, and whether it is seen whole and not after overlap."""
+
 
 @dataclass(frozen=True, eq=False)
 class Term:
@@ -109,24 +112,34 @@ class Term:
         value, gradient = self.objective.value_and_gradient(self.course_values(values[0, :]), self.weights)
         return value, namespace(gradient).reshape(gradient, (1, -1))
 
+    def measured(self, values: Array) -> Array:
+        """Return the objective in the nominal scenario as a metric reads it, unsmoothed, shape ()."""
+        return self.objective.measured(self.course_values(values[0, :]), self.weights)
+
     def costs(self, values: Array) -> tuple[Array, Array]:
         """Return the objective in each scenario ``(scenarios,)`` and its gradient ``(scenarios, m)``."""
         return each_scenario(self.objective, self.course_values(values), self.weights)
 
 
+def member_key(term: Goal | Constraint) -> MemberKey:
+    """Return which voxels a goal or constraint looks at: those of its structure, whole where a metric is bounded."""
+    return term.structure, isinstance(term, Constraint) and term.metric is not None
+
+
 def structure_members(
-    names: Sequence[str], model: ForwardModel, patient: Patient | None, given: Mapping[str, Members] | None
-) -> dict[str, Members]:
-    """Return voxels and weights of each structure in goals: those given, else the patient's after overlap.
+    keys: Sequence[MemberKey], model: ForwardModel, patient: Patient | None, given: Mapping[str, Members] | None
+) -> dict[MemberKey, Members]:
+    """Return voxels and weights of each structure in goals: those given, else the patient's.
 
     Parameters
     ----------
-    names : sequence of str
-        Structures that have goals or constraints, without repeats.
+    keys : sequence of (structure, whole)
+        Structures that have goals or constraints, without repeats; those that are not whole are seen after overlap
+        among themselves.
     model : ForwardModel
         Whose grid and voxels are looked at.
     patient : Patient, optional
-        Gives structures after overlap by priority among `names`.
+        Gives structures, after overlap by priority among `keys`.
     given : mapping of str to (voxels, weights), optional
         Flat grid voxels and their shares, taken as they are; weights None means equal shares.
 
@@ -139,50 +152,57 @@ def structure_members(
     """
     if given is None and patient is None:
         raise InputError("a problem needs a patient, or weights={structure: (voxels, weights)}, to know its structures")
-    members: dict[str, Members] = {}
-    for name in names:
+    members: dict[MemberKey, Members] = {}
+    contending = [name for name, whole in keys if not whole]
+    for name, whole in keys:
         if given is not None and name in given:
-            members[name] = _checked(name, given[name], model)
+            members[name, whole] = _checked(name, given[name], model)
         elif patient is None:
             raise UnknownNameError("structure in weights", name, given or ())
         else:
             host = np.asarray(model.voxels)
-            members[name] = patient.structure_weights(name, model.grid, voxels=host, overlap_with=list(names))
-            if members[name][0].size == 0:
+            members[name, whole] = patient.structure_weights(
+                name, model.grid, voxels=host, overlap_with=None if whole else contending
+            )
+            if members[name, whole][0].size == 0:
                 raise InputError(f"structure {name!r} of a goal has no voxel where the model calculates")
     return members
 
 
 def bind(
     goals: Sequence[Goal | Constraint],
-    members: Mapping[str, Members],
+    members: Mapping[MemberKey, Members],
     model: ForwardModel,
     fractions: int,
     dtype: str,
     additive: Mapping[str | Quantity, bool],
     background: Array | None = None,
+    patient: Patient | None = None,
 ) -> tuple[Term, ...]:
     """Return the terms of goals or constraints on a model restricted to their voxels."""
     place, held = model.device, np.asarray(model.voxels)
-    arrays: dict[str, tuple[Array | None, Array]] = {}
+    arrays: dict[MemberKey, tuple[Array | None, Array]] = {}
     terms = []
     for goal in goals:
-        name = goal.structure
-        voxels, shares = members[name]
-        if name not in arrays:
+        key = member_key(goal)
+        voxels, shares = members[key]
+        if key not in arrays:
             whole = voxels.size == held.size
             index = None if whole else place.asarray(np.searchsorted(held, voxels), "int64")
-            arrays[name] = index, place.asarray(shares, dtype)
-        index, weights = arrays[name]
+            arrays[key] = index, place.asarray(shares, dtype)
+        index, weights = arrays[key]
         cut = _Cut(goal.label, model.grid, voxels, place, dtype)
         weight, robust, tail = 1.0, "nominal", 1.0
         if isinstance(goal, Goal):
+            objective = goal.objective
             weight, robust, tail = goal.weight, goal.robust, goal.tail
+        else:
+            objective = goal.function(_volume_of(goal.structure, voxels, model, patient))
         terms.append(
             Term(
                 label=goal.label,
-                structure=name,
-                objective=goal.objective.on_voxels(cut),
+                structure=goal.structure,
+                objective=objective.on_voxels(cut),
                 quantity=goal.quantity,
                 index=index,
                 weights=weights,
@@ -194,6 +214,13 @@ def bind(
             )
         )
     return tuple(terms)
+
+
+def _volume_of(name: str, voxels: Any, model: ForwardModel, patient: Patient | None) -> float:
+    """Return the volume of a structure [cm3]: that of its voxels where the patient has none of that name."""
+    if patient is not None and name in patient.structures:
+        return float(patient.structures[name].volume) / 1000.0
+    return float(voxels.size * model.grid.voxel_volume) / 1000.0
 
 
 @dataclass(frozen=True, eq=False)

@@ -22,6 +22,7 @@ from radplan.optim.solvers import SOLVERS, Solution, Solver, Status
 from radplan.optim.solvers.base import Callback, Progress
 from radplan.patient.patient import Patient
 from radplan.plan.course import Plan
+from radplan.plan.keeping import as_metrics_read
 from radplan.plan.prescribed import dose_floor, floored, prescribed_quantity
 from radplan.progress import expected_iterations, listening, report
 from radplan.quantities.base import QUANTITIES, Quantity
@@ -64,7 +65,9 @@ def optimize(
         A solver, or its name for default options; otherwise the projected L-BFGS, within an augmented Lagrangian
         where there are constraints.
     constraints : sequence of Constraint
-        What must hold.
+        What must hold. Bounded metrics are read again at the end, as `Plan.metrics` reads them: where they are off by
+        more than the solver's `violation`, the status is INFEASIBLE and `plan.solution.advice` says by how much, and
+        what to relax.
     robust : "composite", optional
         Optimise the worst scenario of the sum of all goals.
     start : Plan or array of shape (count,), optional
@@ -91,27 +94,30 @@ def optimize(
     wished = tuple(replace(goal, quantity=floored(goal.quantity, floor, model.images)) for goal in goals)
     kept = tuple(replace(entry, quantity=floored(entry.quantity, floor, model.images)) for entry in constraints)
     course = _Course(model, patient, count, kept, robust, earlier)
+    problem = course.problem(wished, kept)
     with listening(progress if isinstance(progress, bool) else None):
-        solution = _searched(course, wished, kept, chosen, start, progress)
-    return Plan(
-        x=to_numpy(solution.x),
-        model=model,
-        patient=patient,
-        fractions=count,
-        goals=wished,
-        constraints=kept,
-        solution=solution,
-        given_beams=beams,
-        background=earlier,
-        solver=chosen,
-        robust=robust,
-    )
+        solution = _searched(course, problem, wished, chosen, start, progress)
+        plan = Plan(
+            x=to_numpy(solution.x),
+            model=model,
+            patient=patient,
+            fractions=count,
+            goals=wished,
+            constraints=kept,
+            solution=solution,
+            given_beams=beams,
+            background=earlier,
+            solver=chosen,
+            robust=robust,
+        )
+        told = progress if callable(progress) else None
+        return as_metrics_read(plan, problem, chosen, _reporting(chosen, told)) if solution.kept else plan
 
 
 def _searched(
     course: _Course,
+    problem: Problem,
     goals: Sequence[Goal],
-    constraints: Sequence[Constraint],
     solver: Solver,
     start: Plan | ArrayLike | None,
     progress: Callback | bool | None,
@@ -126,7 +132,7 @@ def _searched(
     if isinstance(first, Solution) and first.status in (Status.INTERRUPTED, Status.STOPPED):
         return first
     begin = first.x if isinstance(first, Solution) else first
-    return solver.solve(course.problem(goals, constraints), x0=begin, callback=_reporting(solver, told))
+    return solver.solve(problem, x0=begin, callback=_reporting(solver, told))
 
 
 def _reporting(solver: Solver, told: Callback | None) -> Callback:

@@ -23,9 +23,9 @@ from radplan.geometry.grid import Grid
 from radplan.geometry.resample import resample_linear
 from radplan.io.openkbp import is_openkbp
 from radplan.io.plan_file.reading import EXAMPLE, PlanSpec, plan_spec
-from radplan.io.plan_file.sections import ConstraintSpec, DicomSpec, GoalSpec, GridSpec, QuantitySpec
+from radplan.io.plan_file.sections import ConstraintSpec, DicomSpec, GoalSpec, GridSpec
 from radplan.optim.constraints import Constraint
-from radplan.optim.goals import Goal, objective_from_spec, quantity_from_spec
+from radplan.optim.goals import Goal
 from radplan.optim.solvers import SOLVERS, Solver
 from radplan.patient.ct import hu_table
 from radplan.patient.patient import Patient, find_external
@@ -345,9 +345,5 @@ def _goals(entry: GoalSpec, structures: Iterable[str]) -> list[Goal]:
 
 
 def _constraints(entry: ConstraintSpec, names: Iterable[str]) -> list[Constraint]:
-    objective = objective_from_spec(entry.objective, entry.parameters)
-    quantity = entry.quantity.model_dump() if isinstance(entry.quantity, QuantitySpec) else entry.quantity
-    return [
-        Constraint(name, objective, entry.lower, entry.upper, quantity_from_spec(quantity or "physical_dose"))
-        for name in matching(entry.structure, names)
-    ]
+    data = entry.model_dump(exclude_unset=True)
+    return [Constraint.from_spec({**data, "structure": name}) for name in matching(entry.structure, names)]

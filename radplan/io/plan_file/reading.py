@@ -18,6 +18,8 @@ Everything has a default but the goals; unknown keys are refused with the neares
     goals:
       - {structure: PTV, objective: squared_deviation, parameters: {reference: 50.0}, weight: 1000}
       - {structure: "LUNG_*", objective: mean, weight: 10}    # every structure of that pattern
+    constraints:                  # what must hold; a bound is in the unit of its metric
+      - {structure: Cord, metric: Dmax, upper: 45 Gy}
     normalize: {structure: PTV, D95: 50.0}
     metrics: [V20Gy]              # beside the usual ones
     outputs: {figures: true, dicom: true}
@@ -189,6 +191,8 @@ def _parse_yaml(path: Path, text: str) -> Any:
 
 
 _EITHER = {
+    "lower": "a number, or one with its unit such as 15 Gy",
+    "upper": "a number, or one with its unit such as 15 Gy",
     "grid": "a spacing > 0 mm, three of them (x, y, z), or a grid of shape, spacing and origin",
     "couch": "a finite angle in degrees, or one per beam",
     "collimator": "a finite angle in degrees, or one per beam",

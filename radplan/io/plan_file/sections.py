@@ -218,23 +218,29 @@ class GoalSpec(Section):
 
 
 class ConstraintSpec(Section):
-    """One bound that must hold: lower <= objective <= upper; `structure` as in a goal.
+    """One bound that must hold: lower <= metric or objective <= upper; `structure` as in a goal.
 
-    >>> ConstraintSpec(structure="Cord", objective="mean", upper=20).lower is None
+    A bound is a number in the unit of the metric, or a text that says it: ``15 Gy``, ``29 %``.
+
+    >>> ConstraintSpec(structure="Cord", metric="Dmax", upper=20).lower is None
     True
     """
 
     structure: str
-    objective: str
+    metric: str | None = None
+    objective: str | None = None
     parameters: dict[str, Any] = Field(default_factory=dict)
-    lower: Number | None = None
-    upper: Number | None = None
+    lower: Number | str | None = None
+    upper: Number | str | None = None
     quantity: str | QuantitySpec | None = None
 
     @model_validator(mode="after")
     def _bounded(self) -> ConstraintSpec:
         if self.lower is None and self.upper is None:
             msg = "a constraint needs lower or upper"
+            raise ValueError(msg)
+        if (self.metric is None) == (self.objective is None):
+            msg = "a constraint states either a metric such as D10, or an objective"
             raise ValueError(msg)
         return self
 

@@ -63,6 +63,33 @@ class Objective(ABC):
         """
         return self
 
+    def measured(self, values: Array, weights: Array) -> Array:
+        """Return the value as a metric reads it: the value itself unless that is smoothed."""
+        return self.value(values, weights)
+
+    def voxel_bounds(
+        self, values: Array, weights: Array, lower: float, upper: float, margin: float
+    ) -> tuple[Array, Array] | None:
+        """Return bounds ``(m,)`` below and above on the voxels that together imply bounds on the value, or None.
+
+        Which voxels bear them is read from `values`; the others get infinite bounds. None where the value can be held
+        only as a whole.
+
+        Parameters
+        ----------
+        values, weights : array of shape (m,)
+            As in `value`.
+        lower, upper : float
+            Bounds on the value, infinite where there is none.
+        margin : float
+            By how much to keep away from a level that voxels are counted at [unit of the quantity].
+        """
+        return None
+
+    def value_unit(self, of: str) -> str:
+        """Return the unit of the value for a quantity in the unit `of`: its square unless said otherwise."""
+        return f"{of}^2"
+
     @property
     def level(self) -> Array | float | None:
         """The value this objective steers by [unit of the quantity], a number or one per voxel, or None."""

@@ -16,7 +16,7 @@ _FLOOR = 1e-6
 @OBJECTIVES.register
 @dataclass(frozen=True)
 class EUD(Objective):
-    r"""Squared distance of the generalised equivalent uniform dose from a level.
+    r"""Squared distance of the generalised equivalent uniform dose from a level, or that dose itself.
 
     .. math:: \mathrm{gEUD} = \Bigl(\sum_i w_i x_i^a\Bigr)^{1/a}, \qquad f = (\mathrm{gEUD} - x_\mathrm{ref})^2
 
@@ -31,8 +31,9 @@ class EUD(Objective):
         Level of gEUD [unit of the quantity], >= 0.
     exponent : float
         The exponent a, any number but 0: large for serial organs, 1 for parallel ones, negative for targets.
-    form : {"deviation", "over", "under"}
-        Whether gEUD is penalised on both sides of the reference, only above, or only below it.
+    form : {"deviation", "over", "under", "value"}
+        Whether gEUD is penalised on both sides of the reference, only above, or only below it, or is itself the value,
+        for a constraint.
 
     Raises
     ------
@@ -48,15 +49,19 @@ class EUD(Objective):
 
     reference: float = 0.0
     exponent: float = 3.5
-    form: Literal["deviation", "over", "under"] = "deviation"
+    form: Literal["deviation", "over", "under", "value"] = "deviation"
 
     name = "eud"
 
     def __post_init__(self) -> None:
         finite_number(self, reference=self.reference, exponent=self.exponent)
-        one_of(self, "form", self.form, ("deviation", "over", "under"))
+        one_of(self, "form", self.form, ("deviation", "over", "under", "value"))
         if self.reference < 0.0:
             raise InputError(f"eud: reference must be >= 0, got {self.reference!r}")
+        if self.form == "value" and self.reference != 0.0:
+            raise InputError(
+                f"eud: the form 'value' has no reference, got {self.reference!r}: bound it by a constraint"
+            )
         if self.exponent == 0.0:
             raise InputError("eud: exponent must not be 0 (1 is the mean; take a small one for the geometric mean)")
 
@@ -72,14 +77,17 @@ class EUD(Objective):
         return scale * power ** (1.0 / self.exponent)
 
     def value(self, values: Array, weights: Array) -> Array:
-        distance = self._distance(self.equivalent(values, weights))
+        equivalent = self.equivalent(values, weights)
+        if self.form == "value":
+            return equivalent
+        distance = self._distance(equivalent)
         return distance * distance
 
     def gradient(self, values: Array, weights: Array) -> Array:
         xp = namespace(values)
         scale, ratio, power = self._powers(values, weights)
-        distance = self._distance(scale * power ** (1.0 / self.exponent))
-        factor = 2.0 * distance * power ** (1.0 / self.exponent - 1.0)
+        slope = 1.0 if self.form == "value" else 2.0 * self._distance(scale * power ** (1.0 / self.exponent))
+        factor = slope * power ** (1.0 / self.exponent - 1.0)
         return xp.astype(factor, values.dtype) * weights * ratio ** (self.exponent - 1.0)
 
     def _distance(self, equivalent: Array) -> Array:
@@ -104,16 +112,26 @@ class EUD(Objective):
         scale = xp.where(positive, scale, xp.zeros_like(scale))
         return xp.astype(scale, power.dtype), ratio, power
 
+    def value_unit(self, of: str) -> str:
+        return of if self.form == "value" else f"{of}^2"
+
     @property
-    def level(self) -> float:
-        return self.reference
+    def level(self) -> float | None:
+        return None if self.form == "value" else self.reference
 
     @property
     def pushes(self) -> Pushes:
         if self.form == "deviation":
             return "both"
-        return "down" if self.form == "over" else "up"
+        return "up" if self.form == "under" else "down"
 
     @classmethod
     def examples(cls) -> list[Self]:
-        return [cls(1.0), cls(1.0, -10.0), cls(0.5, 40.0, "over"), cls(2.0, -2.0, "under"), cls(1.0, 1.0)]
+        return [
+            cls(1.0),
+            cls(1.0, -10.0),
+            cls(0.5, 40.0, "over"),
+            cls(2.0, -2.0, "under"),
+            cls(1.0, 1.0),
+            cls(exponent=8.0, form="value"),
+        ]

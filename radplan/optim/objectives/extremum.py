@@ -51,6 +51,13 @@ class Maximum(Objective):
     def value_and_gradient(self, values: Array, weights: Array) -> tuple[Array, Array]:
         return _log_sum_exp(values, weights, self.width)
 
+    def measured(self, values: Array, weights: Array) -> Array:
+        xp = namespace(values)
+        return xp.max(xp.where(weights > 0.0, values, -xp.inf))
+
+    def value_unit(self, of: str) -> str:
+        return of
+
     @property
     def pushes(self) -> Pushes:
         return "down"
@@ -97,6 +104,13 @@ class Minimum(Objective):
 
     def gradient(self, values: Array, weights: Array) -> Array:
         return _log_sum_exp(-values, weights, self.width)[1]
+
+    def measured(self, values: Array, weights: Array) -> Array:
+        xp = namespace(values)
+        return xp.min(xp.where(weights > 0.0, values, xp.inf))
+
+    def value_unit(self, of: str) -> str:
+        return of
 
     @property
     def pushes(self) -> Pushes:

@@ -12,6 +12,7 @@ from typing import ClassVar, Self
 
 from radplan.arrays import Array, all_finite, like, to_numpy
 from radplan.errors import CalculationError, InputError
+from radplan.optim.constraints import Kept, relaxation
 from radplan.optim.points import CostFunction, Point
 from radplan.optim.problem import Problem
 from radplan.registry import Registry
@@ -87,6 +88,10 @@ class Solution:
         The cost after each iteration.
     start_value : float
         The cost at the start.
+    kept : tuple of Kept
+        What the constraints' metrics are there, one for each constraint.
+    violation : float
+        By how much one may be off its bounds [its own unit].
     """
 
     x: Array
@@ -94,6 +99,18 @@ class Solution:
     status: Status
     history: tuple[float, ...]
     start_value: float
+    kept: tuple[Kept, ...] = ()
+    violation: float = 0.0
+
+    @property
+    def missed(self) -> tuple[Kept, ...]:
+        """The constraints that are off by more than is allowed."""
+        return tuple(entry for entry in self.kept if abs(entry.excess) > entry.allowance(self.violation))
+
+    @property
+    def advice(self) -> str:
+        """What to do next: the status's advice, or what was missed, by how much, and what to relax."""
+        return relaxation(self.kept, self.violation) if self.missed else self.status.advice
 
     @property
     def iterations(self) -> int:
