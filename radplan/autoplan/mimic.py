@@ -14,7 +14,6 @@ import numpy.typing as npt
 
 from radplan.analysis.gamma import Gamma, GammaCriteria, gamma_index
 from radplan.analysis.metrics import metric
-from radplan.analysis.sampling import sample, structure_points
 from radplan.errors import InputError
 from radplan.geometry.grid import Grid
 from radplan.geometry.resample import resample_linear
@@ -22,6 +21,7 @@ from radplan.influence import ForwardModel
 from radplan.optim import DoseMimicking, Goal
 from radplan.optim.solvers import ProjectedLBFGS
 from radplan.patient import Patient
+from radplan.patient.sampling import sample, structure_points
 from radplan.plan import Plan, optimize
 
 Floats = npt.NDArray[np.float64]

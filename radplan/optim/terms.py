@@ -12,15 +12,19 @@ from radplan.arrays import Array, Device, namespace, scatter, to_numpy
 from radplan.errors import InputError, UnknownNameError
 from radplan.geometry.grid import Grid
 from radplan.influence import ForwardModel
+from radplan.operators import SparseOperator
 from radplan.optim.constraints import Constraint
 from radplan.optim.goals import Goal
 from radplan.optim.objectives import Objective
 from radplan.optim.robust import REDUCTIONS, each_scenario
 from radplan.patient import Patient
+from radplan.patient.sampling import sampling_matrix, structure_points
 from radplan.quantities.base import Quantity
 
-Members = tuple[Any, Any]
-"""Sorted flat grid voxels ``(m,)`` of a structure and their weights ``(m,)``, which sum to 1, on the host."""
+Members = tuple[Any, ...]
+"""Sorted flat grid voxels of a structure and weights ``(m,)``, which sum to 1, on the host: one for each voxel, or for
+each point that a third entry, a sparse matrix ``(m, voxels)``, reads from the voxels.
+"""
 
 MemberKey = tuple[str, bool]
 """Name of a structure, and whether it is seen whole and not after overlap."""
@@ -48,6 +52,8 @@ class Term:
         Importance of the goal.
     multiplier : float
         Fractions where the quantity is additive, else 1.
+    reading : SparseOperator, optional
+        Takes its voxels to the points where a whole structure is judged: weights and values are of those.
     robust : str
         Name of the reduction over scenarios.
     tail : float
@@ -64,6 +70,7 @@ class Term:
     weights: Array
     weight: float
     multiplier: float
+    reading: SparseOperator | None = None
     robust: str = "nominal"
     tail: float = 0.1
     background: Array | None = None
@@ -71,6 +78,8 @@ class Term:
     def course_values(self, values: Array) -> Array:
         """Return what the objective sees of per-fraction ``values (..., voxels)``: its voxels, as course totals."""
         cut = values if self.index is None else namespace(values).take(values, self.index, axis=-1)
+        if self.reading is not None:
+            cut = self.reading.apply(cut)
         total = cut * self.multiplier if self.multiplier != 1.0 else cut
         return total if self.background is None else total + self.background
 
@@ -78,6 +87,9 @@ class Term:
         """Return the cotangent ``(..., count)`` per fraction of a gradient by course values, times `factor`."""
         scale = factor * self.multiplier
         scaled = gradient * scale if scale != 1.0 else gradient
+        if self.reading is not None:
+            xp = namespace(scaled)
+            scaled = xp.reshape(self.reading.adjoint(xp.reshape(scaled, (-1,))), (1, -1))
         return scaled if self.index is None else scatter(count, self.index, scaled)
 
     def add_cotangent(self, cotangents: dict[Any, Array], gradient: Array, values: Array, factor: float) -> None:
@@ -161,12 +173,24 @@ def structure_members(
             raise UnknownNameError("structure in weights", name, given or ())
         else:
             host = np.asarray(model.voxels)
-            members[name, whole] = patient.structure_weights(
-                name, model.grid, voxels=host, overlap_with=None if whole else contending
+            fine = whole and patient.membership == "volume" and name != patient.external.name
+            overlap = None if whole else contending
+            members[name, whole] = (
+                _judged_points(patient, name, model.grid, host)
+                if fine
+                else patient.structure_weights(name, model.grid, voxels=host, overlap_with=overlap)
             )
             if members[name, whole][0].size == 0:
                 raise InputError(f"structure {name!r} of a goal has no voxel where the model calculates")
     return members
+
+
+def _judged_points(patient: Patient, name: str, grid: Grid, voxels: Any) -> Members:
+    """Return the voxels that a whole structure is read from, and the weights and matrix of its points."""
+    index, weights = structure_points(patient.structures[name], grid)
+    matrix = sampling_matrix(index, grid, voxels)
+    used = np.flatnonzero(np.asarray(abs(matrix).sum(axis=0)).reshape(-1) > 0.0)
+    return voxels[used], weights / weights.sum(), matrix[:, used]
 
 
 def bind(
@@ -181,16 +205,17 @@ def bind(
 ) -> tuple[Term, ...]:
     """Return the terms of goals or constraints on a model restricted to their voxels."""
     place, held = model.device, np.asarray(model.voxels)
-    arrays: dict[MemberKey, tuple[Array | None, Array]] = {}
+    arrays: dict[MemberKey, tuple[Array | None, Array, SparseOperator | None]] = {}
     terms = []
     for goal in goals:
         key = member_key(goal)
-        voxels, shares = members[key]
+        voxels, shares, *matrix = members[key]
         if key not in arrays:
             whole = voxels.size == held.size
             index = None if whole else place.asarray(np.searchsorted(held, voxels), "int64")
-            arrays[key] = index, place.asarray(shares, dtype)
-        index, weights = arrays[key]
+            reading = SparseOperator.from_scipy(matrix[0], place, dtype) if matrix else None
+            arrays[key] = index, place.asarray(shares, dtype), reading
+        index, weights, reading = arrays[key]
         cut = _Cut(goal.label, model.grid, voxels, place, dtype)
         weight, robust, tail = 1.0, "nominal", 1.0
         if isinstance(goal, Goal):
@@ -208,12 +233,17 @@ def bind(
                 weights=weights,
                 weight=float(weight),
                 multiplier=float(fractions) if additive[goal.quantity] else 1.0,
+                reading=reading,
                 robust=robust,
                 tail=tail,
-                background=None if background is None else cut(background),
+                background=None if background is None else _read_at(reading, cut(background)),
             )
         )
     return tuple(terms)
+
+
+def _read_at(reading: SparseOperator | None, values: Array) -> Array:
+    return values if reading is None else reading.apply(values)
 
 
 def _volume_of(name: str, voxels: Any, model: ForwardModel, patient: Patient | None) -> float:

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from radplan.analysis.dvh import DVH, common_levels, cumulative_dvh
 from radplan.analysis.metrics import ORGAN_METRICS, TARGET_METRICS, coverage, is_level, metric
-from radplan.analysis.sampling import sample, structure_points
 from radplan.analysis.scaling import find_factor
 from radplan.arrays import to_numpy
 from radplan.beams.beam import Beams
@@ -24,6 +23,7 @@ from radplan.optim.constraints import Constraint
 from radplan.optim.goals import Goal
 from radplan.optim.solvers import Solution, Solver
 from radplan.patient.patient import Patient
+from radplan.patient.sampling import sample, structure_points
 from radplan.plan.prescribed import dose_floor, floored, has_biology, prescribed_quantity
 from radplan.quantities.base import Quantity
 from radplan.quantities.resolver import BoundQuantity, QuantityResolver

@@ -12,11 +12,11 @@ import numpy.typing as npt
 from radplan.analysis.dvh import DVH, common_levels, cumulative_dvh
 from radplan.analysis.gamma import Gamma, GammaCriteria, gamma_index
 from radplan.analysis.metrics import metric
-from radplan.analysis.sampling import sample, structure_points
 from radplan.errors import InputError, UnknownNameError
 from radplan.geometry.grid import Grid
 from radplan.io.reference import ReferenceDose, read_curve
 from radplan.patient.patient import Patient
+from radplan.patient.sampling import sample, structure_points
 from radplan.plan import Plan
 
 logger = logging.getLogger(__name__)

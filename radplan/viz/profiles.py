@@ -11,10 +11,10 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from scipy.ndimage import map_coordinates
 
-from radplan.analysis.sampling import sample
 from radplan.beams.beam import Beam
 from radplan.errors import InputError
 from radplan.geometry.rays import radiological_depth
+from radplan.patient.sampling import sample
 from radplan.plan import Plan
 
 _STEP = 1.0

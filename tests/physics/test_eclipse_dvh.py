@@ -20,9 +20,9 @@ import numpy as np
 import pytest
 
 from radplan.analysis.metrics import metric
-from radplan.analysis.sampling import sample, structure_points
 from radplan.geometry.grid import Grid
 from radplan.io.dicom import read_structures
+from radplan.patient.sampling import sample, structure_points
 
 # The pixels of the planning CT, which is not at hand, and the dose grid from the header of the nrrd file.
 CT = Grid((93, 512, 512), (0.976562, 0.976562, 2.5), (-250.0, -250.0, -122.5))

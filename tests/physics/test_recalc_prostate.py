@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from radplan.analysis.sampling import sample
+from radplan.patient.sampling import sample
 from radplan.recalc import SceneOptions, recalculate
 
 

@@ -52,14 +52,23 @@ class DoseAtVolume(Objective):
         return weighted_sum(values, self.gradient(values, weights))
 
     def gradient(self, values: Array, weights: Array) -> Array:
-        return weights_of_ranks(values, weights, *self._band(weights, _BAND))
+        return weights_of_ranks(values, weights, *self._band(weights))
 
     def value_and_gradient(self, values: Array, weights: Array) -> tuple[Array, Array]:
         gradient = self.gradient(values, weights)
         return weighted_sum(values, gradient), gradient
 
     def measured(self, values: Array, weights: Array) -> Array:
-        return weighted_sum(values, weights_of_ranks(values, weights, *self._band(weights, 0.0)))
+        xp = namespace(values, weights)
+        order, start, end = _ranks(values, weights)
+        middle, falling = 0.5 * (start + end), xp.take(values, order)
+        last = values.shape[0] - 1
+        after = xp.reshape(xp.sum(xp.astype(middle < self.volume, xp.int64)), (1,))
+        low, high = xp.clip(after - 1, min=0), xp.clip(after, max=last)
+        gap = xp.take(middle, high) - xp.take(middle, low)
+        part = (self.volume - xp.take(middle, low)) / xp.where(gap > 0.0, gap, xp.ones_like(gap))
+        share = xp.astype(xp.clip(part, min=0.0, max=1.0), values.dtype)
+        return xp.reshape((1.0 - share) * xp.take(falling, low) + share * xp.take(falling, high), ())
 
     def voxel_bounds(
         self, values: Array, weights: Array, lower: float, upper: float, margin: float
@@ -77,11 +86,11 @@ class DoseAtVolume(Objective):
     def examples(cls) -> list[Self]:
         return [cls(0.1), cls(0.5), cls(0.0), cls(1.0)]
 
-    def _band(self, weights: Array, width: float) -> tuple[Array, Array]:
+    def _band(self, weights: Array) -> tuple[Array, Array]:
         """Return the ends of the band of ranks, shape () each: centred on the volume, at least one voxel wide."""
         xp = namespace(weights)
         voxel = 0.5 * weighted_sum(weights, weights)
-        half = xp.maximum(voxel, xp.full_like(voxel, min(0.5 * width, self.volume, 1.0 - self.volume)))
+        half = xp.maximum(voxel, xp.full_like(voxel, min(0.5 * _BAND, self.volume, 1.0 - self.volume)))
         return xp.clip(self.volume - half, min=0.0), xp.clip(self.volume + half, max=1.0)
 
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from radplan.geometry.grid import Grid
 from radplan.patient.structures import Structure
+
+if TYPE_CHECKING:
+    import scipy.sparse
 
 Floats = NDArray[np.float64]
 
@@ -105,3 +109,42 @@ def sample(cube: ArrayLike, index: Floats, calculated: ArrayLike | None = None) 
     share = read(known.astype(np.float64))
     found = read(np.where(known, values[part], 0.0))
     return np.where(share > _EDGE, found / np.maximum(share, _EDGE), 0.0)
+
+
+def sampling_matrix(index: Floats, grid: Grid, voxels: ArrayLike) -> scipy.sparse.csr_array:
+    """Return the matrix ``(m, n)`` that takes values in some voxels of a grid to fractional indices, as `sample` does.
+
+    Parameters
+    ----------
+    index : array of shape (m, 3)
+        Fractional positions ``[z, y, x]`` [voxel].
+    grid : Grid
+        The grid.
+    voxels : array of shape (n,)
+        Sorted flat indices of the voxels that hold values; the others take no part.
+
+    >>> index = np.asarray([[0.0, 0.0, 0.75], [0.0, 0.0, 1.5]])
+    >>> line = Grid((1, 1, 3), (1.0, 1.0, 1.0), (0.0, 0.0, 0.0))
+    >>> sampling_matrix(index, line, [0, 1]).toarray().tolist()
+    [[0.25, 0.75], [0.0, 1.0]]
+    """
+    import scipy.sparse
+
+    held = np.asarray(voxels)
+    shape = np.asarray(grid.shape)
+    place = np.clip(index, 0.0, shape - 1.0)
+    low = np.minimum(np.floor(place).astype(np.int64), np.maximum(shape - 2, 0))
+    part = place - low
+    count, total = index.shape[0], scipy.sparse.csr_array((index.shape[0], held.size))
+    for corner in np.ndindex(2, 2, 2):
+        at = np.minimum(low + np.asarray(corner), shape - 1)
+        share = np.prod(np.where(np.asarray(corner) == 1, part, 1.0 - part), axis=1)
+        flat = np.ravel_multi_index(tuple(at.T), grid.shape)
+        column = np.minimum(np.searchsorted(held, flat), held.size - 1)
+        known = (held[column] == flat) & (share > 0.0)
+        total = total + scipy.sparse.csr_array(
+            (share[known], (np.flatnonzero(known), column[known])), shape=(count, held.size)
+        )
+    sums: Floats = np.asarray(total.sum(axis=1)).reshape(-1)
+    scale = np.where(sums > _EDGE, 1.0 / np.maximum(sums, _EDGE), 0.0)
+    return scipy.sparse.csr_array(scipy.sparse.diags_array(scale) @ total)

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from radplan.analysis.metrics import metric
-from radplan.analysis.sampling import sample, structure_points
 from radplan.geometry.grid import Grid
+from radplan.patient.sampling import sample, structure_points
 from radplan.patient.structures import Structure
 
 CT = Grid((40, 60, 60), (1.0, 1.0, 1.0), (-29.5, -29.5, -19.5))
