@@ -140,13 +140,16 @@ def run(spec: PlanSpec, progress: Choice = None) -> Outcome:
 def normalization_level(spec: PlanSpec, plan: Plan) -> tuple[str, Any, dict[str, float]] | None:
     """Return structure, quantity and level that a plan is brought to, None where it stays as optimised.
 
-    When nothing is said and the patient has a prescription, that is D95 of the target with the highest goal.
+    When nothing is said and the patient has a prescription, that is D95 of the target with the highest goal; but not
+    with constraints, which scaling could break.
     """
     wanted = spec.normalize
     if wanted is False:
         return None
     if wanted is not None:
         return wanted.structure, wanted.quantity or plan.prescribed, {wanted.metric: wanted.level}
+    if plan.constraints:
+        return None
     level, targets = plan.patient.prescription, plan.patient.target_names
     if level is None or not targets:
         return None
@@ -244,7 +247,7 @@ def _optimized(spec: PlanSpec, dij: Dij, work: Task, patient: Patient, beams: Be
     solution = plan.solution
     if solution is not None:
         detail = f"{solution.status.value} after {solution.iterations} iterations: {solution.value:.6g}"
-        advice = "" if solution.status is Status.CONVERGED else f"\n{'':<10} {solution.status.advice}"
+        advice = "" if solution.status is Status.CONVERGED else f"\n{'':<10} {solution.advice}"
         report("optimise", detail=detail + advice, finished=True)
     return plan
 
