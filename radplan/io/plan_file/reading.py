@@ -66,10 +66,10 @@ class PlanSpec(Section):
     """A whole plan file.
 
     `normalize` left out means: when there is a prescription and no constraint, which scaling could break, D95 of the
-    target with the highest level is brought to it; ``false`` leaves the optimised weights as they are. `background` is the ``dose.npz`` or RTDOSE file of an
-    earlier plan of the same patient, whose dose the goals see added. `radiation` names a built-in machine where none is
-    given, else what the machine must deliver. `deliverable` optimises plans of particles once more without spots below
-    the machine's least monitor units.
+    target with the highest level is brought to it; ``false`` leaves the optimised weights as they are. `background` is
+    the ``dose.npz`` or RTDOSE file of an earlier plan of the same patient, whose dose the goals see added. `radiation`
+    names a built-in machine where none is given, else what the machine must deliver. `deliverable` optimises plans of
+    particles once more without spots below the machine's least monitor units.
 
     >>> PlanSpec(fractions=25).beams.gantry[1]
     40.0
