@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -140,3 +141,79 @@ def test_missing_and_binary_files(tmp_path: Path) -> None:
 def test_plain_data_are_checked_the_same_way() -> None:
     with pytest.raises(InputError, match="did you mean 'machine'"):
         plan_spec({"machin": "generic_photon_6mv"})
+
+
+@pytest.mark.parametrize("number", ["5e1", "50", "50.", "+5.0e+1", "500e-1", "0050"])
+@pytest.mark.parametrize("name", ["plan.yaml", "plan.json"])
+def test_numbers_may_be_written_as_people_write_them(tmp_path: Path, number: str, name: str) -> None:
+    parameters = f'"parameters": {{"reference": {number}}}, "weight": 1e3'
+    goal = f'{{"structure": "PTV", "objective": "squared_deviation", {parameters}}}'
+    if name == "plan.json" and number in ("50.", "+5.0e+1", "0050"):
+        pytest.skip("no number of JSON")
+    entry = read_plan_file(written(tmp_path, f'{{"goals": [{goal}]}}', name)).goals[0]
+    assert entry.parameters == {"reference": 50.0}
+    assert entry.weight == 1000.0
+
+
+def test_words_of_yaml_1_1_stay_words(tmp_path: Path) -> None:
+    text = "case: 2024-13-45\ngoals: [{structure: NO, objective: mean}, {structure: 12:30, objective: mean}]"
+    spec = read_plan_file(written(tmp_path, text))
+    assert spec.case == "2024-13-45"
+    assert [goal.structure for goal in spec.goals] == ["NO", "12:30"]
+    with pytest.raises(FileError, match=r"goals\[0\]\.weight: .*\(got 'yes'\)"):
+        read_plan_file(written(tmp_path, "goals: [{structure: A, objective: mean, weight: yes}]"))
+    with pytest.raises(FileError, match=r"goals\[0\]\.weight: expected a number \(got True\)"):
+        read_plan_file(written(tmp_path, "goals: [{structure: A, objective: mean, weight: true}]"))
+    with pytest.raises(FileError, match=r"structure: .*\(got 7; put a name that reads as a number.*into quotes"):
+        read_plan_file(written(tmp_path, "goals: [{structure: 7, objective: mean}]"))
+
+
+def bomb(levels: int) -> str:
+    """Nine aliases of nine aliases of ...: 9^levels values in a few hundred bytes."""
+    lines = ["n0: &n0 [x, x, x, x, x, x, x, x, x]"]
+    lines += [f"n{k}: &n{k} [{', '.join([f'*n{k - 1}'] * 9)}]" for k in range(1, levels)]
+    return "\n".join(lines)
+
+
+def merge_bomb(levels: int) -> str:
+    lines = ["m0: &m0 {" + ", ".join(f"k{k}: 1" for k in range(9)) + "}"]
+    lines += [f"m{k}: &m{k} {{<<: [{', '.join([f'*m{k - 1}'] * 9)}]}}" for k in range(1, levels)]
+    return "\n".join(lines)
+
+
+HOSTILE = {
+    "aliases.yaml": bomb(9) + "\ngoals: *n8",
+    "aliases as a grid.yaml": bomb(9) + "\nengine: {grid: *n8}",
+    "aliases as a key.yaml": bomb(9) + "\n? *n8\n: 1",
+    "merges.yaml": merge_bomb(9) + "\nengine: *m8",
+    "in itself.yaml": "goals: &g [*g]",
+    "deep.yaml": "goals: " + "[" * 5000,
+    "deep but whole.yaml": "goals: " + "[" * 60 + "]" * 60,
+    "deep keys.yaml": "{a: " * 3000,
+    "many.yaml": "goals: [" + "1," * 400_000 + "]",
+    "number.yaml": "fractions: " + "9" * 5000,
+    "tags.yaml": "fractions: !!int x\nprescription: !!float abc",
+    "truth.yaml": "deliverable: !!bool x",
+    "time.yaml": "case: !!timestamp x",
+    "python.yaml": "case: !!python/object/apply:os.system [ls]",
+    "binary.yaml": "fractions: !!binary YQ==",
+    "deep.json": "[" * 100_000,
+    "deep keys.json": '{"a":' * 50_000,
+    "number.json": '{"fractions": ' + "9" * 5000 + "}",
+    "not a number.json": '{"prescription": NaN}',
+    "many keys.json": "{" + ",".join(f'"k{k}": 1' for k in range(250_000)) + "}",
+    "long key.yaml": "a" * 100_000 + ": 1",
+    "long text.yaml": "fractions: " + "x" * 900_000,
+    "large.yaml": "case: " + "x" * 1_100_000,
+    "large.json": '{"case": "' + "x" * 17_000_000,
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_files_end_soon_in_one_short_error(tmp_path: Path, name: str) -> None:
+    path = written(tmp_path, HOSTILE[name], name)
+    start = time.process_time()
+    with pytest.raises(FileError) as caught:
+        read_plan_file(path)
+    assert time.process_time() - start < 5.0
+    assert len(str(caught.value)) < 3000

@@ -1,7 +1,7 @@
-"""Plan files: what a plan is asked to be, read from YAML or JSON and checked."""
+"""Plan files: YAML or JSON that states a whole plan."""
 
 from __future__ import annotations
 
-from radplan.io.plan_file.reading import EXAMPLE, PlanSpec, plan_spec, read_plan_file
+from radplan.io.plan_file.reading import PlanSpec, plan_spec, read_plan_file
 
-__all__ = ["EXAMPLE", "PlanSpec", "plan_spec", "read_plan_file"]
+__all__ = ["PlanSpec", "plan_spec", "read_plan_file"]

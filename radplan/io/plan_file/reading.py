@@ -43,15 +43,16 @@ Of particles, a plan file says besides:
 from __future__ import annotations
 
 import difflib
-import json
-from collections.abc import Hashable, Mapping
+import reprlib
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from pydantic import Field, ValidationError
 
 from radplan.errors import FileError, InputError
 from radplan.io.plan_file import sections
+from radplan.io.plan_file.parsing import parse_file
 from radplan.io.plan_file.sections import Positive, Section
 
 EXAMPLE = (
@@ -79,7 +80,7 @@ class PlanSpec(Section):
     machine: str | None = None
     radiation: str | None = None
     biology: sections.BiologySpec | Literal[False] | None = None
-    fractions: Annotated[int, Field(gt=0)] | None = None
+    fractions: sections.Count | None = None
     prescription: Positive | None = None
     quantity: str | None = None
     hu_table: str | None = None
@@ -123,13 +124,7 @@ def read_plan_file(path: str | Path) -> PlanSpec:
     25
     """
     path = Path(path)
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise FileError(path, "no such plan file") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise FileError(path, f"cannot be read as text ({error})") from None
-    data = _parse_json(path, text) if path.suffix.lower() == ".json" else _parse_yaml(path, text)
+    data = parse_file(path)
     if data is None:
         raise FileError(path, f"is empty; the least a plan file can say is {EXAMPLE}")
     if not isinstance(data, dict):
@@ -154,42 +149,6 @@ def plan_spec(data: Mapping[str, Any]) -> PlanSpec:
         raise InputError(_explained(error, data)) from None
 
 
-def _parse_json(path: Path, text: str) -> Any:
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        keys = [key for key, _ in pairs]
-        for key in keys:
-            if keys.count(key) > 1:
-                raise FileError(path, f"the key {key!r} is written twice")
-        return dict(pairs)
-
-    try:
-        return json.loads(text, object_pairs_hook=unique) if text.strip() else None
-    except json.JSONDecodeError as error:
-        raise FileError(path, f"is not JSON: {error}") from None
-
-
-def _parse_yaml(path: Path, text: str) -> Any:
-    import yaml
-
-    class UniqueKeyLoader(yaml.SafeLoader):
-        """Refuses a key that is written twice, where YAML would keep the last."""
-
-        def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-            seen = set()
-            for key_node, _ in node.value:
-                key = str(self.construct_object(key_node, deep=True))
-                if key in seen:
-                    line = key_node.start_mark.line + 1
-                    raise FileError(path, f"line {line}: the key {key!r} is written twice")
-                seen.add(key)
-            return super().construct_mapping(node, deep)
-
-    try:
-        return yaml.load(text, Loader=UniqueKeyLoader)
-    except yaml.YAMLError as error:
-        raise FileError(path, f"is not YAML: {' '.join(str(error).split())}") from None
-
-
 _EITHER = {
     "lower": "a number, or one with its unit such as 15 Gy",
     "upper": "a number, or one with its unit such as 15 Gy",
@@ -203,21 +162,27 @@ _EITHER = {
 """What is expected at the keys that take one of several things."""
 
 
+_MOST_FAULTS = 20
+"""As many faults of a file are told."""
+
+
 def _explained(error: ValidationError, data: Any) -> str:
     """All faults of a plan file in one line, one fault for each place."""
     faults = error.errors()
     told = dict.fromkeys(text for fault in faults if (text := _explain(fault, data)) is not None)
     # Why: a row with a wrong entry is reported as too short besides, where it lost it.
     short = [text for text in told if ": tuple should have at least" in text]
-    lost = [text for text in short if any(other.startswith(f"{text.split(':')[0]}[") for other in told)]
-    return "; ".join(text for text in told if text not in lost)
+    lost = {text for text in short if any(other.startswith(f"{text.split(':')[0]}[") for other in told)}
+    kept = [text for text in told if text not in lost]
+    more = f"; and {len(kept) - _MOST_FAULTS} more" if len(kept) > _MOST_FAULTS else ""
+    return "; ".join(kept[:_MOST_FAULTS]) + more
 
 
 def _explain(fault: Any, data: Any) -> str | None:
     """One validation fault as ``goals[0].wieght: unknown key; did you mean 'weight'?``; None where another tells it."""
     # Unions name the branch they tried ("float", "NormalizeSpec"); a reader of the file knows only its keys.
     steps = [step for step in fault["loc"] if isinstance(step, int) or not _is_branch(step)]
-    place = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in steps).lstrip(".")
+    place = "".join(f"[{step}]" if isinstance(step, int) else f".{str(step)[:80]}" for step in steps).lstrip(".")
     # Why: below these two, keys are names that the file's author chose.
     named = steps[:1] in (["structures"], ["outputs"])
     key = None if named else next((k for k, step in enumerate(steps) if step in _EITHER), None)
@@ -227,7 +192,7 @@ def _explain(fault: Any, data: Any) -> str | None:
             value = value[step]
         if not isinstance(value, Mapping):
             top = "".join(f"[{s}]" if isinstance(s, int) else f".{s}" for s in steps[: key + 1]).lstrip(".")
-            return f"{top}: expected {_EITHER[str(steps[key])]} (got {value!r})"
+            return f"{top}: expected {_EITHER[str(steps[key])]} (got {_shown(value)})"
         if len(steps) == key + 1 and fault["type"] != "value_error":
             return None
     if fault["type"] == "extra_forbidden":
@@ -239,8 +204,16 @@ def _explain(fault: Any, data: Any) -> str | None:
         return f"{place}: is missing"
     message = fault["msg"].removeprefix("Value error, ")
     given = fault["input"]
-    shown = f" (got {given!r})" if isinstance(given, str | int | float) else ""
+    shown = f" (got {_shown(given)})" if isinstance(given, str | int | float) else ""
+    if fault["type"] == "string_type" and isinstance(given, bool | int | float):
+        shown = f" (got {_shown(given)}; put a name that reads as a number, true or false into quotes)"
     return f"{place or 'plan'}: {message[0].lower()}{message[1:]}{shown}"
+
+
+def _shown(value: Any) -> str:
+    """Return a value for a message, cut where it is long."""
+    text = repr(value) if isinstance(value, str | bool | float) else reprlib.repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def _is_branch(step: object) -> bool:

@@ -5,12 +5,22 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
-Number = Annotated[float, Field(allow_inf_nan=False)]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Count = Annotated[int, Field(gt=0)]
+
+def _no_truth(value: Any) -> Any:
+    """Refuse true and false where a number is meant, which would become 1 and 0."""
+    if isinstance(value, bool):
+        msg = "expected a number"
+        raise ValueError(msg)
+    return value
+
+
+_Given = BeforeValidator(_no_truth)
+Number = Annotated[float, Field(allow_inf_nan=False), _Given]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False), _Given]
+NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False), _Given]
+Count = Annotated[int, Field(gt=0), _Given]
 Point = tuple[Number, Number, Number]
 
 
@@ -54,7 +64,7 @@ class StructureSpec(Section):
 
     shape: str
     role: Literal["target", "oar", "external", "ignored"] = "ignored"
-    priority: Annotated[int, Field(ge=1)] | None = None
+    priority: Annotated[int, Field(ge=1), _Given] | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -214,7 +224,7 @@ class GoalSpec(Section):
     weight: NotNegative = 1.0
     quantity: str | QuantitySpec | None = None
     robust: str = "nominal"
-    tail: Annotated[float, Field(gt=0, le=1)] | None = None
+    tail: Annotated[float, Field(gt=0, le=1), _Given] | None = None
 
 
 class ConstraintSpec(Section):
