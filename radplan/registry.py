@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib.metadata import entry_points
-from typing import Any, Generic, TypeVar
+from numbers import Real
+from types import UnionType
+from typing import Any, Generic, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from radplan.errors import InputError, UnknownNameError
 
@@ -102,6 +104,73 @@ class Registry(Generic[T]):
 
     def __repr__(self) -> str:
         return f"Registry({self.kind!r}: {', '.join(self.names())})"
+
+
+def checked_options(cls: type, what: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return options of a dataclass as its annotations want them, or raise where one is of another kind.
+
+    Numbers of any kind become int and float; what is annotated by anything but numbers, texts, truth values, literals
+    and unions or tuples of these is left to the class.
+
+    Parameters
+    ----------
+    cls : type
+        The dataclass.
+    what : str
+        What messages call an option, such as ``"option of the engine 'photon_pencil_beam'"``.
+    options : mapping
+        By name, as a plan file gives them.
+
+    Raises
+    ------
+    InputError
+        When an option is of another kind; names it, what is expected and what was given.
+    """
+    try:
+        hints = get_type_hints(cls)
+    except NameError:  # an annotation for type checkers alone
+        hints = {}
+    checked: dict[str, Any] = {}
+    for key, value in options.items():
+        fitting = _fitting(value, hints.get(key, Any))
+        if fitting is _UNFIT:
+            raise InputError(f"{what}: {key} must be {_said(hints[key])}, got {value!r}")
+        checked[key] = fitting
+    return checked
+
+
+_UNFIT = object()
+_WORDS = {float: "a number", int: "a whole number", bool: "true or false", str: "a text", type(None): "none"}
+
+
+def _fitting(value: Any, hint: Any) -> Any:
+    """Return a value as an annotation wants it, or `_UNFIT`."""
+    kind, inner = get_origin(hint), get_args(hint)
+    if kind in (Union, UnionType):
+        return next((fit for part in inner if (fit := _fitting(value, part)) is not _UNFIT), _UNFIT)
+    if kind is Literal:
+        return value if value in inner else _UNFIT
+    if kind is tuple:
+        return tuple(value) if isinstance(value, list | tuple) else _UNFIT
+    if hint is type(None):
+        return None if value is None else _UNFIT
+    if hint is bool or hint is str:
+        return value if isinstance(value, hint) else _UNFIT
+    if hint is float or hint is int:
+        number = isinstance(value, Real) and not isinstance(value, bool)
+        whole = number and (hint is float or float(value).is_integer())
+        return hint(value) if number and whole else _UNFIT
+    return value
+
+
+def _said(hint: Any) -> str:
+    """Return what an annotation wants, in words."""
+    kind, inner = get_origin(hint), get_args(hint)
+    if kind in (Union, UnionType):
+        return " or ".join(_said(part) for part in inner)
+    if kind is Literal:
+        return " or ".join(repr(word) for word in inner)
+    return "a list" if kind is tuple else _WORDS.get(hint, str(hint))
 
 
 def _identity(cls: type) -> str:

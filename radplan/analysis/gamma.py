@@ -150,7 +150,12 @@ def gamma_index(
     top = float(expected.max())
     judged = expected > 0.01 * chosen.threshold * top
     if region is not None:
-        judged &= np.asarray(region, dtype=bool)
+        where = np.asarray(region, dtype=bool)
+        if where.shape != reference_grid.shape:
+            raise InputError(
+                f"gamma: the region of shape {where.shape} does not fit the reference's grid of {reference_grid.shape}"
+            )
+        judged &= where
     voxels = np.flatnonzero(judged)
     index = grid.index(reference_grid.points(voxels))
     held = np.all((index >= -1e-9) & (index <= np.asarray(grid.shape) - 1 + 1e-9), axis=1)

@@ -61,7 +61,8 @@ def dose_of_effect(effect: Array, alpha: Array, beta: Array) -> Array:
 
     :math:`d = 2\varepsilon/(\alpha+\sqrt{\alpha^2+4\beta\varepsilon})` is the root of
     :math:`\beta d^2 + \alpha d = \varepsilon` without its cancellation: exact as :math:`\beta` goes to 0, where it is
-    :math:`\varepsilon/\alpha`. It is 0 where the effect is 0, whatever the radiosensitivity.
+    :math:`\varepsilon/\alpha`. It is 0 where the effect is 0, and where both radiosensitivities are 0, because no
+    tissue is declared there (as in BED and EQD2).
 
     Parameters
     ----------
@@ -79,7 +80,7 @@ def dose_of_effect(effect: Array, alpha: Array, beta: Array) -> Array:
     xp = namespace(effect)
     divisor = alpha + xp.sqrt(alpha * alpha + 4.0 * beta * effect)
     safe = xp.where(divisor > 0.0, divisor, xp.ones_like(divisor))
-    return 2.0 * effect / safe
+    return xp.where(divisor > 0.0, 2.0 * effect / safe, xp.zeros_like(divisor))
 
 
 def dose_of_effect_slope(effect: Array, alpha: Array, beta: Array) -> Array:

@@ -181,4 +181,6 @@ def _sharing_places(
 
 
 def _one_per_scenario(matrix: Any) -> Sequence[Any]:
-    return matrix if isinstance(matrix, list | tuple) else (matrix,)
+    """Return one matrix per scenario; nested lists of numbers are one matrix."""
+    several = isinstance(matrix, list | tuple) and len(matrix) > 0 and all(np.ndim(entry) == 2 for entry in matrix)
+    return matrix if several else (matrix,)

@@ -66,8 +66,14 @@ class SparseOperator(LinearOperator):
 
     @classmethod
     def from_scipy(cls, matrix: Any, device: str | Device = "numpy", dtype: str = "float32") -> SparseOperator:
-        """Return the operator of any SciPy sparse matrix or array, which is copied."""
-        csr = scipy.sparse.csr_array(matrix, copy=True)
+        """Return the operator of a matrix, which is copied: SciPy sparse, dense of any library, or nested lists.
+
+        Raises
+        ------
+        InputError
+            When it is no matrix of real numbers, or sparse of another library.
+        """
+        csr = scipy.sparse.csr_array(_readable(matrix), copy=True)
         return cls.from_csr(csr.indptr, csr.indices, csr.data, csr.shape, device, dtype)
 
     @cached_property
@@ -144,3 +150,23 @@ def sparse_images(rows: BlockRows, device: str | Device, dtype: str) -> tuple[Sp
         return tuple(SparseOperator(image) for image in blocks)
     images = [_stored(image, place) for image in rows.compressed(dtype)]
     return tuple(SparseOperator(image if image is images[0] else image.sharing(images[0])) for image in images)
+
+
+def _readable(matrix: Any) -> Any:
+    """Return a matrix that SciPy takes: two-dimensional, of real numbers in the machine's own order of bytes."""
+    values = matrix
+    if not scipy.sparse.issparse(matrix):
+        try:
+            values = arrays.to_numpy(matrix)
+        except (TypeError, ValueError, RuntimeError, AttributeError) as error:
+            raise InputError(
+                f"a {type(matrix).__name__} is no matrix that can be read ({error}); give a SciPy sparse matrix or a "
+                "dense one, such as tensor.to_dense()"
+            ) from None
+    if values.ndim != 2 or values.dtype.kind not in "biuf":
+        raise InputError(
+            f"a matrix must hold real numbers in rows and columns, got {values.dtype} of shape {values.shape}"
+        )
+    if values.dtype.kind == "f" and values.dtype.name in ("float32", "float64"):
+        return values if values.dtype.isnative else values.astype(values.dtype.newbyteorder("="))
+    return values.astype(np.float64)

@@ -9,7 +9,14 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from radplan.errors import InputError, UnknownNameError
-from radplan.optim.goals import check_term, objective_from_spec, quantity_from_spec, quantity_to_spec, term_label
+from radplan.optim.goals import (
+    check_term,
+    is_number,
+    objective_from_spec,
+    quantity_from_spec,
+    quantity_to_spec,
+    term_label,
+)
 from radplan.optim.objectives import EUD, DoseAtVolume, Mean, Objective, VolumeAtDose
 from radplan.quantities.base import QUANTITIES, Quantity
 
@@ -69,13 +76,14 @@ class Constraint:
         if self.lower is None and self.upper is None:
             raise InputError(f"the constraint on {self.structure!r} needs lower=, upper= or both")
         for key, bound in (("lower", self.lower), ("upper", self.upper)):
-            if bound is not None and (isinstance(bound, bool) or not isinstance(bound, int | float) or bound != bound):
+            if bound is not None and (not is_number(bound) or bound != bound):
                 raise InputError(f"{key} of the constraint on {self.structure!r} must be a number, got {bound!r}")
             if bound is not None and isinstance(objective, VolumeAtDose) and not 0.0 <= bound <= 100.0:
                 raise InputError(
                     f"{key} of {self.label!r} is a share of the structure in [0, 100] %, got {bound:g}; a bound in Gy "
                     "belongs to a metric such as D10"
                 )
+            object.__setattr__(self, key, None if bound is None else float(bound))
         low, high = self.bounds
         if low > high:
             raise InputError(f"the constraint on {self.structure!r} has lower {low:g} above upper {high:g}")

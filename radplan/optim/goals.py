@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields
+from numbers import Real
 from typing import Any, Self
 
 from radplan.errors import InputError, UnknownNameError
 from radplan.optim.objectives import OBJECTIVES, Objective
 from radplan.optim.robust import REDUCTIONS
 from radplan.quantities.base import QUANTITIES, Quantity, voxel_fields
+from radplan.registry import checked_options
 
 _GOAL_KEYS = ("structure", "objective", "parameters", "weight", "quantity", "robust", "tail")
 
@@ -57,12 +59,16 @@ class Goal:
 
     def __post_init__(self) -> None:
         check_term(self, self.structure, self.objective, self.quantity)
-        if isinstance(self.weight, bool) or not isinstance(self.weight, int | float) or not 0 <= self.weight < math.inf:
-            raise InputError(f"weight of the goal on {self.structure!r} must be >= 0 and finite, got {self.weight!r}")
+        if not is_number(self.weight) or not 0 <= self.weight < math.inf:
+            raise InputError(
+                f"weight of the goal on {self.structure!r} must be a number >= 0 and finite, got {self.weight!r}"
+            )
+        object.__setattr__(self, "weight", float(self.weight))
         if self.robust not in REDUCTIONS:
             raise UnknownNameError("robust reduction", self.robust, REDUCTIONS)
-        if isinstance(self.tail, bool) or not isinstance(self.tail, int | float) or not 0.0 < self.tail <= 1.0:
+        if not is_number(self.tail) or not 0.0 < self.tail <= 1.0:
             raise InputError(f"tail of the goal on {self.structure!r} must lie in (0, 1], got {self.tail!r}")
+        object.__setattr__(self, "tail", float(self.tail))
 
     @property
     def label(self) -> str:
@@ -163,6 +169,15 @@ def quantity_to_spec(quantity: str | Quantity) -> Any:
     return {"name": quantity.name, "parameters": options} if options else quantity.name
 
 
+def is_number(value: object) -> bool:
+    """Return whether something is a real number of any kind (a NumPy scalar, a fraction), and not true or false.
+
+    >>> is_number(5), is_number(True), is_number("5")
+    (True, False, False)
+    """
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
 def check_term(owner: object, structure: object, objective: object, quantity: object) -> None:
     """Raise `InputError` unless the parts of a goal or constraint are of the right kinds."""
     kind = type(owner).__name__
@@ -196,7 +211,7 @@ def _made(cls: Any, what: str, parameters: Mapping[str, Any], skip: tuple[str, .
     ]
     if missing:
         raise InputError(f"the {what} needs {', '.join(map(repr, missing))}; given: {dict(parameters)!r}")
-    return cls(**dict.fromkeys(skip), **parameters)
+    return cls(**dict.fromkeys(skip), **checked_options(cls, f"parameter of the {what}", parameters))
 
 
 def _fields_of(cls: Any) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from copy import copy
 from dataclasses import replace
 from functools import cached_property
@@ -287,6 +287,9 @@ class Problem(CostFunction):
 def _checked_terms(
     goals: Sequence[Goal], constraints: Sequence[Constraint], robust: str | None
 ) -> tuple[tuple[Goal, ...], tuple[Constraint, ...]]:
+    for given, word in ((goals, "goals"), (constraints, "constraints")):
+        if isinstance(given, Goal | Constraint | str | Mapping) or not isinstance(given, Iterable):
+            raise InputError(f"expected a list of {word}, got {given!r}: write [...] around it")
     goals, constraints = tuple(goals), tuple(constraints)
     for entry, kind in (*((g, Goal) for g in goals), *((c, Constraint) for c in constraints)):
         if not isinstance(entry, kind):

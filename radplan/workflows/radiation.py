@@ -15,6 +15,7 @@ from radplan.errors import InputError, UnknownNameError
 from radplan.io.plan_file.reading import PlanSpec
 from radplan.io.plan_file.sections import BeamsSpec, BiologySpec
 from radplan.quantities import QUANTITIES
+from radplan.registry import checked_options
 
 BUILT_IN = {
     "photons": "generic_photon_6mv",
@@ -178,10 +179,11 @@ def made(cls: Any, kind: str, options: Mapping[str, Any]) -> Any:
     for key in options:
         if key not in known:
             raise UnknownNameError(f"option of the {kind} {cls.name!r}", key, known)
+    checked = checked_options(cls, f"option of the {kind} {cls.name!r}", options)
     try:
-        return cls(**options)
+        return cls(**checked)
     except TypeError as error:
-        raise InputError(f"options {dict(options)} of the {kind} {cls.name!r} cannot be used: {error}") from error
+        raise InputError(f"options {checked} of the {kind} {cls.name!r} cannot be used: {error}") from error
 
 
 def _has_biology(machine: Machine, engine: Engine) -> bool:

@@ -71,3 +71,11 @@ def test_what_cannot_be_judged_is_refused():
         gamma_index(reference[..., 1:], grid, reference, grid)
     with pytest.raises(InputError, match="percent"):
         GammaCriteria(percent=0.0)
+
+
+@pytest.mark.parametrize("shape", [(4, 5, 5), (5,), (5, 5), (1, 1, 1), (125,)])
+def test_a_region_of_another_shape_is_refused(shape):
+    grid = Grid((5, 5, 5), (2.0, 2.0, 2.0), (0.0, 0.0, 0.0))
+    ones = np.ones((5, 5, 5))
+    with pytest.raises(InputError, match=r"the region of shape .* does not fit the reference's grid of \(5, 5, 5\)"):
+        gamma_index(ones, grid, ones, grid, region=np.ones(shape, dtype=bool))

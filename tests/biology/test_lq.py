@@ -51,3 +51,9 @@ def test_nothing_radiosensitive_gives_zero_and_not_nan(xp_device):
     effect = xp_device.asarray([[0.0]], "float64")
     assert to_numpy(lq.dose_of_effect(effect, 0.0, 0.0)).tolist() == [[0.0]]
     assert to_numpy(lq.dose_of_effect_slope(effect, 0.0, 0.05)).tolist() == [[0.0]]
+
+
+def test_value_and_slope_agree_where_no_tissue_is_declared():
+    effect, zero = np.asarray([0.0, 0.4, 3.0]), np.zeros(3)
+    assert lq.dose_of_effect(effect, zero, zero).tolist() == [0.0, 0.0, 0.0]
+    assert lq.dose_of_effect_slope(effect, zero, zero).tolist() == [0.0, 0.0, 0.0]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import scipy.sparse
 
 from radplan import arrays
 from radplan.errors import InputError, UnknownNameError
@@ -91,3 +92,47 @@ def test_variables_project_to_their_bounds(xp_device) -> None:
         0.5,
         2.0,
     ]
+
+
+DENSE = np.asarray([[1.0, 0.0], [0.5, 0.5], [0.0, 1.0], [0.1, 0.1]])
+LINE = Grid((1, 1, 4), (5.0, 5.0, 5.0), (0.0, 0.0, 0.0))
+KINDS = {
+    "big-endian": lambda: DENSE.astype(">f8"),
+    "big-endian single": lambda: DENSE.astype(">f4"),
+    "half": lambda: DENSE.astype(np.float16),
+    "long double": lambda: DENSE.astype(np.longdouble),
+    "whole": lambda: (10 * DENSE).astype(np.int16),
+    "column-major": lambda: np.asfortranarray(DENSE),
+    "list": DENSE.tolist,
+    "sparse": lambda: scipy.sparse.coo_matrix(DENSE),
+    "one per scenario": lambda: [DENSE.tolist()],
+    "tensor": lambda: pytest.importorskip("torch").tensor(DENSE, requires_grad=True),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_matrices_of_any_kind_are_taken(kind):
+    dij = Dij.from_matrices({"physical_dose": KINDS[kind]()}, LINE, dtype="float64")
+    factor = 10.0 if kind == "whole" else 1.0
+    expected = factor * DENSE @ np.asarray([1.0, 2.0])
+    np.testing.assert_allclose(dij.forward(np.asarray([1.0, 2.0]))["physical_dose"][0], expected, rtol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("matrix", "message"),
+    [
+        (DENSE * 1j, "a matrix must hold real numbers in rows and columns, got complex128"),
+        (DENSE[0], "got float64 of shape"),
+        (np.asarray([["a", "b"]] * 4), "got <U1 of shape"),
+        ([], "got float64 of shape"),
+    ],
+)
+def test_what_is_no_matrix_is_refused_in_a_sentence(matrix, message):
+    with pytest.raises(InputError, match=message):
+        Dij.from_matrices({"physical_dose": matrix}, LINE)
+
+
+def test_sparse_tensors_are_refused_with_the_way_out():
+    torch = pytest.importorskip("torch")
+    with pytest.raises(InputError, match=r"a Tensor is no matrix that can be read .*tensor\.to_dense"):
+        Dij.from_matrices({"physical_dose": torch.tensor(DENSE).to_sparse()}, LINE)

@@ -16,8 +16,9 @@ from radplan.errors import InputError, UnknownNameError
 from radplan.io.load import load_patient
 from radplan.io.plan_file.reading import plan_spec, read_plan_file
 from radplan.machines import library_machine
+from radplan.optim.solvers import SOLVERS
 from radplan.patient.phantoms import phantom
-from radplan.workflows.radiation import beam_settings, check_radiation, machine_name, wanted_engine
+from radplan.workflows.radiation import beam_settings, check_radiation, machine_name, made, wanted_engine
 from radplan.workflows.setup import filled, prepare_patient, task, wanted_goals
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "docs/examples"
@@ -212,3 +213,35 @@ def test_the_examples_of_the_documentation_can_be_planned() -> None:
     engine = wanted_engine(proton, library_machine(machine_name(proton)))
     assert engine.biology == McNamara()  # type: ignore[attr-defined]
     assert beam_settings(proton.beams, library_machine("generic_proton"))["bixel_width"] == 7.0
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            {"lateral_cutoff": "5 cm"},
+            "option of the engine 'photon_pencil_beam': lateral_cutoff must be a number or none",
+        ),
+        ({"lateral_cutoff": [50.0]}, r"lateral_cutoff must be a number or none, got \[50.0\]"),
+        ({"pixel": None}, "pixel must be a number, got None"),
+        ({"pixel": True}, "pixel must be a number, got True"),
+        ({"density_scaling": 1}, "density_scaling must be true or false, got 1"),
+        ({"interpolation": "cubit"}, "interpolation must be 'cubic' or 'linear', got 'cubit'"),
+    ],
+)
+def test_options_of_another_kind_are_refused_by_name(options, message):
+    spec = plan_spec({"engine": {"name": "photon_pencil_beam", "options": options}})
+    with pytest.raises((InputError, UnknownNameError), match=message):
+        wanted_engine(spec, library_machine("generic_photon_6mv"))
+
+
+def test_options_may_be_whole_numbers_or_numpy_scalars():
+    spec = plan_spec({"engine": {"name": "photon_pencil_beam", "options": {"lateral_cutoff": np.float32(60)}}})
+    assert type(wanted_engine(spec, library_machine("generic_photon_6mv")).lateral_cutoff) is float
+
+
+def test_options_of_solvers_are_checked_too():
+    assert made(SOLVERS.get("lbfgs"), "solver", {"max_iterations": 1e2}).max_iterations == 100
+    for given in (1.5, "many", None, float("inf"), float("nan")):
+        with pytest.raises(InputError, match="option of the solver 'lbfgs': max_iterations must be a whole number"):
+            made(SOLVERS.get("lbfgs"), "solver", {"max_iterations": given})

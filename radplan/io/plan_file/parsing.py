@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Hashable
 from pathlib import Path
 from typing import Any
@@ -62,8 +63,7 @@ def _json(path: Path, text: str) -> Any:
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         mapping = dict(pairs)
         if len(mapping) < len(pairs):
-            seen: set[str] = set()
-            twice = next(key for key, _ in pairs if key in seen or seen.add(key))
+            twice = Counter(key for key, _ in pairs).most_common(1)[0][0]
             raise FileError(path, f"the key {twice[:80]!r} is written twice")
         return mapping
 
@@ -123,7 +123,7 @@ def _yaml(path: Path, text: str) -> Any:
 
     for kind, pattern, first in _SCALARS:
         Loader.add_implicit_resolver(f"tag:yaml.org,2002:{kind}", re.compile(rf"^(?:{pattern})$"), list(first))
-    Loader.add_constructor("tag:yaml.org,2002:int", lambda loader, node: int(loader.construct_scalar(node)))
+    Loader.add_constructor("tag:yaml.org,2002:int", _integer)
     loader = Loader(text)
     try:
         root = loader.get_single_node()
@@ -135,6 +135,10 @@ def _yaml(path: Path, text: str) -> Any:
         raise FileError(path, f"is not YAML: {' '.join(str(error).split())[:300]}") from None
     finally:
         loader.dispose()
+
+
+def _integer(loader: Any, node: Any) -> int:
+    return int(loader.construct_scalar(node))
 
 
 def _check_size(path: Path, root: Any) -> None:

@@ -110,10 +110,14 @@ OBJECTIVES: Registry[Objective] = Registry("objective", Objective)  # type: igno
 
 
 def finite_number(owner: Objective, **parameters: float) -> None:
-    """Raise `InputError` unless every parameter given by name is a finite number."""
+    """Keep every parameter given by name as a Python float, or raise `InputError` unless it is a finite number.
+
+    Numbers of any kind are taken: NumPy scalars, fractions.
+    """
     for key, value in parameters.items():
         if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
             raise InputError(f"{owner.name}: {key} must be a finite number, got {value!r}")
+        object.__setattr__(owner, key, float(value))
 
 
 def volume_fraction(owner: Objective, volume: float) -> None:

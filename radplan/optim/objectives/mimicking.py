@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from numbers import Real
 from typing import Self
 
 from radplan.arrays import Array, like, namespace, weighted_sum
@@ -53,8 +54,8 @@ class DoseMimicking(Objective):
         if min(self.overdosing, self.underdosing) < 0.0:
             given = (self.overdosing, self.underdosing)
             raise InputError(f"dose_mimicking: overdosing and underdosing must be >= 0, got {given}")
-        if isinstance(self.reference, int | float):
-            finite_number(self, reference=self.reference)
+        if isinstance(self.reference, Real):
+            finite_number(self, reference=float(self.reference))
         elif isinstance(self.reference, str | dict | None):
             raise InputError(
                 "dose_mimicking: reference must be an array on the dose grid or a number, "
