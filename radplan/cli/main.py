@@ -31,6 +31,8 @@ VERBS = {
     "cohort": ("radplan.cli.cohort", "Plan many patients by one specification; resumable, on one machine or many."),
     "score": ("radplan.cli.score", "Judge a plan or a dose by a scorecard."),
     "mimic": ("radplan.cli.mimic", "Make a plan that reproduces a given dose."),
+    "train": ("radplan.cli.train", "Train a network that proposes dose."),
+    "predict": ("radplan.cli.predict", "Propose a dose for a patient by a trained network."),
     "dicom": ("radplan.cli.dicom", "List what a folder of DICOM files holds."),
 }
 """Verb -> module that holds its ``command``, and what it does in a line."""

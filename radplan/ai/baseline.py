@@ -1,0 +1,244 @@
+"""Voxelwise regression of dose without torch: boosted trees, or ridge regression on piecewise-linear bases."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from radplan.ai.data import Sample
+from radplan.ai.features import Anatomy, Layout, dose_channels
+from radplan.errors import FileError, InputError
+
+Floats = npt.NDArray[np.floating]
+Volume = npt.NDArray[np.float32]
+
+_NODES = ("roots", "feature", "threshold", "left", "right", "value")
+
+
+@dataclass(frozen=True, eq=False)
+class BoostedTrees:
+    """A sum of regression trees on the channels of single voxels.
+
+    Parameters
+    ----------
+    layout : Layout
+        The channels, and the prescription that predictions are in units of.
+    roots : array of shape (trees,)
+        First node of each tree.
+    feature, left, right : array of shape (nodes,)
+        Channel that a node looks at, -1 in a leaf; where it goes when the channel is at most `threshold`, and else.
+    threshold, value : array of shape (nodes,)
+        Of nodes; of leaves, whose values are summed over the trees.
+    base : float
+        What the sum starts from.
+    """
+
+    layout: Layout
+    roots: npt.NDArray[np.int64]
+    feature: npt.NDArray[np.int64]
+    threshold: npt.NDArray[np.float64]
+    left: npt.NDArray[np.int64]
+    right: npt.NDArray[np.int64]
+    value: npt.NDArray[np.float64]
+    base: float
+
+    @classmethod
+    def fit(
+        cls,
+        samples: Sequence[Sample],
+        layout: Layout,
+        iterations: int = 300,
+        leaves: int = 63,
+        rate: float = 0.1,
+        per_patient: int = 3000,
+        seed: int = 0,
+    ) -> BoostedTrees:
+        """Return trees fitted to the absolute difference by scikit-learn's histogram gradient boosting.
+
+        Parameters
+        ----------
+        samples : sequence of Sample
+            Patients to learn from.
+        layout : Layout
+            Their channels.
+        iterations, leaves, rate
+            Number of trees, largest number of leaves of each, and shrinkage.
+        per_patient : int
+            Reference voxels drawn of each patient.
+        seed : int
+            Of the draw and of the fit.
+
+        Raises
+        ------
+        InputError
+            When scikit-learn is not installed.
+        """
+        try:
+            from sklearn.ensemble import HistGradientBoostingRegressor
+        except ImportError as error:
+            raise InputError(f"boosted trees are fitted by scikit-learn ({error}): pip install 'radplan[ai]'") from None
+        channels, dose = drawn_voxels(samples, per_patient, seed)
+        regressor = HistGradientBoostingRegressor(
+            loss="absolute_error", max_iter=iterations, learning_rate=rate, max_leaf_nodes=leaves, random_state=seed
+        ).fit(channels, dose)
+        # Why: the fitted trees are kept as plain arrays, since scikit-learn itself keeps them by pickle alone.
+        trees = [stage[0].nodes for stage in regressor._predictors]
+        offsets = np.cumsum([0, *(tree.size for tree in trees)])
+        nodes = np.concatenate(trees)
+        shift = np.repeat(offsets[:-1], np.diff(offsets))
+        leaf = nodes["is_leaf"].astype(bool)
+        return cls(
+            layout,
+            offsets[:-1].astype(np.int64),
+            np.where(leaf, -1, nodes["feature_idx"]).astype(np.int64),
+            nodes["num_threshold"].astype(np.float64),
+            (nodes["left"] + shift).astype(np.int64),
+            (nodes["right"] + shift).astype(np.int64),
+            nodes["value"].astype(np.float64),
+            float(np.ravel(regressor._baseline_prediction)[0]),
+        )
+
+    def predict(self, channels: Floats) -> npt.NDArray[np.float64]:
+        """Return dose (n,) of channels (channels, n), in units of the prescription."""
+        from radplan.kernels import trees
+
+        rows = np.ascontiguousarray(channels.T, dtype=np.float32)
+        nodes = (self.roots, self.feature, self.threshold, self.left, self.right, self.value)
+        return np.asarray(np.maximum(self.base + trees.evaluate(rows, *nodes), 0.0))
+
+    def propose(self, anatomy: Anatomy) -> Volume:
+        """Return the proposed course dose [Gy] (nz, ny, nx) of an anatomy; 0 where dose does not count."""
+        return _proposed(self, anatomy)
+
+    def save(self, path: str | Path) -> None:
+        """Write the trees as an npz file without pickles."""
+        arrays: dict[str, Any] = {name: getattr(self, name) for name in _NODES}
+        np.savez_compressed(path, base=np.asarray(self.base), **arrays)
+
+    @classmethod
+    def load(cls, path: str | Path, layout: Layout) -> BoostedTrees:
+        """Return the trees that `save` wrote.
+
+        Raises
+        ------
+        FileError
+            When the file cannot be read.
+        """
+        try:
+            with np.load(path, allow_pickle=False) as archive:
+                nodes = [archive[name] for name in _NODES]
+                base = float(archive["base"])
+        except (OSError, KeyError, ValueError) as error:
+            raise FileError(path, f"is no file of boosted trees ({error})") from None
+        return cls(layout, nodes[0], nodes[1], nodes[2], nodes[3], nodes[4], nodes[5], base)
+
+
+@dataclass(frozen=True, eq=False)
+class RidgeRegression:
+    """Least squares with a penalty on piecewise-linear functions of each channel, and of pairs with the distance.
+
+    Parameters
+    ----------
+    layout : Layout
+        The channels, and the prescription that predictions are in units of.
+    knots : array of shape (channels, knots)
+        Where each channel's functions bend.
+    centre, scale, weights : array of shape (functions,)
+        Mean and standard deviation of the functions over the voxels fitted, and their weights.
+    base : float
+        Mean dose of the voxels fitted.
+    """
+
+    layout: Layout
+    knots: npt.NDArray[np.float64]
+    centre: npt.NDArray[np.float64]
+    scale: npt.NDArray[np.float64]
+    weights: npt.NDArray[np.float64]
+    base: float
+
+    @classmethod
+    def fit(
+        cls,
+        samples: Sequence[Sample],
+        layout: Layout,
+        knots: int = 8,
+        penalty: float = 1e-3,
+        per_patient: int = 2000,
+        seed: int = 0,
+    ) -> RidgeRegression:
+        """Return the regression fitted to voxels drawn of each patient, by the normal equations."""
+        channels, dose = drawn_voxels(samples, per_patient, seed)
+        places = np.quantile(channels.astype(np.float64), np.linspace(0.05, 0.95, knots), axis=0).T
+        functions = _bent(channels, places)
+        centre, scale = functions.mean(axis=0), functions.std(axis=0) + 1e-9
+        functions = (functions - centre) / scale
+        base = float(dose.mean())
+        gram = functions.T @ functions / dose.size
+        gram[np.diag_indices_from(gram)] += penalty
+        weights = np.linalg.solve(gram, functions.T @ (dose - base) / dose.size)
+        return cls(layout, places, centre, scale, weights, base)
+
+    def predict(self, channels: Floats) -> npt.NDArray[np.float64]:
+        """Return dose (n,) of channels (channels, n), in units of the prescription."""
+        functions = (_bent(channels.T, self.knots) - self.centre) / self.scale
+        return np.asarray(np.maximum(self.base + functions @ self.weights, 0.0))
+
+    def propose(self, anatomy: Anatomy) -> Volume:
+        """Return the proposed course dose [Gy] (nz, ny, nx) of an anatomy; 0 where dose does not count."""
+        return _proposed(self, anatomy)
+
+
+def drawn_voxels(
+    samples: Sequence[Sample], per_patient: int, seed: int
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float64]]:
+    """Return channels (k, channels) and dose (k,) of reference voxels drawn of each patient, as means over their parts.
+
+    Raises
+    ------
+    InputError
+        When there is no sample.
+    """
+    if not samples:
+        raise InputError("there is no patient to learn from")
+    rows, doses = [], []
+    for index, sample in enumerate(samples):
+        count = sample.dose.size
+        draw = np.random.default_rng([seed, index])
+        chosen = np.sort(draw.choice(count, min(per_patient, count), replace=False))
+        rank = np.full(count, -1)
+        rank[chosen] = np.arange(chosen.size)
+        own = rank[sample.parents]
+        parts = np.flatnonzero(own >= 0)
+        numbers = np.bincount(own[parts], minlength=chosen.size)
+        values = np.asarray(sample.channels[:, parts], dtype=np.float64)
+        sums = np.stack([np.bincount(own[parts], row, minlength=chosen.size) for row in values], axis=1)
+        rows.append((sums / numbers[:, None]).astype(np.float32))
+        doses.append(np.asarray(sample.dose[chosen], dtype=np.float64))
+    return np.concatenate(rows), np.concatenate(doses)
+
+
+def _bent(channels: Floats, knots: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Return each channel (n, k), its parts above the knots, and products of the first channels with all others."""
+    values = np.asarray(channels, dtype=np.float64)
+    parts = [values]
+    for column, places in enumerate(knots):
+        distinct = np.unique(places)
+        grown = np.zeros((values.shape[0], places.size))
+        grown[:, : distinct.size] = np.maximum(values[:, column, None] - distinct, 0.0)
+        parts.append(grown)
+    nearness = np.exp(-np.maximum(values[:, 3:4], 0.0))
+    parts.append(nearness * values)
+    return np.concatenate(parts, axis=1)
+
+
+def _proposed(model: BoostedTrees | RidgeRegression, anatomy: Anatomy) -> Volume:
+    # Why: through float16, as the voxels were that the model was fitted to.
+    channels = dose_channels(anatomy, model.layout).astype(np.float16).astype(np.float32)
+    volume = np.zeros(anatomy.grid.shape, dtype=np.float32)
+    volume[anatomy.inside] = model.layout.prescription * model.predict(channels)
+    return volume

@@ -1,0 +1,1 @@
+"""Networks: torch modules alone, which know no file, no patient and no training."""

@@ -1,0 +1,222 @@
+"""Trained proposers of dose: kept as weights and a model card, applied to patients, scored on OpenKBP."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from radplan.ai.checkpoint import read_tensors
+from radplan.ai.data import Sample
+from radplan.ai.features import Anatomy, Layout, dose_channels
+from radplan.ai.metrics import PatientScore, patient_score
+from radplan.ai.spec import TrainSpec
+from radplan.ai.train import dose_net, predicted
+from radplan.errors import FileError, InputError, UnknownNameError
+from radplan.geometry.grid import Grid
+from radplan.io.openkbp import DOSE_MASK, LEVELS, ORGANS, read_openkbp
+from radplan.patient.patient import Patient
+
+FORMAT = "radplan dose proposer 1"
+
+MODELS = Path(__file__).parent / "models"
+"""Where the models that come with radplan lie."""
+
+Volume = npt.NDArray[np.float32]
+
+
+class DoseProposer:
+    """A network that proposes dose for an anatomy, with the card that says what it was trained on.
+
+    Parameters
+    ----------
+    card : mapping
+        The model card; see `save_proposer`.
+    weights : mapping of str to tensor
+        Of the network that the card describes.
+    device : str
+        Where it calculates: ``"cpu"`` or ``"cuda"``.
+
+    Raises
+    ------
+    InputError
+        When the weights do not fit the card's network.
+    """
+
+    def __init__(self, card: Mapping[str, Any], weights: Mapping[str, Any], device: str = "cpu") -> None:
+        self.card, self.device = dict(card), device
+        self.spec = TrainSpec.model_validate(card["spec"])
+        self.layout = Layout.from_dict(card["layout"])
+        self._net = dose_net(self.spec, self.layout)
+        try:
+            self._net.load_state_dict({key: value.float() for key, value in weights.items()})
+        except RuntimeError as error:
+            raise InputError(f"the weights do not fit the network of the card: {error}") from None
+        self._net.to(device)
+
+    def predict(self, patient: Patient, grid: Grid | None = None, mask: str | None = None) -> tuple[Volume, Grid]:
+        """Return the proposed course dose [Gy] and its grid; 0 where dose does not count.
+
+        Parameters
+        ----------
+        patient : Patient
+            With targets and organs named as the card's layout names them; organs may be absent.
+        grid : Grid, optional
+            Where dose is wanted; None takes the CT's.
+        mask : str, optional
+            Structure in which dose counts; None takes the external contour.
+
+        Raises
+        ------
+        InputError
+            When no target of the layout is there, or the grid's voxels are of another size than those trained on.
+        """
+        anatomy = Anatomy.from_patient(patient, self.layout.structures, mask)
+        if grid is not None and grid != patient.ct.grid:
+            anatomy = anatomy.on(grid)
+        return self.propose(anatomy), anatomy.grid
+
+    def propose(self, anatomy: Anatomy) -> Volume:
+        """Return the proposed course dose [Gy] (nz, ny, nx) of an anatomy; see `predict`."""
+        low, high = np.asarray(self.card["spacing"]["low"]), np.asarray(self.card["spacing"]["high"])
+        spacing = np.asarray(anatomy.grid.spacing)
+        if not ((spacing >= 0.95 * low) & (spacing <= 1.05 * high)).all():
+            raise InputError(
+                f"the model {self.card['name']} was trained on voxels of {low.tolist()} to {high.tolist()} mm, "
+                f"those of {anatomy.name} are {spacing.tolist()}: "
+                "give a grid between, such as patient.ct.grid.with_spacing(4.0)"
+            )
+        channels = dose_channels(anatomy, self.layout).astype(np.float16)
+        voxels = np.flatnonzero(anatomy.inside).astype(np.int32)
+        nothing = np.zeros(voxels.size)
+        sample = Sample(
+            anatomy.name,
+            anatomy.grid.shape,
+            voxels,
+            channels,
+            np.arange(voxels.size, dtype=np.int32),
+            nothing.astype(np.float32),
+            nothing.astype(np.uint16),
+            True,
+            anatomy.grid.voxel_volume,
+        )
+        dose = predicted(self._net, sample, self.layout, self.spec.precision, self.device)
+        volume = np.zeros(anatomy.grid.size, dtype=np.float32)
+        volume[voxels] = self.layout.prescription * dose
+        return volume.reshape(anatomy.grid.shape)
+
+
+def save_proposer(
+    folder: str | Path,
+    spec: TrainSpec,
+    layout: Layout,
+    weights: Mapping[str, Any],
+    facts: Mapping[str, Any],
+    half: bool = True,
+) -> Path:
+    """Write ``weights.safetensors`` and the model card ``model.json``.
+
+    Parameters
+    ----------
+    folder : path-like
+        Where; made when absent.
+    spec, layout : TrainSpec, Layout
+        What was trained, and on which channels.
+    weights : mapping of str to tensor
+        Of the network.
+    facts : mapping
+        What else the card says: ``spacing`` with the least and largest voxel sizes trained on ``low`` and ``high``
+        (x, y, z) [mm], data, scores, seconds, device, licence, limits.
+    half : bool
+        Keep weights as float16.
+    """
+    from safetensors.torch import save_file
+
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    kept = {key: value.to(torch.float16 if half else value.dtype).contiguous() for key, value in weights.items()}
+    save_file(kept, folder / "weights.safetensors")
+    digest = hashlib.sha256((folder / "weights.safetensors").read_bytes()).hexdigest()
+    card = {
+        "format": FORMAT,
+        "name": spec.name,
+        "radiation": "photons",
+        "layout": layout.as_dict(),
+        "channels": list(layout.channels),
+        "parameters": int(sum(value.numel() for value in weights.values())),
+        "sha256": digest,
+        "spec": spec.model_dump(mode="json"),
+        **facts,
+    }
+    (folder / "model.json").write_text(json.dumps(card, indent=1) + "\n")
+    return folder
+
+
+def shipped_models() -> tuple[str, ...]:
+    """Return the names of the models that come with radplan."""
+    return tuple(sorted(path.parent.name for path in MODELS.glob("*/model.json")))
+
+
+def load_proposer(model: str | Path, device: str = "cpu") -> DoseProposer:
+    """Return a proposer that comes with radplan, by name, or one that `save_proposer` wrote, by its folder.
+
+    Raises
+    ------
+    UnknownNameError
+        When there is neither a model nor a folder of that name.
+    FileError
+        When the card is missing or of another format, or the weights are damaged, pickled or not the card's.
+    InputError
+        When torch finds no such device.
+    """
+    folder = MODELS / str(model) if str(model) in shipped_models() else Path(model)
+    if not folder.is_dir():
+        raise UnknownNameError("model, or folder of one,", str(model), shipped_models())
+    try:
+        card = json.loads((folder / "model.json").read_text())
+    except (OSError, json.JSONDecodeError) as error:
+        raise FileError(folder / "model.json", f"is no model card ({error})") from None
+    if card.get("format") != FORMAT:
+        raise FileError(folder / "model.json", f"has format {card.get('format')!r}, expected {FORMAT!r}")
+    path = folder / "weights.safetensors"
+    weights = read_tensors(path)
+    if hashlib.sha256(path.read_bytes()).hexdigest() != card["sha256"]:
+        raise FileError(path, "is not the file that the model card describes: its sha256 differs")
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise InputError(f"device {device!r} is wanted, but torch finds no CUDA device: take device='cpu'")
+    return DoseProposer(card, weights, device)
+
+
+def openkbp_scores(
+    propose: Any, files: Sequence[Path], layout: Layout | None = None
+) -> tuple[list[PatientScore], list[float]]:
+    """Return the official scores of proposed doses for OpenKBP's patients, and the processor seconds each took.
+
+    Parameters
+    ----------
+    propose : callable
+        From an `Anatomy` to a dose (nz, ny, nx) [Gy], such as `DoseProposer.propose`.
+    files : sequence of path-like
+        Patients at full resolution; all their structures count, those outside the dose mask too.
+    layout : Layout, optional
+        Structures to show to `propose`; None takes all of the challenge's.
+    """
+    names = layout.structures if layout is not None else (*LEVELS, *ORGANS)
+    results, seconds = [], []
+    for path in files:
+        case = read_openkbp(path)
+        start = time.process_time()
+        anatomy = Anatomy.from_patient(case.patient, names, DOSE_MASK)
+        dose = propose(anatomy)
+        seconds.append(time.process_time() - start)
+        drawn = {n: case.patient.structures[n].mask() for n in (*LEVELS, *ORGANS) if n in case.patient.structures}
+        volume = anatomy.grid.voxel_volume
+        results.append(patient_score(anatomy.name, dose, case.dose, anatomy.inside, drawn, list(LEVELS), volume))
+    return results, seconds

@@ -1,0 +1,135 @@
+"""The specification of a training: data, network, losses, optimiser, budget and seed, read from YAML."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from radplan.errors import FileError, UnknownNameError
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class DataSection(_Section):
+    """Which patients: glob patterns below the data's folder.
+
+    `train` trains; on `choose` the best state is chosen and nothing else is tuned; `test` is scored once, at the end.
+    """
+
+    train: tuple[str, ...] = Field(min_length=1)
+    choose: tuple[str, ...] = Field(min_length=1)
+    test: tuple[str, ...] = ()
+
+
+class NetworkSection(_Section):
+    """Sizes of `radplan.ai.nets.resunet.DoseNet`."""
+
+    widths: tuple[int, ...] = Field(min_length=1)
+    pool: int = Field(default=4, ge=1)
+    head: tuple[int, ...] = (64, 64)
+    norm: Literal["instance", "batch"] = "instance"
+
+
+class OptimiserSection(_Section):
+    """AdamW with a linear warm-up and a cosine that ends with the budget; exponential mean of the weights."""
+
+    rate: float = Field(default=4e-3, gt=0)
+    weight_decay: float = Field(default=1e-4, ge=0)
+    clip: float = Field(default=1.0, gt=0)
+    warmup: int = Field(default=50, ge=1)
+    mean: float = Field(default=0.998, ge=0, lt=1)
+
+
+class BudgetSection(_Section):
+    """What ends the training: steps, processor seconds of all threads, or seconds; of several what is spent first."""
+
+    steps: int | None = Field(default=None, ge=1)
+    processor_seconds: float | None = Field(default=None, gt=0)
+    seconds: float | None = Field(default=None, gt=0)
+
+    @model_validator(mode="after")
+    def _limited(self) -> BudgetSection:
+        if self.steps is None and self.processor_seconds is None and self.seconds is None:
+            raise ValueError("give at least one of steps, processor_seconds and seconds")
+        return self
+
+
+class TrainSpec(_Section):
+    """All that determines a training of a dose network.
+
+    Parameters
+    ----------
+    name : str
+        Of the model.
+    voxels : int, optional
+        Reference voxels that the loss is taken over at each step, drawn anew; None takes all.
+    dvh_weight : float
+        Weight of the DVH loss beside the mean absolute difference.
+    interval : float
+        Share of the budget between two looks at the patients in `choose`.
+    processes : int
+        Devices, or processes on the CPU, that each take one patient a step and share their gradients.
+    """
+
+    name: str
+    data: DataSection
+    network: NetworkSection
+    optimiser: OptimiserSection = OptimiserSection()
+    budget: BudgetSection
+    voxels: int | None = Field(default=None, ge=1)
+    dvh_weight: float = Field(default=0.1, ge=0)
+    interval: float = Field(default=0.1, gt=0, le=1)
+    seed: int = Field(default=0, ge=0)
+    device: str = "cpu"
+    precision: Literal["32-true", "bf16-mixed"] = "32-true"
+    threads: int = Field(default=1, ge=1)
+    processes: int = Field(default=1, ge=1)
+
+    @property
+    def digest(self) -> str:
+        """The specification's sha256, by which a half-done training is told from another."""
+        return hashlib.sha256(json.dumps(self.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()
+
+
+SPECS = Path(__file__).parent / "specs"
+"""Where the specifications that come with radplan lie."""
+
+
+def shipped_specs() -> tuple[str, ...]:
+    """Return the names of the specifications that come with radplan.
+
+    >>> "openkbp-small" in shipped_specs()
+    True
+    """
+    return tuple(sorted(path.stem for path in SPECS.glob("*.yaml")))
+
+
+def read_spec(source: str | Path) -> TrainSpec:
+    """Return a specification that comes with radplan, by name, or that of a YAML file.
+
+    Raises
+    ------
+    UnknownNameError
+        When there is neither a specification nor a file of that name.
+    FileError
+        When the file cannot be read or says something unknown or impossible; names the entry.
+    """
+    path = SPECS / f"{source}.yaml" if str(source) in shipped_specs() else Path(source)
+    if not path.exists() and not path.suffix:
+        raise UnknownNameError("training specification", str(source), shipped_specs())
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+        return TrainSpec.model_validate(data)
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise FileError(path, f"cannot be read as YAML ({error})") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        entry = ".".join(str(part) for part in first["loc"]) or "the file"
+        raise FileError(path, f"{entry}: {first['msg']}, got {first['input']!r}") from None

@@ -1,0 +1,60 @@
+"""The verb ``radplan predict``: the dose that a trained network proposes for a patient."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from radplan.cli.arguments import spacing
+from radplan.cli.plan import check_folder
+from radplan.errors import InputError
+
+
+def command(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A model's folder, or openkbp-small.")],
+    case: Annotated[str, typer.Argument(metavar="CASE", help="OpenKBP patient, DICOM folder, matRad .mat file.")],
+    grid: Annotated[
+        list[str] | None, typer.Option(metavar="MM", help="Dose grid, one or x,y,z (default: the CT's voxels).")
+    ] = None,
+    mask: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Structure in which dose counts (default: OpenKBP's mask, or the body)."),
+    ] = None,
+    device: Annotated[str, typer.Option(metavar="D", help="cpu, cuda or cuda:N.")] = "cpu",
+    no_figures: Annotated[bool, typer.Option("--no-figures", help="Write no png files.")] = False,
+    out: Annotated[str, typer.Option(metavar="DIR", help="Folder for the results.")] = "out",
+) -> int:
+    """Propose a dose: metrics, DVHs and figures; a proposal is no plan (radplan mimic makes one)."""
+    try:
+        from radplan.ai.proposer import load_proposer
+    except ImportError as error:
+        raise InputError(f"a network needs torch ({error}): pip install 'radplan[ai]'") from None
+    from radplan.io.load import load_patient
+    from radplan.io.openkbp import DOSE_MASK, is_openkbp, read_openkbp
+    from radplan.io.save import save_plan
+    from radplan.plan.of_dose import plan_of_dose
+    from radplan.viz import figures_available, save_figures
+
+    check_folder(out)
+    logging.basicConfig(format="radplan: %(levelname)s: %(message)s", level=logging.WARNING)
+    proposer = load_proposer(model, device)
+    known = read_openkbp(case) if Path(case).exists() and is_openkbp(case) else None
+    patient = load_patient(case) if known is None else known.patient
+    steps = spacing(grid, "--grid")
+    where = None if steps is None else patient.ct.grid.with_spacing(steps)
+    counted = mask or (DOSE_MASK if DOSE_MASK in patient.structures else None)
+    dose, placed = proposer.predict(patient, where, counted)
+    plan = plan_of_dose(dose, placed, patient, f"proposed by {proposer.card['name']}")
+    paths = save_plan(plan, out)
+    if figures_available() and not no_figures:
+        beside, label = None, "planned"
+        if known is not None and known.dose.any():
+            beside = plan_of_dose(known.dose, known.patient.ct.grid, patient).dvh()
+        save_figures(plan, out, beside=beside, label=label)
+    for name, values in plan.metrics(names=["Dmean", "D98", "D2"]).items():
+        print(f"{name:14s} " + "  ".join(f"{key} {value:6.2f} Gy" for key, value in values.items()))
+    print(f"in {Path(out).resolve()}: {', '.join(path.name for path in paths)}")
+    return 0
