@@ -70,6 +70,7 @@ _HOME = {
     "save_recalculation": "radplan.recalc",
     "load_machine": "radplan.io",
     "load_patient": "radplan.io",
+    "load_plan": "radplan.workflows.reopening",
     "save_plan": "radplan.io.save",
     "save_figures": "radplan.viz",
     "Protocol": "radplan.autoplan.protocol",

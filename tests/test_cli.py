@@ -18,7 +18,7 @@ from radplan.errors import UnknownNameError
 from tests.io import dicom_files
 
 FAST = ("--gantry", "0", "90", "--bixel-width", "20", "--grid", "12")
-FILES = ["dose.npz", "dvh.csv", "dvh.png", "files.json", "plan.json", "slices.png", "weights.npz"]
+FILES = ["dose.npz", "dvh.csv", "dvh.png", "files.json", "images.npz", "plan.json", "slices.png", "weights.npz"]
 
 
 def run(*arguments: str) -> int:

@@ -30,6 +30,10 @@ class Device:
     native: Any
     name: str
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle the name alone: modules and devices of a backend do not travel."""
+        return as_device, (self.name,)
+
     def dtype(self, name: str) -> Any:
         """Return the namespace's dtype of that name, for example ``"float32"``."""
         return getattr(self.xp, name)

@@ -13,7 +13,9 @@ import numpy as np
 
 from radplan.beams.beam import Beam
 from radplan.influence import Dij
+from radplan.influence.saved import SavedModel
 from radplan.io.plan_file.reading import PlanSpec
+from radplan.io.staging import FORMAT
 from radplan.optim.solvers import Solver
 from radplan.plan import Plan
 from radplan.quantities.base import Quantity
@@ -26,6 +28,7 @@ def describe(plan: Plan, spec: PlanSpec | None = None, provenance: Mapping[str, 
     told = plan.told(chosen.outputs.quantities)
     tables = {quantity.name: _table(plan, quantity, chosen.metrics) for quantity in told}
     return {
+        "format": FORMAT,
         "spec": chosen.model_dump(mode="json", exclude_none=True),
         "normalization": plan.normalization,
         "quantity": plan.prescribed,
@@ -47,7 +50,7 @@ def describe(plan: Plan, spec: PlanSpec | None = None, provenance: Mapping[str, 
             "python": platform.python_version(),
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "patient": plan.patient.name,
-            "machine": plan.model.machine if isinstance(plan.model, Dij) else None,
+            "machine": plan.model.machine if isinstance(plan.model, Dij | SavedModel) else None,
             "device": plan.model.device.name,
             "dose_grid": {
                 "shape_zyx": list(plan.model.grid.shape),

@@ -14,6 +14,7 @@ from radplan.errors import InputError
 from radplan.influence import Dij
 from radplan.io.describe import describe
 from radplan.io.plan_file.reading import PlanSpec
+from radplan.io.saved_images import write_images
 from radplan.io.staging import staged
 from radplan.machines import MACHINES, ParticleMachine, library_machine
 from radplan.plan import Plan
@@ -35,14 +36,15 @@ def save_plan(
     case: DicomCase | None = None,
     machine: ParticleMachine | None = None,
 ) -> tuple[Path, ...]:
-    """Write a plan into a folder, made if need be: four files or more, each complete before its name appears.
+    """Write a plan into a folder, made if need be: five files or more, each complete before its name appears.
 
     ``plan.json`` holds the specification, the metrics of every structure and the provenance; its ``spec`` is itself a
     plan file. ``dose.npz`` holds the physical ``dose (nz, ny, nx)`` [Gy, course total] and its grid, and every other
     quantity that the plan tells of (`Plan.told`) under its own name; ``weights.npz`` the weights (count,) and the beam
-    of each; ``dvh.csv`` one column of volume [%] per structure over the level of the prescribed quantity. For a patient
-    that came from DICOM, or where the specification asks for it, ``rtdose.dcm`` holds the dose for other systems, and
-    ``rtdose_rbe_x_dose.dcm`` the RBE-weighted dose where the plan tells of it.
+    of each; ``images.npz`` what `radplan.load_plan` reopens the plan from; ``dvh.csv`` one column of volume [%] per
+    structure over the level of the prescribed quantity. For a patient that came from DICOM, or where the specification
+    asks for it, ``rtdose.dcm`` holds the dose for other systems, and ``rtdose_rbe_x_dose.dcm`` the RBE-weighted dose
+    where the plan tells of it.
 
     Plans of particles also get ``spots.csv``, a row for each spot that is used, and a ``dvh_QUANTITY.csv`` for each
     other quantity.
@@ -85,6 +87,7 @@ def save_plan(
     with staged(folder) as partial:
         _write_dose(partial / "dose.npz", plan, told)
         _write_weights(partial / "weights.npz", plan)
+        write_images(partial / "images.npz", plan)
         names = _write_dvhs(partial, plan, told)
         if plan.beams is not None and plan.beams[0].energies is not None:
             _write_spots(partial / "spots.csv", plan, machine or _built_in(plan))
@@ -92,7 +95,7 @@ def save_plan(
         _write_json(partial / "plan.json", describe(plan, spec, provenance))
         asked = None if spec is None else spec.outputs.dicom
         names += _write_rtdose(partial, plan, told, case) if asked or (asked is None and case is not None) else []
-    return tuple(folder / name for name in ("plan.json", "dose.npz", "weights.npz", *names))
+    return tuple(folder / name for name in ("plan.json", "dose.npz", "weights.npz", "images.npz", *names))
 
 
 def _write_json(path: Path, data: Mapping[str, Any]) -> None:
@@ -137,6 +140,8 @@ def _write_rtdose(folder: Path, plan: Plan, told: Sequence[Quantity], case: Dico
 def _write_weights(path: Path, plan: Plan) -> None:
     index = plan.model.beam_index if isinstance(plan.model, Dij) else None
     known = {} if index is None else {"beam_index": np.asarray(index)}
+    if plan.background is not None:
+        known["background"] = np.asarray(plan.background)
     np.savez_compressed(path, x=plan.x, fractions=np.asarray(plan.fractions), **known)  # type: ignore[arg-type]
 
 

@@ -19,6 +19,7 @@ from radplan.beams.beam import Beams
 from radplan.errors import CalculationError, InputError
 from radplan.influence import Dij, ForwardModel
 from radplan.influence.given import checked_variables, on_device, variable_bounds, variable_minimum
+from radplan.influence.saved import SavedModel
 from radplan.optim.constraints import Constraint
 from radplan.optim.goals import Goal
 from radplan.optim.solvers import Solution, Solver
@@ -143,9 +144,10 @@ class Plan:
         InputError
             The model does not know which variable belongs to which beam.
         """
-        if not isinstance(self.model, Dij) or self.model.beam_index is None:
+        model = self.model.original if isinstance(self.model, SavedModel) else self.model
+        if not isinstance(model, Dij) or model.beam_index is None:
             raise InputError("cubes per beam need a Dij with a beam_index: give one to Dij.from_matrices")
-        index = np.asarray(self.model.beam_index)
+        index = np.asarray(model.beam_index)
         x = [np.where(index == beam, self.x, 0.0) for beam in range(int(index.max()) + 1)]
         bound = self.quantity(quantity)
         return tuple(self._cube(self._evaluated(bound, part)) for part in x)
@@ -360,7 +362,7 @@ class Plan:
 
     def caption(self) -> str:
         """Return one line that says what plan this is: case, machine, beams, fractions, normalisation."""
-        machine = self.model.machine if isinstance(self.model, Dij) else None
+        machine = self.model.machine if isinstance(self.model, Dij | SavedModel) else None
         parts = [self.patient.name, machine or self.model.radiation]
         if self.beams is not None:
             parts.append(f"{len(self.beams)} beam{'s' if len(self.beams) > 1 else ''}")

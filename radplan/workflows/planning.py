@@ -14,7 +14,7 @@ from radplan.beams.beam import Beams
 from radplan.beams.place import place_beams
 from radplan.engines.base import dose_influence
 from radplan.errors import UnknownNameError
-from radplan.influence import Dij
+from radplan.influence import Dij, ForwardModel
 from radplan.io.load import load_machine
 from radplan.io.plan_file.reading import PlanSpec
 from radplan.io.save import save_plan
@@ -184,6 +184,12 @@ def curves_beside(spec: PlanSpec) -> dict[str, DVH]:
         if name not in table:
             raise UnknownNameError("structure in the DVH table", name, table)
     return {ours: table[theirs] for ours, theirs in wanted.names.items()} if wanted.names else table
+
+
+def influence_of(spec: PlanSpec, patient: Patient, machine: LiveMachine, beams: Beams | None = None) -> ForwardModel:
+    """Return the dose influence that a specification asks for; beams are placed where they are not given."""
+    placed = _beams(spec, patient, machine) if beams is None else beams
+    return _influence(spec, patient, placed, machine, task(spec, patient, machine))
 
 
 @contextmanager

@@ -41,7 +41,7 @@ def plan() -> Plan:
 
 def test_dose_weights_and_table_come_back(plan: Plan, tmp_path: Path) -> None:
     paths = save_plan(plan, tmp_path / "a" / "out")
-    assert [path.name for path in paths] == ["plan.json", "dose.npz", "weights.npz", "dvh.csv"]
+    assert [path.name for path in paths] == ["plan.json", "dose.npz", "weights.npz", "images.npz", "dvh.csv"]
     with np.load(tmp_path / "a/out/dose.npz") as dose:
         np.testing.assert_array_equal(dose["dose"], plan["physical_dose"].astype(np.float32))
         np.testing.assert_allclose(dose["let_x_dose"], 0.1 * plan["let_dose"], rtol=1e-5)

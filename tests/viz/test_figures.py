@@ -32,7 +32,7 @@ def plan() -> Plan:
 def test_files_are_written_whole(plan: Plan, tmp_path: Path) -> None:
     paths = viz.save_figures(plan, tmp_path / "out")
     assert [path.name for path in paths] == ["dvh.png", "slices.png"]
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["dvh.png", "slices.png"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["dvh.png", "files.json", "slices.png"]
     assert all(imread(path).std() > 0.05 for path in paths)
 
 
