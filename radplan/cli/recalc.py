@@ -23,7 +23,14 @@ if TYPE_CHECKING:
 Texts = list[str] | None
 
 Rtplan = Annotated[str, typer.Argument(metavar="RTPLAN", help="The plan: static fields, sliding windows, arcs.")]
-Patient = Annotated[str, typer.Option(metavar="P", help="DICOM folder, or cylinder, box, tg119 to move the plan into.")]
+Patient = Annotated[
+    str | None, typer.Option(metavar="P", help="DICOM folder, or cylinder, box, tg119 to move the plan into.")
+]
+Phantom = Annotated[
+    bool,
+    typer.Option("--phantom", help="Check in a water cylinder: fluence of each field, point dose by factors."),
+]
+Point = Annotated[Texts, typer.Option(metavar="X,Y,Z", help="With --phantom: where (default: the isocentre).")]
 Machine = Annotated[
     str | None, typer.Option(metavar="M", help="Built-in name or file (default: generic linac of its energy).")
 ]
@@ -62,7 +69,9 @@ NoFigures = Annotated[bool, typer.Option("--no-figures", help="Write no png file
 
 def command(
     rtplan: Rtplan,
-    patient: Patient,
+    patient: Patient = None,
+    phantom: Phantom = False,
+    point: Point = None,
     machine: Machine = None,
     mlc: Mlc = None,
     calibration: Calibration = "machine",
@@ -98,7 +107,7 @@ def command(
     with listening_console() as console:
         recalculation = recalculate(
             rtplan,
-            patient,
+            _whose(patient, phantom, point),
             machine=machine,
             mlc=mlc,
             calibration=calibration,
@@ -116,6 +125,8 @@ def command(
         given = {"rtplan": Path(rtplan).name, "reference": [Path(path).name for path in reference or []]}
         paths = _written(recalculation, out, given, console, not no_figures)
         _tell(recalculation)
+        if phantom:
+            paths += _checked(recalculation, out, numbers(point, "--point"), not no_figures)
         print(f"\nin {Path(out).resolve()}: {', '.join(path.name for path in paths)}  [{console.total()}]")
     return 0
 
@@ -152,6 +163,54 @@ def _written(
     if figures and not figures_available():
         print("figures: none, matplotlib is not installed (pip install 'radplan[viz]')")
     return [Path(out, path.name) for path in paths]
+
+
+def _whose(patient: str | None, phantom: bool, point: Texts) -> str:
+    """Return the patient that was asked for, or the phantom."""
+    if patient is None and not phantom:
+        raise InputError("give --patient P, or --phantom for a check in a water cylinder")
+    if point and not phantom:
+        raise InputError("--point is for --phantom")
+    return patient or "cylinder"
+
+
+def _checked(recalculation: Recalculation, out: str, point: list[float] | None, figures: bool) -> list[Path]:
+    """Write and print what a check by hand needs."""
+    from radplan.io.staging import staged
+    from radplan.recalc.quality import save_quality_assurance
+    from radplan.viz import figures_available
+
+    with staged(out, whole=False) as partial:
+        paths, doses = save_quality_assurance(recalculation, partial, point)
+        names = [path.name for path in paths]
+        if figures and figures_available():
+            from radplan.viz.fluence import save_fluences
+
+            names.append(save_fluences(recalculation, partial).name)
+    print("\npoint dose of a fraction, D = MU x calibration x open share x Sc x Sp x TMR x off axis x inverse square")
+    rows = {
+        f"{dose.number} {dose.name}": {
+            "MU": dose.mu,
+            "open": dose.open_share,
+            "side mm": dose.side,
+            "depth mm": dose.depth,
+            "Sc": dose.head_scatter,
+            "Sp": dose.phantom_scatter,
+            "TMR": dose.tmr,
+            "OAR": dose.off_axis,
+            "ISF": dose.inverse_square,
+            "hand Gy": dose.by_hand,
+            "calc Gy": dose.calculated,
+        }
+        for dose in doses
+    }
+    print_table(rows, digits=4)
+    total = [sum(dose.by_hand for dose in doses), sum(dose.calculated for dose in doses)]
+    print(f"all fields: by hand {total[0]:.4f} Gy, calculated {total[1]:.4f} Gy")
+    shadowed = [str(dose.number) for dose in doses if dose.shadowed]
+    if shadowed:
+        print(f"in the shadow of leaves for most of the time, no check: field {', '.join(shadowed)} (choose --point)")
+    return [Path(out, name) for name in names]
 
 
 def _tell(recalculation: Recalculation) -> None:
