@@ -238,6 +238,13 @@ class Beams:
         """Which beam each bixel belongs to, shape (count,)."""
         return np.repeat(np.arange(len(self.beams)), [beam.count for beam in self.beams]).astype(np.int64)
 
+    @property
+    def ray_index(self) -> Ints:
+        """Number of the ray of each bixel or spot, shape (count,), ascending; a ray's energies follow one another."""
+        beams = self.beam_index[:, None].astype(np.float64)
+        places = np.concatenate([beams, np.concatenate([beam.bixels for beam in self.beams])], axis=1)
+        return np.cumsum(np.any(np.diff(places, axis=0, prepend=places[:1]) != 0.0, axis=1)).astype(np.int64)
+
     def __len__(self) -> int:
         return len(self.beams)
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from radplan import arrays
 from radplan.arrays import Array, namespace
 from radplan.errors import InputError
@@ -29,8 +31,10 @@ class Variables:
     minimum : float or array of shape (count,)
         Least value other than 0 that can be delivered, 0 where there is none: no bound, as 0 stays allowed; see
         `radplan.delivery.minimum`.
+    groups : array of shape (count,), optional
+        Numbers, ascending, of variables that act on much the same voxels, as the energies of a ray do: a solver may
+        ask for their second derivatives by each other.
 
-    >>> import numpy as np
     >>> Variables(2).project(np.asarray([-1.0, 3.0])).tolist()
     [0.0, 3.0]
     """
@@ -42,10 +46,15 @@ class Variables:
     scale: Any = 1.0
     labels: tuple[str, ...] = ("weight",)
     minimum: Any = 0.0
+    groups: Any = None
 
     def __post_init__(self) -> None:
         if self.count < 1:
             raise InputError(f"a forward model needs at least one variable, got {self.count}: were any bixels placed?")
+        if self.groups is not None and (
+            np.shape(self.groups) != (self.count,) or np.any(np.diff(np.asarray(self.groups)) < 0)
+        ):
+            raise InputError(f"groups of variables must be {self.count} ascending numbers, got {self.groups!r}")
 
     @property
     def separable(self) -> bool:

@@ -9,11 +9,13 @@ from __future__ import annotations
 from radplan.operators.base import ComposedOperator, DenseOperator, LinearOperator, SelectedRows, StackedOperator
 from radplan.operators.blocks import BlockRows
 from radplan.operators.family import FamilyMember, OperatorFamily
+from radplan.operators.gram import BlockDiagonal, gram_blocks
 from radplan.operators.sparse import SparseOperator, sparse_images
 from radplan.operators.storage import CompressedRows
 from radplan.operators.together import adjoint_sum, apply_all, restrict_all, share_places
 
 __all__ = [
+    "BlockDiagonal",
     "BlockRows",
     "ComposedOperator",
     "CompressedRows",
@@ -26,6 +28,7 @@ __all__ = [
     "StackedOperator",
     "adjoint_sum",
     "apply_all",
+    "gram_blocks",
     "restrict_all",
     "share_places",
     "sparse_images",

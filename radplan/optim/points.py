@@ -10,6 +10,7 @@ from typing import Any
 
 from radplan.arrays import Array, namespace, weighted_sum
 from radplan.influence import ForwardModel, Variables
+from radplan.operators import BlockDiagonal
 from radplan.optim.constraints import Constraint
 from radplan.quantities.resolver import Evaluation
 
@@ -64,6 +65,10 @@ class CostFunction(ABC):
     @abstractmethod
     def check_finite(self, x: Array | Point) -> None:
         """Raise `CalculationError` naming the goals whose value at `x` is NaN or infinite."""
+
+    def curvature(self, point: Point) -> BlockDiagonal | None:
+        """Return second derivatives between the variables of each group, or None where they are not known."""
+        return None
 
     def at(self, x: Array) -> Point:
         """Return the cost evaluated at `x`: one forward."""
@@ -129,6 +134,11 @@ class Point:
     def gradient(self) -> Array:
         """Derivative of the cost by the variables ``(variables,)``: one adjoint per image, on first use."""
         return self.problem.model.pullback(self.x, self.image_cotangents)
+
+    @property
+    def evaluation(self) -> Evaluation:
+        """The quantities there."""
+        return self._evaluation
 
     def values_of(self, quantity: Any) -> Array:
         """Return the values ``(scenarios, voxels)`` of a quantity of the goals, per fraction."""

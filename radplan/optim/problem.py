@@ -14,7 +14,9 @@ import numpy as np
 from radplan.arrays import Array, accumulator, all_finite, dtype_name, like, namespace, scalar, to_numpy
 from radplan.errors import CalculationError, InputError
 from radplan.influence import Dij, ForwardModel, Variables
+from radplan.operators import BlockDiagonal
 from radplan.optim.constraints import Constraint, Kept, refuse_contradictions
+from radplan.optim.curvature import gauss_newton_blocks
 from radplan.optim.goals import Goal
 from radplan.optim.points import CostFunction, Point
 from radplan.optim.scaling import typical_sizes
@@ -139,6 +141,9 @@ class Problem(CostFunction):
         """Return the cost of evaluated quantities, shape (), and its derivative by each ``(scenarios, voxels)``."""
         values = {key: evaluation[key] for key in self._goal_keys}
         return self._composite(values) if self.robust == "composite" else self._sum_of_goals(values)
+
+    def curvature(self, point: Point) -> BlockDiagonal | None:
+        return gauss_newton_blocks(self.model, self.terms, point.evaluation)
 
     def bounded(self, lower: Array, upper: Array) -> Problem:
         """Return the same problem with other bounds ``(variables,)`` of its variables."""

@@ -128,6 +128,21 @@ class Term:
         """Return the objective in the nominal scenario as a metric reads it, unsmoothed, shape ()."""
         return self.objective.measured(self.course_values(values[0, :]), self.weights)
 
+    def curvature(self, values: Array, probabilities: Sequence[float]) -> Array | None:
+        """Return the second derivative of the weighted objective by each value ``(scenarios, voxels)`` per fraction.
+
+        A goal that is robust counts in every scenario by its probability. None where the objective does not state it.
+        """
+        xp, chances = namespace(values), [1.0] if self.robust == "nominal" else list(probabilities)
+        parts = []
+        for row, chance in enumerate(chances):
+            found = self.objective.curvature(self.course_values(values[row, :]), self.weights)
+            if found is None:
+                return None
+            parts.append(self.spread(found, values.shape[1], self.weight * self.multiplier * chance))
+        missing = values.shape[0] - len(parts)
+        return xp.stack([*parts, *(xp.zeros_like(parts[0]) for _ in range(missing))])
+
     def costs(self, values: Array) -> tuple[Array, Array]:
         """Return the objective in each scenario ``(scenarios,)`` and its gradient ``(scenarios, m)``."""
         return each_scenario(self.objective, self.course_values(values), self.weights)

@@ -24,6 +24,7 @@ from tests.benchmarks.compressed_pair import with_compressed_pairs
 def case(data: Path, radiation: str):
     """A model of TG119 and its goals."""
     import radplan as rp
+    from radplan.engines import ParticlePencilBeam
 
     patient = rp.load_patient(str(data / "cases/tg119/TG119.mat"))
     machine = rp.load_machine(str(data / f"cases/matrad_machines/{radiation}_Generic.mat"))
@@ -31,7 +32,7 @@ def case(data: Path, radiation: str):
     angles = range(0, 360, 72) if photons else (90.0, 270.0)
     options = {} if photons else {"layer_spacing": 2.0}
     beams = rp.place_beams(patient, machine, gantry=angles, bixel_width=5.0, **options)
-    engine = {} if photons else {"engine": rp.engines.ParticlePencilBeam(let=False)}
+    engine = {} if photons else {"engine": ParticlePencilBeam(let=False)}
     model = rp.dose_influence(patient, beams, machine, grid=5.0, **engine)
     goals = patient.goals
     quantity = "physical_dose" if photons else "rbe_x_dose"

@@ -55,6 +55,13 @@ class Objective(ABC):
         """Return both at once; objectives that can share work between the two do it here."""
         return self.value(values, weights), self.gradient(values, weights)
 
+    def curvature(self, values: Array, weights: Array) -> Array | None:
+        """Return the second derivative of `value` by each of the `values`, ``(m,)``, >= 0, or None where not stated.
+
+        Solvers measure their first steps by it; a result does not depend on it.
+        """
+        return None
+
     def on_voxels(self, cut: Callable[[Array], Array]) -> Self:
         """Return this objective for the voxels of one structure.
 

@@ -49,6 +49,9 @@ class SquaredDeviation(Objective):
     def value_and_gradient(self, values: Array, weights: Array) -> tuple[Array, Array]:
         return _mean_square(values - self.reference, weights)
 
+    def curvature(self, values: Array, weights: Array) -> Array:
+        return 2.0 * weights
+
     @property
     def level(self) -> float:
         return self.reference
@@ -97,6 +100,9 @@ class SquaredOverdosing(Objective):
 
     def value_and_gradient(self, values: Array, weights: Array) -> tuple[Array, Array]:
         return _mean_square(namespace(values).clip(values - self.reference, min=0.0), weights)
+
+    def curvature(self, values: Array, weights: Array) -> Array:
+        return 2.0 * weights * namespace(values).astype(values > self.reference, weights.dtype)
 
     @property
     def level(self) -> float:
@@ -150,6 +156,9 @@ class SquaredUnderdosing(Objective):
 
     def value_and_gradient(self, values: Array, weights: Array) -> tuple[Array, Array]:
         return _mean_square(namespace(values).clip(values - self.reference, max=0.0), weights)
+
+    def curvature(self, values: Array, weights: Array) -> Array:
+        return 2.0 * weights * namespace(values).astype(values < self.reference, weights.dtype)
 
     @property
     def level(self) -> float:

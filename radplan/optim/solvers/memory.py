@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from radplan.arrays import Array, device_of, like, namespace, native_device, scatter
 from radplan.influence import Variables
+from radplan.operators import BlockDiagonal
 
 _TRUST = 10.0
 """Typical sizes by which a step may move a variable where no line is searched."""
+_PAIRS_IN_METRIC = 6
+"""Largest number of pairs beside a metric of blocks."""
+_HOLDS = 4
+"""Times that variables are held and the model of blocks is minimised over the others."""
+_FAR = 0.3
+"""A step pushes a variable far beyond its bound when the way to the bound is less than this share of it."""
+_SHARES = (1.0, 0.5, 0.25, 0.1, 0.03)
+"""Shares of a step that are tried until its projection descends."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,7 +52,8 @@ class Memory:
     """The last pairs of steps and gradient changes, in scaled variables ``x / scale``, and their scalar products.
 
     Each pair is divided by ``sqrt(s'y)``, which leaves the BFGS matrix as it is. Scalar products are kept from one
-    iteration to the next: a new pair costs one product with each array.
+    iteration to the next: a new pair costs one product with each array. The matrix starts from a multiple of a first
+    metric M: the unit matrix, or blocks.
 
     Parameters
     ----------
@@ -50,47 +61,64 @@ class Memory:
         Largest number of pairs.
     scale : array of shape (variables,)
         Diagonal scaling.
-    steps, changes : array of shape (pairs, variables), or None
-        The pairs, oldest first.
+    metric : BlockDiagonal, optional
+        M; the unit matrix when left out.
+    steps, changes, measured : array of shape (pairs, variables), or None
+        The pairs s and y, oldest first, and M s.
     step_products, cross_products : array of shape (pairs, pairs), or None
-        Scalar products of all steps with each other, and with all changes.
+        Scalar products of all steps with all ``M s``, and of all steps with all changes.
+    curvature : array of shape ()
+        Size of the second derivative along the newest step in the metric, ``y' M^-1 y``.
     """
 
     size: int
     scale: Array
+    metric: BlockDiagonal | None = None
     steps: Array | None = None
     changes: Array | None = None
-    step_products: Array | None = None
-    cross_products: Array | None = None
+    measured: Array | None = None
+    step_products: Any = None
+    cross_products: Any = None
+    curvature: Any = None
 
     @property
     def count(self) -> int:
         """Number of pairs held."""
         return 0 if self.steps is None else int(self.steps.shape[0])
 
+    def with_metric(self, metric: BlockDiagonal | None) -> Memory:
+        """Return a memory without pairs that starts from a metric in unscaled variables, or from the unit matrix."""
+        scaled = None if metric is None else metric.scaled(self.scale)
+        return Memory(self.size, self.scale, scaled)
+
     @property
-    def curvature(self) -> Array:
-        """Size of the scaled second derivative along the newest step, shape ()."""
-        newest = self.changes[-1, :]  # type: ignore[index]
-        return namespace(newest).sum(newest * newest)
+    def most(self) -> int:
+        """Largest number of pairs: few where a metric holds most of what they would say, and each costs a solve."""
+        return self.size if self.metric is None else min(self.size, _PAIRS_IN_METRIC)
 
     def with_pair(self, step: Array, change: Array, product: float) -> Memory:
         """Return the memory with the newest pair, where ``step' change`` is `product` > 0, in place of the oldest."""
         xp = namespace(step)
         length = product**0.5
-        steps = newest = xp.reshape(step / (self.scale * length), (1, -1))
-        changes = other = xp.reshape(change * self.scale / length, (1, -1))
-        if self.steps is None or self.changes is None:
-            return Memory(self.size, self.scale, steps, changes, _products(steps, newest), _products(steps, other))
-        spare = max(self.count + 1 - self.size, 0)
+        newest = xp.reshape(step / (self.scale * length), (1, -1))
+        other = xp.reshape(change * self.scale / length, (1, -1))
+        metric = self.metric
+        weighed = newest if metric is None else metric.times(newest)
+        everything = xp.ones_like(other[0, :], dtype=xp.bool)
+        inverse = other if metric is None else metric.solve(other, everything)
+        theta = xp.sum(other * inverse)
+        if self.steps is None:
+            squares, crosses = _products(newest, weighed), _products(newest, other)
+            return Memory(self.size, self.scale, metric, newest, other, weighed, squares, crosses, theta)
+        spare = max(self.count + 1 - self.most, 0)
         steps = xp.concat([self.steps[spare:, :], newest], axis=0)
-        changes = xp.concat([self.changes[spare:, :], other], axis=0)
-        with_newest = _products(steps, newest)
-        squares = _bordered(self.step_products, spare, with_newest[:-1, :], xp.matrix_transpose(with_newest))
-        crosses = _bordered(
-            self.cross_products, spare, _products(steps[:-1, :], other), xp.matrix_transpose(_products(changes, newest))
-        )
-        return Memory(self.size, self.scale, steps, changes, squares, crosses)
+        changes = xp.concat([self.changes[spare:, :], other], axis=0)  # type: ignore[index]
+        measured = steps if metric is None else xp.concat([self.measured[spare:, :], weighed], axis=0)  # type: ignore[index]
+        column = _products(steps, weighed)
+        squares = _bordered(self.step_products, spare, column[:-1, :], xp.matrix_transpose(column))
+        right, below = _products(steps[:-1, :], other), xp.matrix_transpose(_products(changes, newest))
+        crosses = _bordered(self.cross_products, spare, right, below)
+        return Memory(self.size, self.scale, metric, steps, changes, measured, squares, crosses, theta)
 
     def solve(self, gradient: Array, free: Array) -> Array:
         r"""Return the step to the minimum of the quasi-Newton model over the free variables, bounds left aside.
@@ -104,26 +132,44 @@ class Memory:
 
         Source: Byrd, Lu, Nocedal and Zhu, SIAM J. Sci. Comput. 16 (1995) 1190, section 5 (direct primal method).
         """
-        xp = namespace(gradient)
+        scaled = gradient * self.scale
+        if self.metric is not None:
+            return -self.scale * self._solve_in_metric(self.metric, scaled, free)
         choice = Choice.of(free)
-        scaled, scale = choice.cut(gradient * self.scale), choice.cut(self.scale)
-        if self.steps is None or self.changes is None or self.cross_products is None:
-            return choice.spread(-scale * scaled)
+        return choice.spread(-choice.cut(self.scale) * self._solve_on(choice, choice.cut(scaled)))
+
+    def _solve_on(self, choice: Choice, scaled: Array) -> Array:
+        """Return what the model's second derivative among the chosen variables maps to their scaled gradient."""
+        xp = namespace(scaled)
+        if self.steps is None or self.changes is None:
+            return scaled
         theta = self.curvature
-        lower = xp.tril(self.cross_products, k=-1)
-        diagonal = xp.eye(self.count, dtype=lower.dtype, device=native_device(lower))
-        middle = xp.concat(
-            [
-                xp.concat([-self.cross_products * diagonal, xp.matrix_transpose(lower)], axis=1),
-                xp.concat([lower, theta * self.step_products], axis=1),
-            ],
-            axis=0,
-        )
         basis = xp.concat([choice.cut(self.changes), theta * choice.cut(self.steps)], axis=0)
-        middle = middle - xp.matmul(basis, xp.matrix_transpose(basis)) / theta
+        middle = self._middle() - xp.matmul(basis, xp.matrix_transpose(basis)) / theta
         reduced = xp.linalg.solve(middle, xp.reshape(xp.matmul(basis, scaled), (-1, 1)))
         correction = xp.reshape(xp.matmul(xp.matrix_transpose(basis), reduced), (-1,))
-        return choice.spread(-scale * (scaled + correction / theta) / theta)
+        return (scaled + correction / theta) / theta
+
+    def _solve_in_metric(self, metric: BlockDiagonal, scaled: Array, free: Array) -> Array:
+        """As `_solve_on`, for a metric of blocks and the free of all variables."""
+        xp = namespace(scaled)
+        row = xp.reshape(scaled, (1, -1))
+        if self.steps is None:
+            return metric.solve(row, free)[0, :]
+        theta = self.curvature
+        basis = xp.concat([self.changes, theta * self.measured], axis=0)
+        solved = metric.solve(xp.concat([basis, row], axis=0), free) / theta
+        middle = self._middle() - xp.matmul(basis, xp.matrix_transpose(solved[:-1, :]))
+        reduced = xp.linalg.solve(middle, xp.reshape(xp.matmul(basis, solved[-1, :]), (-1, 1)))
+        return solved[-1, :] + xp.reshape(xp.matmul(xp.matrix_transpose(solved[:-1, :]), reduced), (-1,))
+
+    def _middle(self) -> Array:
+        """Return the small matrix ``[[-D, L'], [L, theta S' M S]]`` of the compact form."""
+        xp = namespace(self.cross_products)
+        lower = xp.tril(self.cross_products, k=-1)
+        diagonal = xp.eye(self.count, dtype=lower.dtype, device=native_device(lower))
+        above = xp.concat([-self.cross_products * diagonal, xp.matrix_transpose(lower)], axis=1)
+        return xp.concat([above, xp.concat([lower, self.curvature * self.step_products], axis=1)], axis=0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -174,6 +220,32 @@ def newton_step(memory: Memory, x: Array, gradient: Array, box: Box, variables: 
         step = memory.solve(gradient, ~held)
         held = held | box.holds(x, step)
     return variables.project(x + step) - x
+
+
+def bent_step(memory: Memory, x: Array, gradient: Array, box: Box, variables: Variables) -> Array | None:
+    """Return a feasible step that descends, for a metric that is not diagonal; None where none is found.
+
+    Cutting a step at the bounds may then point uphill. Variables that the step would push far beyond their bound go to
+    that bound and are held, and the model is minimised over the others again; what is left is shortened and projected
+    until it descends.
+    """
+    xp = namespace(x)
+    outward = held = box.holds(x, -gradient)
+    for _ in range(_HOLDS):
+        step = memory.solve(gradient, ~held)
+        room = xp.where(step < 0.0, x - box.lower, box.upper - x)
+        pushed = (room < _FAR * xp.abs(step)) & ~held
+        if not bool(xp.any(pushed)):
+            break
+        held = held | pushed
+    to_bound = xp.where(gradient > 0.0, box.lower - x, box.upper - x)
+    step = step + xp.where(held & ~outward & xp.isfinite(to_bound), to_bound, xp.zeros_like(x))
+    promised = xp.abs(xp.sum(gradient * step))
+    for t in _SHARES:
+        direction = variables.project(x + t * step) - x
+        if bool(xp.sum(gradient * direction) < -1e-3 * t * promised):
+            return direction
+    return None
 
 
 def coupled_step(memory: Memory, x: Array, gradient: Array, variables: Variables) -> Array:

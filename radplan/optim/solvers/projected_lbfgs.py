@@ -21,12 +21,15 @@ from radplan.optim.solvers.base import (
     last_value,
     refuse_constraints,
 )
-from radplan.optim.solvers.memory import Box, Memory, coupled_step, newton_step
+from radplan.optim.solvers.memory import Box, Memory, bent_step, coupled_step, newton_step
 
 _WINDOW = 10
 """Iterations over which the relative decrease is averaged before it is called converged."""
 _REFRESH = 40
 """Iterations after which the images are calculated anew, to shed the rounding of their updates."""
+_MEASURED = (30, 90)
+_MEASURED_EVERY = 100
+"""Iterations after which second derivatives within groups are calculated anew: these, then every so many."""
 _TRIALS = 20
 """Largest number of trials on one line."""
 _NOISE = 1e-9
@@ -62,6 +65,9 @@ class ProjectedLBFGS(Solver):
         Number of curvature pairs, >= 1.
     slope_ratio : float
         The line search ends where the slope is this fraction of the first one, in (0, 1).
+    blocks : bool
+        Whether second derivatives within `Variables.groups`, such as the spots of a ray, are the first metric of the
+        quasi-Newton method from iteration 30 on, where the model knows them; with the newest six pairs.
 
     Raises
     ------
@@ -79,6 +85,7 @@ class ProjectedLBFGS(Solver):
     tolerance: float = 1e-5
     memory: int = 20
     slope_ratio: float = 0.2
+    blocks: bool = True
 
     name = "lbfgs"
 
@@ -115,6 +122,8 @@ class ProjectedLBFGS(Solver):
                 history.append(value)
                 if problem.linear and iteration % _REFRESH == 0:
                     point = problem.at(x)
+                if self._measures(problem, iteration):
+                    memory = memory.with_metric(problem.curvature(point))
                 if callback is not None and callback(Progress(iteration, value, x)) is True:
                     status = Status.STOPPED
                     break
@@ -126,9 +135,20 @@ class ProjectedLBFGS(Solver):
         value, status = last_value(problem, x, status)
         return Solution(x, value, status, tuple(history), start_value if math.isfinite(start_value) else value)
 
+    def _measures(self, problem: CostFunction, iteration: int) -> bool:
+        """Say whether second derivatives within groups are looked at after an iteration."""
+        if not self.blocks or problem.variables.groups is None or not (problem.linear and problem.variables.separable):
+            return False
+        return iteration in _MEASURED or iteration % _MEASURED_EVERY == 0
+
     def _step(self, problem: CostFunction, point: Point, value: float, memory: Memory, box: Box) -> _Step | None:
         """Return the next point, or None where the line from this one does not descend."""
-        direction = newton_step(memory, point.x, point.gradient, box, problem.variables)
+        direction = None
+        if memory.metric is not None:
+            direction = bent_step(memory, point.x, point.gradient, box, problem.variables)
+        if direction is None:
+            memory = memory if memory.metric is None else memory.with_metric(None)
+            direction = newton_step(memory, point.x, point.gradient, box, problem.variables)
         line = problem.along(point, direction)
         trial = line.at(1.0)
         slope, limit, now, now_slope = _floats(

@@ -1,0 +1,107 @@
+"""Second derivatives within groups of variables: against finite differences, and what they do to a search."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import scipy.optimize
+
+from radplan.arrays import to_numpy
+from radplan.errors import InputError
+from radplan.geometry import Grid
+from radplan.influence import Dij, Variables
+from radplan.optim import OBJECTIVES, Goal, Problem
+from radplan.optim.objectives import SquaredDeviation, SquaredOverdosing, SquaredUnderdosing
+from radplan.optim.solvers import ProjectedLBFGS
+
+RAYS, ENERGIES, ROWS = 12, 10, 300
+
+
+def stacked_peaks(rng):
+    """Rays of overlapping depth doses: neighbouring energies are nearly the same column."""
+    depth = np.arange(30.0)
+    peaks = np.exp(-0.5 * ((depth[:, None] - np.linspace(6.0, 24.0, ENERGIES)[None, :]) / 4.0) ** 2)
+    lateral = np.exp(-0.5 * (np.subtract.outer(np.arange(10.0), np.linspace(0.0, 9.0, RAYS)) / 0.8) ** 2)
+    matrix = np.einsum("ij,kl->ikjl", lateral, peaks).reshape(ROWS, RAYS * ENERGIES)
+    return np.where(matrix > 1e-4, matrix, 0.0) * rng.uniform(0.9, 1.1, matrix.shape)
+
+
+def model_of(matrix, images=("physical_dose",), **variables):
+    grid = Grid((1, 1, ROWS), (1.0, 1.0, 1.0), (0.0, 0.0, 0.0))
+    dij = Dij.from_matrices({name: matrix * (n + 1.0) for n, name in enumerate(images)}, grid, dtype="float64")
+    groups = np.repeat(np.arange(RAYS), ENERGIES)
+    return replace(dij, variables=Variables(matrix.shape[1], groups=groups, **variables))
+
+
+GOALS = [
+    Goal("target", SquaredDeviation(2.0), weight=10.0),
+    Goal("rest", SquaredOverdosing(0.5), weight=1.0),
+    Goal("target", SquaredUnderdosing(1.9), weight=5.0),
+]
+MEMBERS = {"target": (np.arange(100, 200), None), "rest": (np.r_[0:100, 200:300], None)}
+
+
+@pytest.mark.parametrize("name", ["squared_deviation", "squared_overdosing", "squared_underdosing"])
+def test_stated_curvature_is_the_slope_of_the_gradient(name, xp_device, rng):
+    values = rng.uniform(0.0, 3.0, 40)
+    values = values[np.abs(values - 1.0) > 1e-3]
+    weights = np.full(values.size, 1.0 / values.size)
+    for objective in OBJECTIVES.get(name).examples():
+        x, w = xp_device.asarray(values), xp_device.asarray(weights)
+        step = 1e-6
+        rise = (to_numpy(objective.gradient(x + step, w)) - to_numpy(objective.gradient(x - step, w))) / (2 * step)
+        np.testing.assert_allclose(to_numpy(objective.curvature(x, w)), rise, rtol=1e-6, atol=1e-9)
+
+
+def test_blocks_are_second_derivatives(rng):
+    problem = Problem(model_of(stacked_peaks(rng)), GOALS, fractions=3, weights=MEMBERS)
+    x = problem.start * rng.uniform(0.5, 1.5, problem.variables.count)
+    blocks = problem.curvature(problem.at(x))
+    unit = np.eye(x.size)
+    step = 1e-6
+    for column in (0, 17, 119):
+        up, down = (problem.value_and_gradient(x + sign * step * unit[column])[1] for sign in (1.0, -1.0))
+        exact = np.where(problem.variables.groups == problem.variables.groups[column], (up - down) / (2 * step), 0.0)
+        found = blocks.times(unit[None, column])[0]
+        floor = found[column] - 1.01 * exact[column]
+        assert 0.0 < floor < 0.05 * np.median(blocks.diagonal)
+        exact[column] = found[column]
+        np.testing.assert_allclose(found, exact, rtol=1e-5, atol=1e-6 * found[column])
+
+
+def test_the_same_optimum_in_fewer_iterations(rng):
+    """scipy.optimize.nnls is the reference for the least squares."""
+    matrix = stacked_peaks(rng)
+    wanted = np.where((np.arange(ROWS) >= 100) & (np.arange(ROWS) < 200), 2.0, 0.2)
+    scaled = matrix / wanted[:, None]
+    _, residual = scipy.optimize.nnls(scaled, np.ones(ROWS))
+    least = residual**2 / ROWS
+    members = {"all": (np.arange(ROWS), None)}
+    problem = Problem(model_of(scaled), [Goal("all", SquaredDeviation(1.0))], weights=members)
+    counts = {}
+    for blocks in (False, True):
+        solver = ProjectedLBFGS(max_iterations=3000, tolerance=1e-12, blocks=blocks)
+        reached = []
+        solver.solve(
+            problem, callback=lambda step, reached=reached: reached.append(step.value) or step.value < 1.0005 * least
+        )
+        assert reached[-1] < 1.0005 * least
+        counts[blocks] = len(reached)
+    assert counts[True] < 0.7 * counts[False], counts
+
+
+def test_bounds_hold_with_blocks(rng):
+    problem = Problem(model_of(stacked_peaks(rng), upper=0.3), GOALS, fractions=3, weights=MEMBERS)
+    plain, with_blocks = (ProjectedLBFGS(tolerance=1e-9, blocks=blocks).solve(problem) for blocks in (False, True))
+    assert np.all((with_blocks.x >= 0.0) & (with_blocks.x <= 0.3))
+    assert with_blocks.value == pytest.approx(plain.value, rel=1e-4)
+    assert np.all(np.diff(with_blocks.history) <= 1e-9 * np.abs(with_blocks.history[:-1]))
+
+
+def test_groups_must_ascend():
+    with pytest.raises(InputError, match="3 ascending numbers"):
+        Variables(3, groups=[0, 1, 0])
+    with pytest.raises(InputError, match="3 ascending numbers"):
+        Variables(3, groups=[0, 1])
