@@ -68,7 +68,7 @@ def stationarity(problem, x):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("solver", [ProjectedLBFGS(tolerance=1e-7), ScipyLBFGSB(tolerance=1e-7)], ids=lambda s: s.name)
+@pytest.mark.parametrize("solver", [ProjectedLBFGS(tolerance=1e-7), ScipyLBFGSB(tolerance=1e-8)], ids=lambda s: s.name)
 def test_our_optimum_is_not_above_its_and_stationary(case, solver):
     problem, reference = case
     solution = solver.solve(problem)
