@@ -22,7 +22,8 @@ def load_patient(case: str | Path) -> Patient:
     ----------
     case : str or path-like
         A built-in phantom (``"tg119"``, ``"box"``), a folder of DICOM files, a matRad ``.mat`` file, or a patient of
-        OpenKBP (a folder of csv files or a compact ``.npz``; `radplan.io.openkbp.read_openkbp` gives its dose too).
+        OpenKBP (a folder of csv files or a compact ``.npz``; `radplan.io.openkbp.read_openkbp` gives its dose too) or
+        of GDP-HMM (``.npz``; `radplan.io.gdp_hmm.read_gdp_hmm`).
 
     Raises
     ------
@@ -55,6 +56,10 @@ def load_patient(case: str | Path) -> Patient:
 
     if is_openkbp(path):
         return read_openkbp(path).patient
+    from radplan.io.gdp_hmm import is_gdp_hmm, read_gdp_hmm
+
+    if is_gdp_hmm(path):
+        return read_gdp_hmm(path).patient
     if path.is_dir():
         from radplan.io import dicom
 
