@@ -11,6 +11,7 @@ from radplan import arrays
 from radplan.arrays import Array, Device
 from radplan.errors import InputError, UnknownNameError
 from radplan.influence import ForwardModel
+from radplan.operators.base import LinearOperator
 from radplan.optim.points import Point
 from radplan.optim.problem import Problem
 
@@ -82,6 +83,49 @@ class CostLayer(torch.nn.Module):  # type: ignore[misc]
     def extra_repr(self) -> str:
         """Return what it maps, for printing a network."""
         return f"{self.problem.variables.count} variables -> cost of {len(self.problem.goals)} goals"
+
+
+class OperatorLayer(torch.nn.Module):  # type: ignore[misc]
+    """A linear operator as a layer, its transpose as the gradient.
+
+    Parameters
+    ----------
+    operator : LinearOperator
+        On torch, or on NumPy; then tensors cross by copies and must be on the CPU.
+    shape : sequence of int
+        Shape of what it returns, of as many elements as the operator has rows.
+
+    Raises
+    ------
+    InputError
+        When the operator is on another backend.
+    """
+
+    def __init__(self, operator: LinearOperator, shape: Sequence[int]) -> None:
+        super().__init__()
+        if operator.device.backend not in ("torch", "numpy"):
+            raise InputError(f"a layer needs an operator on torch or NumPy, got one on {operator.device.name!r}")
+        self.operator, self.shape = operator, tuple(shape)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the product with x of any shape with as many elements as the operator has columns."""
+        if x.numel() != self.operator.shape[1]:
+            raise InputError(f"x has {x.numel()} elements, the operator {self.operator.shape[1]} columns")
+        return _Product.apply(x.reshape(-1), self.operator).reshape(self.shape)
+
+
+class _Product(torch.autograd.Function):  # type: ignore[misc]
+    """The product with a linear operator; backward is the product with its transpose."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, operator: LinearOperator) -> Tensor:
+        ctx.operator = operator
+        return _tensor(operator.apply(_native(x, operator.device)), x)
+
+    @staticmethod
+    def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor, None]:
+        given = _native(cotangent.contiguous(), ctx.operator.device)
+        return _tensor(ctx.operator.adjoint(given), cotangent), None
 
 
 class _Images(torch.autograd.Function):  # type: ignore[misc]
