@@ -158,6 +158,7 @@ class _Bar:
         self.bars: Any = None
         self.step = ""
         self.task: Any = None
+        self.done = 0.0
 
     def __call__(self, told: Report) -> None:
         if self.bars is None:
@@ -165,7 +166,9 @@ class _Bar:
                 return
             self.bars = rich_bars(self.console)
             self.bars.start()
-        if told.step != self.step or told.finished:
+        again = told.done < self.done
+        self.done = told.done
+        if told.step != self.step or told.finished or again:
             if self.task is not None:
                 self.bars.remove_task(self.task)
             self.task = None if told.finished else self.bars.add_task(told.step, total=told.total, detail=told.detail)

@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+import radplan as rp
 from radplan.progress import Report, each, expected_iterations, listening, report, sentence
 
 
@@ -56,3 +57,17 @@ def test_nothing_is_foreseen_from_a_few_iterations() -> None:
 def test_time_left_follows_from_the_share() -> None:
     assert sentence(Report("patient", 30, 120), 10.0) == "patient: 30 of 120, 30 s left"
     assert sentence(Report("optimise", 30, None, "cost 2"), 10.0) == "optimise: 30, cost 2"
+
+
+@pytest.mark.parametrize(("name", "bixel_width"), [("generic_photon_6mv", 20.0), ("generic_proton", 15.0)])
+def test_every_beam_of_an_influence_and_every_iteration_are_told(name: str, bixel_width: float) -> None:
+    patient, machine = rp.load_patient("box"), rp.load_machine(name)
+    beams = rp.place_beams(patient, machine, gantry=[0, 90], bixel_width=bixel_width)
+    told: list[Report] = []
+    dij = rp.dose_influence(patient, beams, machine, grid=15.0, progress=told.append)
+    assert [(entry.done, entry.total) for entry in told if entry.detail == "writing"] == [(0, 2), (1, 2), (2, 2)]
+    told.clear()
+    with listening(told.append):
+        plan = rp.optimize(dij, patient.goals, patient)
+    assert [entry.done for entry in told] == list(range(1, plan.solution.iterations + 1))
+    assert told[-1].detail.startswith("cost ")

@@ -30,6 +30,7 @@ class Console:
         self.bars: Any = None
         self.step = ""
         self.task: Any = None
+        self.count = 0.0
 
     def __call__(self, told: Report) -> None:
         if told.finished:
@@ -57,7 +58,9 @@ class Console:
         self._end_bar()
 
     def _advance(self, told: Report) -> None:
-        if self.bars is None or told.step != self.step:
+        again = told.done < self.count
+        self.count = told.done
+        if self.bars is None or told.step != self.step or again:
             self._end_bar()
             self.bars = rich_bars()
             self.bars.start()

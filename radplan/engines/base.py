@@ -20,6 +20,7 @@ from radplan.errors import InputError
 from radplan.geometry.grid import Grid
 from radplan.influence import Dij, Scenarios, over_cases
 from radplan.patient.patient import Patient
+from radplan.progress import Choice, listening
 from radplan.registry import Registry
 
 logger = logging.getLogger(__name__)
@@ -107,6 +108,7 @@ def dose_influence(
     dtype: str = "float32",
     voxels: Literal["body"] | npt.ArrayLike = "body",
     scenarios: Scenarios | None = None,
+    progress: Choice = None,
 ) -> Dij:
     """Calculate the dose that every bixel of unit weight gives to every voxel.
 
@@ -133,6 +135,9 @@ def dose_influence(
     scenarios : Scenarios, optional
         The cases, as `Scenarios.setup_and_range` lists them; the nominal one when left out. Each costs as much time
         and memory as the nominal one.
+    progress : bool or callable, optional
+        True shows a bar with the time left, False nothing, a callable is told each `radplan.progress.Report`; left
+        out, a bar is shown in a terminal or a notebook.
 
     Returns
     -------
@@ -159,10 +164,11 @@ def dose_influence(
     check_beams(beams, machine)
     scope = Scope.of(patient, grid, voxels, scenarios, device, dtype, stored)
     cases: list[Dij] = []
-    for name, case in zip(scope.scenarios.names, scope.cases(), strict=True):
-        if len(scope.scenarios) > 1:
-            logger.info("scenario %d of %d: %s", len(cases) + 1, len(scope.scenarios), name)
-        cases.append(chosen.influence(patient, case.error.beams(beams), machine, case))
+    with listening(progress):
+        for name, case in zip(scope.scenarios.names, scope.cases(), strict=True):
+            if len(scope.scenarios) > 1:
+                logger.info("scenario %d of %d: %s", len(cases) + 1, len(scope.scenarios), name)
+            cases.append(chosen.influence(patient, case.error.beams(beams), machine, case))
     model = over_cases(cases, scope.scenarios)
     assert isinstance(model, Dij)
     return replace(model, settings={**engine_to_spec(chosen), "stored": stored})

@@ -10,12 +10,13 @@ from radplan.errors import FileError, InputError, UnknownNameError
 from radplan.optim.goals import Goal, objective_from_spec
 from radplan.patient.patient import Patient
 from radplan.patient.phantoms import GOALS, PHANTOMS, phantom
+from radplan.progress import Choice, listening
 
 if TYPE_CHECKING:
     from radplan.machines import ParticleMachine, PhotonMachine
 
 
-def load_patient(case: str | Path) -> Patient:
+def load_patient(case: str | Path, progress: Choice = None) -> Patient:
     """Return the patient that `case` names.
 
     Parameters
@@ -24,6 +25,9 @@ def load_patient(case: str | Path) -> Patient:
         A built-in phantom (``"tg119"``, ``"box"``), a folder of DICOM files, a matRad ``.mat`` file, or a patient of
         OpenKBP (a folder of csv files or a compact ``.npz``; `radplan.io.openkbp.read_openkbp` gives its dose too) or
         of GDP-HMM (``.npz``; `radplan.io.gdp_hmm.read_gdp_hmm`).
+    progress : bool or callable, optional
+        True shows a bar with the time left, False nothing, a callable is told each `radplan.progress.Report`; left
+        out, a bar is shown in a terminal or a notebook.
 
     Raises
     ------
@@ -63,7 +67,8 @@ def load_patient(case: str | Path) -> Patient:
     if path.is_dir():
         from radplan.io import dicom
 
-        return dicom.read_patient(path)
+        with listening(progress):
+            return dicom.read_patient(path)
     if path.suffix.lower() != ".mat":
         raise InputError(f"cannot read a patient from {path}: {expected}")
     from radplan.io.matrad.patient import read_patient

@@ -24,6 +24,7 @@ from radplan.io.reference import ReferenceDose, read_reference
 from radplan.machines import MLC, PhotonMachine, Reference, library_mlc, matching_mlc
 from radplan.patient.patient import Patient
 from radplan.plan import Plan, evaluate
+from radplan.progress import Choice, listening
 from radplan.recalc.comparison import Comparison, compare
 from radplan.recalc.linac import machines_of
 from radplan.recalc.scene import SceneOptions, scene_of
@@ -117,6 +118,7 @@ def recalculate(
     scene: SceneOptions | None = None,
     device: str = "numpy",
     dtype: str = "float32",
+    progress: Choice = None,
 ) -> Recalculation:
     """Calculate the dose of a photon plan from its leaves, jaws and monitor units, and put it beside a reference.
 
@@ -148,6 +150,10 @@ def recalculate(
     device, dtype : str
         Where it runs, and ``"float32"`` or ``"float64"``.
 
+    progress : bool or callable, optional
+        True shows a bar with the time left, False nothing, a callable is told each `radplan.progress.Report`; left
+        out, a bar is shown in a terminal or a notebook.
+
     Raises
     ------
     FileError
@@ -155,19 +161,20 @@ def recalculate(
     InputError
         When plan, patient, machine and reference do not belong together.
     """
-    belongs = PlanReference() if isinstance(plan, DeliveryPlan) else read_plan_reference(plan)
-    delivery = plan if isinstance(plan, DeliveryPlan) else read_plan(plan)
-    count = _fractions(fractions, delivery)
-    linacs, said = machines_of(machine, delivery, calibration)
-    where, chosen = SceneOptions() if scene is None else scene, ApertureOptions() if options is None else options
-    collimator = library_mlc(mlc) if isinstance(mlc, str) else mlc
-    mlcs = tuple(_mlc(field, collimator) for field in delivery)
-    held, case, delivery, notes = scene_of(patient, delivery, belongs if belongs.instance else None, where)
-    beside = _reference(reference, case, where.allow_other_frame)
-    held = replace(held, fractions=count, prescription=belongs.prescription or held.prescription)
-    model = _model(held, delivery, linacs, collimator, grid, chosen, device, dtype)
-    arrows = _arrows(delivery, linacs)
-    evaluated = replace(evaluate(model, model.variables.start, held, count, arrows), normalization="recalculated")
+    with listening(progress):
+        belongs = PlanReference() if isinstance(plan, DeliveryPlan) else read_plan_reference(plan)
+        delivery = plan if isinstance(plan, DeliveryPlan) else read_plan(plan)
+        count = _fractions(fractions, delivery)
+        linacs, said = machines_of(machine, delivery, calibration)
+        where, chosen = SceneOptions() if scene is None else scene, ApertureOptions() if options is None else options
+        collimator = library_mlc(mlc) if isinstance(mlc, str) else mlc
+        mlcs = tuple(_mlc(field, collimator) for field in delivery)
+        held, case, delivery, notes = scene_of(patient, delivery, belongs if belongs.instance else None, where)
+        beside = _reference(reference, case, where.allow_other_frame)
+        held = replace(held, fractions=count, prescription=belongs.prescription or held.prescription)
+        model = _model(held, delivery, linacs, collimator, grid, chosen, device, dtype)
+        arrows = _arrows(delivery, linacs)
+        evaluated = replace(evaluate(model, model.variables.start, held, count, arrows), normalization="recalculated")
     compared = None if beside is None else compare(evaluated, beside, names, fit_factor, gamma, skin)
     notes = (*said, *_announced(delivery, chosen), *notes, *_strangers(beside, belongs))
     for note in notes:

@@ -22,6 +22,7 @@ from radplan.errors import InputError
 from radplan.geometry.frames import beam_rotation
 from radplan.machines.base import KernelBasis
 from radplan.machines.mlc import MLC
+from radplan.progress import each
 
 Box = tuple[float, float, float, float]
 Pose = tuple[float, ...]
@@ -95,7 +96,8 @@ class Builder:
         nearest, farthest = (np.asarray([one[end][2] for one in bounds.values()]) / sad for end in (0, 1))
         self.stretch = float(nearest.min()), float(farthest.max())
         parts = []
-        for number, (layout, mlc, box) in enumerate(zip(layouts, mlcs, boxes, strict=True)):
+        fields = list(zip(layouts, mlcs, boxes, strict=True))
+        for number, (layout, mlc, box) in enumerate(each("fields", fields)):
             seen = [bounds[pose] for pose in poses[number]]
             parts += [(number, part) for part in self._field(layout, mlc, box, poses[number], seen)]
         return tuple(parts)

@@ -10,6 +10,7 @@ from radplan.engines.particle.field import BeamField
 from radplan.errors import CalculationError
 from radplan.kernels import fine_spots, spots
 from radplan.operators import BlockRows, SparseOperator, sparse_images
+from radplan.progress import each
 
 Ints = npt.NDArray[np.int64]
 
@@ -36,7 +37,10 @@ def spot_matrices(
         When no spot gives dose to any voxel.
     """
     nothing = BlockRows.zeros(np.zeros(voxels, dtype=np.int64), sum(beam.count for beam in fields), images)
-    counted = [_write(beam, 0, np.zeros(beam.rows.size, dtype=np.int64), nothing, False) for beam in fields]
+    counted = [
+        _write(beam, 0, np.zeros(beam.rows.size, dtype=np.int64), nothing, False)
+        for beam in each("influence", fields, "counting")
+    ]
     per_row = np.zeros(voxels, dtype=np.int64)
     for beam, counts in zip(fields, counted, strict=True):
         per_row[beam.rows] += counts
@@ -44,7 +48,7 @@ def spot_matrices(
         raise CalculationError("no spot gives dose to any voxel: does the dose grid cover the beams in the patient?")
     rows = BlockRows.zeros(per_row, nothing.columns, images)
     begins, column = rows.pointers[:-1].copy(), 0
-    for beam in fields:
+    for beam in each("influence", fields, "writing"):
         begins[beam.rows] += _write(beam, column, begins[beam.rows], rows, True)
         column += beam.count
     return sparse_images(rows, device, dtype)

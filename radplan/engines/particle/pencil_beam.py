@@ -21,6 +21,7 @@ from radplan.kernels.threads import one_blas_thread
 from radplan.machines.particle import ParticleMachine
 from radplan.operators import FamilyMember, LinearOperator
 from radplan.patient.patient import Patient
+from radplan.progress import each
 
 logger = logging.getLogger(__name__)
 
@@ -194,7 +195,7 @@ class ParticlePencilBeam(Engine):
         images = len(scene.images.names)
         with one_blas_thread():
             fields = []
-            for number, beam in enumerate(beams):
+            for number, beam in enumerate(each("influence", tuple(beams), "ray tracing")):
                 fields.append(BeamField.of(beam, scene))
                 logger.info("beam %d of %d: %d spots", number + 1, len(beams), beam.count)
             if scope.stored:

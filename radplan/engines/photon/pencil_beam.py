@@ -24,6 +24,7 @@ from radplan.machines.base import KernelBasis
 from radplan.machines.photon import PhotonMachine
 from radplan.operators import BlockRows, LinearOperator, SparseOperator, sparse_images
 from radplan.patient.patient import Patient
+from radplan.progress import each
 
 logger = logging.getLogger(__name__)
 
@@ -138,7 +139,7 @@ class PhotonPencilBeam(Engine):
 
     def _matrix(self, beams: Beams, scene: PhotonScene, device: Device, dtype: str) -> SparseOperator:
         tables, parts = _Tables(scene.machine, self.pixel), []
-        for number, beam in enumerate(beams):
+        for number, beam in enumerate(each("influence", tuple(beams), "ray tracing")):
             parts.append(_BeamPart.of(beam, scene, tables, self.radius(beam.bixel_width, scene.machine)))
             logger.info("beam %d of %d: %d bixels", number + 1, len(beams), beam.count)
         return _assemble(parts, scene.points.shape[0], device, dtype)
@@ -317,13 +318,13 @@ def _assemble(parts: list[_BeamPart], voxels: int, device: Device, dtype: str) -
     """Write all beams side by side into one matrix."""
     nothing = BlockRows.zeros(np.zeros(voxels, dtype=np.int64), sum(part.count for part in parts))
     per_row = np.zeros(voxels, dtype=np.int64)
-    for part in parts:
+    for part in each("influence", parts, "counting"):
         per_row[part.rows] += part.write(0, np.zeros(part.rows.size, dtype=np.int64), nothing, False)
     if not per_row.any():
         raise CalculationError("no bixel gives dose to any voxel: does the dose grid cover the beams in the patient?")
     rows = BlockRows.zeros(per_row, nothing.columns)
     begins, column = rows.pointers[:-1].copy(), 0
-    for part in parts:
+    for part in each("influence", parts, "writing"):
         begins[part.rows] += part.write(column, begins[part.rows], rows, True)
         column += part.count
     return sparse_images(rows, device, dtype)[0]

@@ -26,6 +26,7 @@ from radplan.io.dicom.reading import (
     whole_of,
 )
 from radplan.patient.ct import CT
+from radplan.progress import each
 
 logger = logging.getLogger(__name__)
 
@@ -123,7 +124,7 @@ def read_ct(files: Iterable[str | Path]) -> CTSeries:
     odd: list[FileError] = []
     identity: dict[str, str] = {}
     series = ""
-    for path in paths:
+    for path in each("patient", paths, "slices"):
         try:
             dataset = open_dataset(path)
             with reading(path):

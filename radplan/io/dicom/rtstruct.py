@@ -29,6 +29,7 @@ from radplan.io.dicom.reading import (
 )
 from radplan.patient.patient import DensityOverride
 from radplan.patient.structures import Role, Structure, Structures
+from radplan.progress import each
 
 logger = logging.getLogger(__name__)
 
@@ -165,7 +166,8 @@ def read_structure_set(
     thickness = _slice_distance(drawable, grid)
     drawn: list[Structure] = []
     given: list[DensityOverride] = []
-    for region, name in zip(drawable, _distinct_names(drawable), strict=True):
+    named = list(zip(drawable, _distinct_names(drawable), strict=True))
+    for region, name in each("patient", named, "structures"):
         voxels, fraction = fill_contours(region.contours, grid, thickness, ends, name)
         if voxels.size == 0:
             faults[name] = _why_empty(region, grid)
