@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import gzip
+import math
 import re
 import zlib
 from pathlib import Path
@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from radplan.errors import FileError
+from radplan.errors import FileError, InputError
 from radplan.geometry.grid import Grid
 
 _TYPES = {
@@ -21,6 +21,9 @@ _TYPES = {
     **dict.fromkeys(("int", "int32", "int32_t", "signed int"), "i4"),
     **dict.fromkeys(("unsigned char", "uchar", "uint8", "uint8_t"), "u1"),
 }
+_ALWAYS, _RATIO = 512_000_000, 200
+"""Volumes may take half a gigabyte, and more where the file is large itself: 200 times its size."""
+
 _SPACES = {
     **dict.fromkeys(("left-posterior-superior", "lps"), (1.0, 1.0, 1.0)),
     **dict.fromkeys(("right-anterior-superior", "ras"), (-1.0, -1.0, 1.0)),
@@ -62,21 +65,35 @@ def read_nrrd(path: str | Path) -> tuple[npt.NDArray[np.float64], Grid]:
         origin = _vectors(fields["space origin"])[0] * signs
     except KeyError as error:
         raise FileError(path, f"states {error} in a way that is not understood, or not at all") from None
-    except (ValueError, OSError, EOFError, zlib.error) as error:
+    except (ValueError, IndexError, OverflowError, zlib.error) as error:
         raise FileError(path, f"is no NRRD volume that can be read ({error})") from None
-    return _along_axes(path, values, directions, origin)
+    if directions.shape != (3, 3) or not np.isfinite([*directions.ravel(), *origin]).all():
+        raise FileError(path, "states no three finite space directions and origin")
+    if not np.isfinite(values).all():
+        raise FileError(path, "holds values that are NaN or infinite")
+    try:
+        return _along_axes(path, values, directions, origin)
+    except InputError as error:
+        raise FileError(path, str(error)) from None
 
 
 def _values(fields: dict[str, str], body: bytes) -> npt.NDArray[np.float64]:
     sizes = [int(size) for size in fields["sizes"].split()]
     if len(sizes) != 3 or "data file" in fields or "datafile" in fields:
         raise ValueError("expected three dimensions in one file")
+    order = ">" if fields.get("endian", "little").lower() == "big" else "<"
+    dtype = np.dtype(order + _TYPES[fields["type"].lower()])
+    needed = math.prod(sizes) * dtype.itemsize
+    if min(sizes) < 1 or 8 * math.prod(sizes) > max(_ALWAYS, _RATIO * len(body)):
+        raise ValueError(f"sizes {sizes} are not those of a volume that a file of {len(body)} bytes holds")
     if fields["encoding"].lower() in ("gzip", "gz"):
-        body = gzip.decompress(body)
+        unpacker = zlib.decompressobj(wbits=31)
+        body = unpacker.decompress(body, needed)
+        if unpacker.decompress(unpacker.unconsumed_tail, 1) or not unpacker.eof:
+            raise ValueError(f"the compressed data are not the {needed} bytes that sizes say")
     elif fields["encoding"].lower() != "raw":
         raise KeyError("encoding")
-    order = ">" if fields.get("endian", "little").lower() == "big" else "<"
-    stored = np.frombuffer(body, dtype=order + _TYPES[fields["type"].lower()], count=int(np.prod(sizes)))
+    stored = np.frombuffer(body, dtype=dtype, count=math.prod(sizes))
     return stored.reshape(sizes[::-1]).astype(np.float64)
 
 

@@ -7,7 +7,6 @@ fractions, nine 6 MV beams at 0, 40, ..., 320 degrees. No file is ever unpickled
 from __future__ import annotations
 
 import zipfile
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from radplan.arrays.npz import read_npz
 from radplan.errors import FileError
 from radplan.geometry.grid import Grid
 from radplan.patient.ct import CT
@@ -182,11 +182,7 @@ def _cube(path: Path) -> Volume:
 
 
 def _read_npz(path: Path) -> OpenKBPCase:
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            held = {key: np.asarray(archive[key]) for key in archive.files}
-    except (OSError, ValueError, EOFError, zlib.error, zipfile.BadZipFile) as error:
-        raise FileError(path, f"is no npz file of arrays ({error})") from None
+    held = read_npz(path)
     missing = [key for key in ("spacing", "corner", "dose_mask", "hu", "dose") if key not in held]
     missing += [] if "roi_bits" in held or {"roi", "roi_index"} <= set(held) else ["roi_bits or roi and roi_index"]
     if missing:

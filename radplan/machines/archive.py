@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import io
 import json
-import zipfile
-import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from radplan.arrays import Array
+from radplan.arrays.npz import read_npz
 from radplan.errors import FileError
 
 
@@ -31,20 +29,13 @@ def read_archive(path: str | Path) -> tuple[dict[str, Any], dict[str, Array]]:
         When the file is missing, damaged or has no header.
     """
     path = Path(path)
+    content: dict[str, Array] = dict(read_npz(path))
     try:
-        with path.open("rb") as stream, zipfile.ZipFile(stream) as archive:
-            content: dict[str, Array] = {
-                entry.removesuffix(".npy"): np.load(io.BytesIO(archive.read(entry)), allow_pickle=False)
-                for entry in archive.namelist()
-            }
-    except FileNotFoundError as error:
-        raise FileError(path, "no such file") from error
-    except (OSError, ValueError, EOFError, zlib.error, zipfile.BadZipFile) as error:
-        raise FileError(path, f"is not a readable radplan machine file ({error})") from error
-    try:
-        header: dict[str, Any] = json.loads(str(content.pop("header")))
-    except (KeyError, json.JSONDecodeError) as error:
+        header = json.loads(str(content.pop("header")))
+    except (KeyError, ValueError, RecursionError) as error:
         raise FileError(path, "has no radplan header: is it a machine file?") from error
+    if not isinstance(header, dict):
+        raise FileError(path, f"has a header that is a {type(header).__name__}, expected names and values")
     return header, content
 
 

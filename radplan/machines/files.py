@@ -115,10 +115,10 @@ def read_photon_machine(path: str | Path) -> PhotonMachine:
 
 def _photon_machine(path: Path, header: Mapping[str, Any], content: Mapping[str, Array]) -> PhotonMachine:
     require(path, header, FORMAT, _SCALARS, content, _ARRAYS)
-    reference = header["reference"]
-    known = [*_ARRAYS[2:], "scattered"] if "scattered" in content else _ARRAYS[2:]
-    kernel_arrays = (np.asarray(content[name], dtype=np.float64) for name in known)
     try:
+        reference = header["reference"]
+        known = [*_ARRAYS[2:], "scattered"] if "scattered" in content else _ARRAYS[2:]
+        kernel_arrays = (np.asarray(content[name], dtype=np.float64) for name in known)
         return PhotonMachine(
             name=header["name"],
             energy=float(header["energy"]),
@@ -132,5 +132,5 @@ def _photon_machine(path: Path, header: Mapping[str, Any], content: Mapping[str,
             provenance=header["provenance"],
             head=Head(**header["head"]),
         )
-    except (InputError, TypeError) as error:
-        raise FileError(path, str(error)) from error
+    except (InputError, AttributeError, LookupError, OverflowError, TypeError, ValueError) as error:
+        raise FileError(path, f"holds no valid photon machine: {error}") from error

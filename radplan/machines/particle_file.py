@@ -88,7 +88,7 @@ def particle_machine_from(path: Path, header: Mapping[str, Any], content: Mappin
         entries: dict[str, Any] = {name: header[name] for name in _MACHINE_SCALARS}
         entries |= {name: np.asarray(content[name], dtype=np.float64) for name in _MACHINE_ARRAYS}
         return ParticleMachine(layers=layers, cutoff_rule=header.get("cutoff_rule", "exact"), **entries)
-    except (InputError, TypeError, ValueError, IndexError) as error:
+    except (InputError, AttributeError, LookupError, OverflowError, TypeError, ValueError) as error:
         raise FileError(path, f"holds no valid particle machine: {error}") from error
 
 

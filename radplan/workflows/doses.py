@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from radplan.arrays.npz import read_npz
 from radplan.errors import FileError, InputError
 from radplan.geometry.grid import Grid
 from radplan.io.openkbp import is_openkbp, read_openkbp
@@ -72,11 +73,11 @@ def given_dose(source: str | Path, case: str | None = None) -> GivenDose:
 
 def _of_plan(folder: Path, case: str | None) -> GivenDose:
     try:
-        with np.load(folder / "dose.npz", allow_pickle=False) as held:
-            dose = np.asarray(held["dose"], dtype=np.float64)
-            grid = Grid(dose.shape, tuple(held["spacing"].tolist()), tuple(held["origin"].tolist()))
+        held = read_npz(folder / "dose.npz", ("dose", "spacing", "origin"))
+        dose = np.asarray(held["dose"], dtype=np.float64)
+        grid = Grid(dose.shape, tuple(held["spacing"].tolist()), tuple(held["origin"].tolist()))
         spec: dict[str, Any] = json.loads((folder / "plan.json").read_text(encoding="utf-8"))["spec"]
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, TypeError, LookupError, RecursionError) as error:
         raise FileError(folder, f"holds no whole plan of radplan's ({error})") from error
     named = case or spec.get("case")
     if not named:

@@ -10,12 +10,12 @@ from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
 
 from radplan.analysis.metrics import is_level, metric
+from radplan.arrays.npz import read_npz
 from radplan.engines import Engine
 from radplan.engines.base import Machine
 from radplan.errors import FileError, InputError, UnknownNameError
@@ -303,12 +303,16 @@ def background_dose(spec: PlanSpec, grid: Grid, case: DicomCase | None) -> NDArr
         return None
     path = Path(spec.background)
     if path.suffix.lower() == ".npz":
+        held = read_npz(path, ("dose", "shape", "spacing", "origin"))
         try:
-            with np.load(path) as held:
-                dose = np.asarray(held["dose"], dtype=np.float64)
-                source = Grid(tuple(held["shape"]), tuple(held["spacing"]), tuple(held["origin"]))
-        except (OSError, ValueError, KeyError, BadZipFile) as error:
+            shape = [int(length) for length in held["shape"].tolist()]
+            spacing, origin = ([float(value) for value in held[name].tolist()] for name in ("spacing", "origin"))
+            source = Grid((shape[0], shape[1], shape[2]), (spacing[0], spacing[1], spacing[2]), (*origin,))  # type: ignore[arg-type]
+            dose = held["dose"].astype(np.float64, casting="same_kind")
+        except (InputError, ValueError, TypeError, LookupError, OverflowError) as error:
             raise FileError(path, f"is no dose of an earlier plan as save_plan writes it ({error})") from None
+        if dose.shape != source.shape or not np.isfinite(dose).all():
+            raise FileError(path, f"holds a dose {dose.shape} for a grid {source.shape}, or NaN")
         return np.asarray(resample_linear(dose, source, grid))
     from radplan.io.dicom import read_dose
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -54,3 +55,46 @@ def test_files_that_cannot_be_read_say_why(tmp_path):
         read_nrrd(write(tmp_path / "v.nrrd", values, np.eye(3), (0, 0, 0), space="scanner-xyz"))
     with pytest.raises(FileError, match="cannot be read"):
         read_nrrd(tmp_path / "none.nrrd")
+
+
+HEAD = (
+    "NRRD0004\ntype: {type}\ndimension: 3\nspace: LPS\nsizes: {sizes}\nspace directions: {axes}\nencoding: {encoding}\n"
+)
+AXES = "(1,0,0) (0,1,0) (0,0,1)"
+
+
+def hostile(sizes="2 2 2", axes=AXES, encoding="raw", kind="float", origin="(0,0,0)", body=bytes(32)):
+    head = HEAD.format(type=kind, sizes=sizes, axes=axes, encoding=encoding)
+    return f"{head}space origin: {origin}\n\n".encode() + body
+
+
+HOSTILE = {
+    "claims terabytes": hostile("100000 100000 1000"),
+    "gzip bomb": hostile("10000 10000 100", encoding="gzip", kind="uchar", body=gzip.compress(bytes(50_000_000))),
+    "more than claimed": hostile(encoding="gzip", body=gzip.compress(bytes(50_000_000))),
+    "cut": hostile(encoding="gzip", body=gzip.compress(bytes(32))[:-9]),
+    "negative": hostile("-2 2 -2"),
+    "no size": hostile("0 2 2"),
+    "huge number": hostile("9" * 5000 + " 2 2"),
+    "two directions": hostile(axes="(1,0,0) (0,1,0)"),
+    "no length": hostile(axes="(0,0,0) (0,1,0) (0,0,1)"),
+    "NaN axes": hostile(axes="(nan,0,0) (0,1,0) (0,0,1)"),
+    "infinite origin": hostile(origin="(inf,0,0)"),
+    "no origin": hostile(origin="none"),
+    "NaN values": hostile(body=np.full(8, np.nan, dtype="<f4").tobytes()),
+    "empty": b"NRRD0004\n\n",
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_volumes_end_soon_in_one_short_error(tmp_path, name):
+    path = tmp_path / "h.nrrd"
+    path.write_bytes(HOSTILE[name])
+    tracemalloc.start()
+    try:
+        with pytest.raises(FileError) as caught:
+            read_nrrd(path)
+        assert tracemalloc.get_traced_memory()[1] < 200e6
+    finally:
+        tracemalloc.stop()
+    assert len(str(caught.value)) < 6000

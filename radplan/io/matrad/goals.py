@@ -77,9 +77,10 @@ def _read_goal(path: Path, structure: str, objective: Fields) -> dict[str, Any] 
         return None
     if kind not in _OBJECTIVES:
         expected = ", ".join([*_OBJECTIVES, *_BEFORE_MATRAD_3])
-        raise FileError(
-            path, f"{structure} has an objective of the unknown kind {written!r}; expected one of {expected}"
+        logger.warning(
+            "an objective on %s is of the unknown kind %r and is left out; known are %s", structure, written, expected
         )
+        return None
     if "robustness" in objective.names and text(objective["robustness"]) not in ("", "none"):
         logger.warning(
             "the goal %s on %s asks for robustness %s, which is left out: state it in a plan file",

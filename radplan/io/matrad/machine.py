@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.io import loadmat
 
 from radplan.arrays import Array
 from radplan.errors import FileError, InputError
 from radplan.io.matrad.particle_machine import PARTICLES, particle_machine
+from radplan.io.matrad.struct import load_variables
 from radplan.machines import ParticleMachine, PhotonMachine, SSDTableKernel
 
 PIXEL = 0.5
@@ -62,24 +62,16 @@ def read_machine(path: str | Path, *, primary_fluence: bool = False) -> PhotonMa
             expected = ", ".join(("photons", *PARTICLES))
             raise FileError(path, f"is a machine for {radiation}; this reader takes {expected}")
         return _photon_machine(path, meta, data, _version(path, machine), primary_fluence)
-    except (KeyError, TypeError, IndexError) as error:
+    except (KeyError, TypeError, IndexError, AttributeError) as error:
         raise FileError(path, f"is no complete matRad machine: {error!r} is missing or malformed") from error
-    except (InputError, ValueError) as error:
+    except (InputError, ValueError, OverflowError) as error:
         raise FileError(path, f"is no valid matRad machine: {error}") from error
 
 
 def _load(path: Path) -> Mapping[str, Any]:
-    if not path.is_file():
-        raise FileError(path, "no such file")
-    try:
-        content = loadmat(path, simplify_cells=True)
-    except NotImplementedError as error:
-        raise FileError(path, "is a MATLAB 7.3 file; save it with save(..., '-v7')") from error
-    except Exception as error:  # parser and decompressor raise many kinds on damaged bytes
-        raise FileError(path, f"is not a readable MATLAB file, perhaps truncated ({error})") from error
-    machine = content.get("machine")
+    machine = load_variables(path, ("machine",), simplify_cells=True).get("machine")
     if not isinstance(machine, Mapping):
-        raise FileError(path, f"has no struct 'machine'; it holds {sorted(k for k in content if k[0] != '_')}")
+        raise FileError(path, "has no struct 'machine': is it a matRad machine?")
     return machine
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -57,14 +58,37 @@ def read_patient(path: str | Path, table: HUTable | str | Path = "matrad") -> Pa
         raise FileError(path, f"is no matRad patient: holds no variable {' or '.join(missing)}; expected ct and cst")
     try:
         ct = _read_ct(fields(path, "ct", variables["ct"]))
-        rows = [_read_row(path, number, row) for number, row in enumerate(_rows(path, variables["cst"]), start=1)]
-        structures = Structures(_with_external([_structure(path, ct.grid, row) for row in rows]))
+        rows, structures = _structures(path, ct.grid, _rows(path, variables["cst"]))
         goals = [goal for row in rows for goal in read_goals(path, row.name, row.goals)]
         fractions = _read_fractions(path, variables)
         travelling = tuple(Goal.from_spec(goal) for goal in goals)
         return Patient(path.stem, ct, structures, travelling, fractions, chosen, _prescription(structures, goals))
     except InputError as error:
         raise FileError(path, str(error)) from None
+
+
+def _structures(path: Path, grid: Grid, table: npt.NDArray[Any]) -> tuple[list[_Row], Structures]:
+    """Return the rows that can be read and their structures, names that repeat told apart by row; the rest is told."""
+    names = Counter(text(row[1]).strip() for row in table)
+    rows: list[_Row] = []
+    drawn: list[Structure] = []
+    left_out: dict[str, str] = {}
+    first: FileError | None = None
+    for index, entries in enumerate(table, start=1):
+        try:
+            row = _read_row(path, index, entries)
+            if names[row.name] > 1:
+                row = replace(row, name=f"{row.name} (row {index})")
+                logger.warning("cst row %d shares its name with others and is called %s", index, row.name)
+            drawn.append(_structure(path, grid, row))
+            rows.append(row)
+        except FileError as error:
+            first = first or error
+            left_out[text(entries[1]).strip() or f"row {index}"] = error.cause
+            logger.warning("cst row %d is left out: %s", index, error.cause)
+    if first is not None and not drawn:
+        raise first
+    return rows, Structures(_with_external(drawn), left_out)
 
 
 @dataclass(frozen=True)

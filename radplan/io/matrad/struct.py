@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from radplan.errors import FileError
+from radplan.io.matrad.checked import check_mat
 
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 
@@ -39,8 +42,19 @@ class Fields:
         return self.values[key]
 
 
-def load_variables(path: Path, names: Sequence[str]) -> dict[str, Any]:
+def load_variables(path: Path, names: Sequence[str], **options: Any) -> dict[str, Any]:
     """Read the named variables of a MATLAB v5 to v7 file, those that are there; structs stay SciPy's.
+
+    The file is walked through first (`radplan.io.matrad.checked`), since SciPy can end the process on a damaged one.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    names : sequence of str
+        Names of variables.
+    options
+        For `scipy.io.loadmat`, in place of squeezed arrays and structs as objects.
 
     Raises
     ------
@@ -52,22 +66,22 @@ def load_variables(path: Path, names: Sequence[str]) -> dict[str, Any]:
     if not path.is_file():
         raise FileError(path, "is a folder; expected a .mat file" if path.is_dir() else "no such file")
     try:
-        with path.open("rb") as stream:
-            head = stream.read(520)
+        content = path.read_bytes()
     except OSError as error:
         raise FileError(path, f"cannot be opened ({error.strerror})") from None
-    if head.startswith((b"MATLAB 7.3", _HDF5)) or head[512:520] == _HDF5:
+    if content.startswith((b"MATLAB 7.3", _HDF5)) or content[512:520] == _HDF5:
         raise FileError(path, "is a MATLAB v7.3 (HDF5) file; save it again in MATLAB with save(..., '-v7')")
-    if not head.startswith(b"MATLAB 5.0"):
+    if not content.startswith(b"MATLAB 5.0"):
         raise FileError(path, "is not a MATLAB v5 to v7 .mat file (its header does not say so)")
+    check_mat(path, content, names)
     try:
-        loaded = loadmat(str(path), squeeze_me=True, struct_as_record=False, variable_names=list(names))
-    except MemoryError:
-        raise
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            kept: dict[str, Any] = options or {"squeeze_me": True, "struct_as_record": False}
+            loaded = loadmat(cast(Any, BytesIO(content)), variable_names=list(names), **kept)
     except Exception as error:  # damaged bytes make SciPy fail in any of a dozen ways
-        raise FileError(
-            path, f"is cut short or damaged ({type(error).__name__}: {error}); copy or export it again"
-        ) from None
+        said = " ".join(str(error).split())[:200]
+        raise FileError(path, f"is cut short or damaged ({type(error).__name__}: {said}); export it again") from None
     return {name: loaded[name] for name in names if name in loaded}
 
 

@@ -78,13 +78,13 @@ def test_bad_files_say_what_is_wrong(write, tmp_path):
         read_machine(write(incomplete))
     path = write(content())
     path.write_bytes(path.read_bytes()[:400])
-    with pytest.raises(FileError, match="truncated"):
+    with pytest.raises(FileError, match="cut short or damaged"):
         read_machine(path)
     (tmp_path / "text.mat").write_text("not a machine " * 20)
-    with pytest.raises(FileError, match="not a readable MATLAB file"):
+    with pytest.raises(FileError, match="is not a MATLAB v5 to v7"):
         read_machine(tmp_path / "text.mat")
     savemat(tmp_path / "other.mat", {"patient": 1})
-    with pytest.raises(FileError, match=r"no struct 'machine'; it holds \['patient'\]"):
+    with pytest.raises(FileError, match="has no struct 'machine'"):
         read_machine(tmp_path / "other.mat")
 
 

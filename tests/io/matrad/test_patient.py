@@ -226,20 +226,13 @@ def replaced(index, column, value):
             },
             "ct.x is not evenly spaced at ct.resolution.x = 3 mm: steps of 3 to 4 mm",
         ),
-        ({"rows": replaced(0, 2, np.asarray([0, 3]))}, "the voxels of PTV run from 0 to 3; the CT has 24"),
-        ({"rows": replaced(0, 2, np.asarray([1, 25]))}, "the voxels of PTV run from 1 to 25"),
-        ({"rows": replaced(0, 2, np.asarray([1.5, 3]))}, "voxels of PTV must be whole numbers"),
-        ({"rows": replaced(0, 1, "TARGT")}, r"cst row 1 \(PTV\) has the type 'TARGT'; expected one of TARGET"),
-        ({"rows": replaced(0, 0, "BODY")}, "two structures are named 'BODY'"),
-        ({"rows": replaced(0, 3, 5.0)}, r"cst row 1 \(PTV\), column 5 must be a struct"),
-        ({"rows": with_goals(objective("SquaredDevation", [60]))}, "PTV has an objective of the unknown kind"),
         (
             {"rows": with_goals(objective("SquaredDeviation", ["much"]))},
             "reference in .*SquaredDeviation of PTV must be a number",
         ),
         (
             {"rows": with_goals(objective("SquaredDeviation", [60], -5.0))},
-            "weight of the goal on 'PTV' must be >= 0 and finite, got -5.0",
+            "weight of the goal on 'PTV' must be a number >= 0 and finite, got -5.0",
         ),
         ({"rows": with_goals(objective("MeanDose", [60, 3]))}, r"must be 1 \(linear\) or 2 \(quadratic\), got 3"),
     ],
@@ -278,6 +271,39 @@ def test_a_truncated_file_is_one_error(tmp_path, share):
     path.write_bytes(content[: int(share * len(content))])
     with pytest.raises(FileError, match=r"case\.mat: (is cut short or damaged|is no matRad patient|is not a MATLAB)"):
         read_patient(path)
+
+
+@pytest.mark.parametrize(
+    ("rows", "cause"),
+    [
+        (replaced(0, 2, np.asarray([0, 3])), "the voxels of PTV run from 0 to 3; the CT has 24"),
+        (replaced(0, 2, np.asarray([1, 25])), "the voxels of PTV run from 1 to 25"),
+        (replaced(0, 2, np.asarray([1.5, 3])), "voxels of PTV must be whole numbers"),
+        (replaced(0, 1, "TARGT"), r"cst row 1 \(PTV\) has the type 'TARGT'; expected one of TARGET"),
+        (replaced(0, 3, 5.0), r"cst row 1 \(PTV\), column 5 must be a struct"),
+    ],
+)
+def test_one_odd_row_is_left_out_and_named(tmp_path, caplog, rows, cause):
+    patient = read_patient(write(tmp_path, rows=rows))
+    assert "BODY" in patient.structures
+    assert "PTV" not in patient.structures
+    assert "PTV" not in [goal.structure for goal in patient.goals]
+    with pytest.raises(UnknownNameError, match=f"no structure named 'PTV': the file lists it, but .*{cause}"):
+        patient.structures["PTV"]
+    assert "cst row 1 is left out" in caplog.text
+
+
+def test_names_that_repeat_are_told_apart_by_row(tmp_path, caplog):
+    patient = read_patient(write(tmp_path, rows=replaced(0, 0, "BODY")))
+    assert {"BODY (row 1)"} < set(patient.structures)
+    assert "BODY" not in patient.structures
+    assert "cst row 1 shares its name with others and is called BODY (row 1)" in caplog.text
+
+
+def test_an_unknown_objective_is_left_out_and_told(tmp_path, caplog):
+    patient = read_patient(write(tmp_path, rows=with_goals(objective("SquaredDevation", [60]))))
+    assert "PTV" in patient.structures
+    assert "an objective on PTV is of the unknown kind" in caplog.text
 
 
 def test_damaged_bytes_never_end_in_another_error(tmp_path, rng):
