@@ -33,8 +33,9 @@ class Goal:
         Name of a registered quantity or image, or a quantity with options of its own.
     robust : str
         How the scenarios of the model are reduced: ``"nominal"`` (the first one alone), ``"expected"``, ``"worst"``
-        (the objective's largest value), ``"voxelwise_worst"`` (the objective of the worst value in each voxel) or
-        ``"cvar"`` (mean of the objective over the worst scenarios, of probability `tail`).
+        (the objective's smooth maximum), ``"voxelwise_worst"`` or ``"voxelwise_best"`` (the objective of the worst or
+        best value in each voxel), ``"cvar"`` (mean of the objective over the worst scenarios, of probability `tail`) or
+        ``"variance"`` (the objective of expected values, and the variance of voxels); see `radplan.optim.robust`.
     tail : float
         Probability in (0, 1] that ``"cvar"`` averages over.
 

@@ -19,6 +19,7 @@ from radplan.optim.constraints import Constraint, Kept, refuse_contradictions
 from radplan.optim.curvature import gauss_newton_blocks
 from radplan.optim.goals import Goal
 from radplan.optim.points import CostFunction, Point
+from radplan.optim.robust import smooth_maximum
 from radplan.optim.scaling import typical_sizes
 from radplan.optim.starting import start_scale
 from radplan.optim.terms import Members, bind, member_key, structure_members
@@ -48,7 +49,7 @@ class Problem(CostFunction):
     constraints : sequence of Constraint
         What must hold; only some solvers take them.
     robust : "composite", optional
-        Minimise the sum of all goals in the scenario where it is largest.
+        Minimise the sum of all goals in the scenario where it is largest: `radplan.optim.robust.smooth_maximum`.
     weights : mapping of str to (voxels, weights), optional
         Structures by flat grid voxels ``(m,)`` and shares ``(m,)`` (None: equal), taken as they are, in place of or
         beside those of a patient: any imported matrix can be optimised.
@@ -250,12 +251,12 @@ class Problem(CostFunction):
         for term, costs, _ in pairs[1:]:
             total = total + term.weight * costs
         xp = namespace(total)
-        worst = xp.arange(total.shape[0], device=self.model.device.native) == xp.argmax(total)
+        value, shares = smooth_maximum(total)
         cotangents: dict[Any, Array] = {}
         for term, _, gradients in pairs:
-            masked = xp.reshape(xp.astype(worst, gradients.dtype), (-1, 1)) * gradients
-            term.add_cotangent(cotangents, masked, values[term.quantity], term.weight)
-        return xp.max(total), cotangents
+            shared = xp.reshape(xp.astype(shares, gradients.dtype), (-1, 1)) * gradients
+            term.add_cotangent(cotangents, shared, values[term.quantity], term.weight)
+        return value, cotangents
 
     def _unit_images(self) -> dict[str, Array]:
         """Return the images at the model's own start, checked: what every goal looks at must be finite and reached."""
