@@ -25,6 +25,7 @@ from radplan.errors import InputError, RadplanError
 
 VERBS = {
     "plan": ("radplan.cli.plan", "Plan a case: place beams, calculate dose, optimise, judge, draw."),
+    "new": ("radplan.cli.new", "Print a plan file for a case, to begin with."),
     "recalc": ("radplan.cli.recalc", "Calculate an RTPLAN's dose again and compare it with a reference."),
     "check": ("radplan.cli.check", "Judge an RTPLAN by the limits of a linac and by DICOM."),
     "autoplan": ("radplan.cli.autoplan", "Plan a case by a protocol: contours in, the best-scored plan out."),
