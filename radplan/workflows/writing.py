@@ -26,7 +26,7 @@ _LEVELS = (
     (r"rect", "Rectum", "squared_overdosing", 40.0, 100.0),
     (r"bowel|darm", "Bowel", "squared_overdosing", 40.0, 50.0),
 )
-"""Name in a structure set -> its TG-263 name, and a goal: objective, level [Gy], weight. A start, no tolerance table."""
+"""Name in a structure set -> its TG-263 name, and a goal: objective, level [Gy], weight; no tolerance table."""
 
 
 @dataclass(frozen=True)
