@@ -24,11 +24,12 @@ from radplan.influence import Variables
 from radplan.machines.limits import MachineLimits
 from radplan.machines.mlc import MLC
 from radplan.machines.photon import PhotonMachine
+from radplan.optim.solvers import ProjectedLBFGS
 from radplan.progress import report
 
 Floats = npt.NDArray[np.float64]
 
-_SPARE_MU = 1.03
+_SPARE_MU = 1.04
 """Least monitor units per degree of a plan over what the machine asks for: it is scaled and rounded afterwards."""
 
 _SLACK = 2.0
@@ -191,6 +192,20 @@ class ArcSearch:
     def dose(self) -> Floats:
         """Return the inner model's dose (voxels,) per fraction [Gy]."""
         return self.matrix.dose(self.mu, self.leaves)
+
+    def fluence(self, iterations: int = 60) -> Floats:
+        """Return the free fluence of all bixels (segments, rows, columns) that serves the goals best [MU].
+
+        What arcs are measured by: nothing that leaves deliver is as good on the same matrix.
+        """
+        best = ProjectedLBFGS(max_iterations=iterations).solve(self.cost.problem).x
+        return np.asarray(best, dtype=np.float64).reshape(self.matrix.values.shape[:3])
+
+    def weights(self) -> Floats:
+        """Return the fluence behind the leaves as they are (segments, rows, columns) [MU]."""
+        matrix = self.matrix
+        given: Floats = self.mu[:, None, None] * matrix.fluence(matrix.swept(self.leaves))
+        return given
 
     def search_ends(self, machine: PhotonMachine, iterations: int) -> float:
         """Search leaf ends and monitor units together, through the trajectories; return the cost."""

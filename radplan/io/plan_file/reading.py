@@ -70,7 +70,8 @@ class PlanSpec(Section):
     target with the highest level is brought to it; ``false`` leaves the optimised weights as they are. `background` is
     the ``dose.npz`` or RTDOSE file of an earlier plan of the same patient, whose dose the goals see added. `radiation`
     names a built-in machine where none is given, else what the machine must deliver. `deliverable` optimises plans of
-    particles once more without spots below the machine's least monitor units.
+    particles once more without spots below the machine's least monitor units. `delivery` says what a linac delivers of
+    a photon plan.
 
     >>> PlanSpec(fractions=25).beams.gantry[1]
     40.0
@@ -96,6 +97,7 @@ class PlanSpec(Section):
     robust: Literal["composite"] | None = None
     solver: sections.SolverSpec = sections.SolverSpec()
     deliverable: bool = True
+    delivery: sections.DeliverySpec = sections.DeliverySpec()
     normalize: sections.NormalizeSpec | Literal[False] | None = None
     background: str | None = None
     metrics: tuple[str, ...] = ()

@@ -327,3 +327,41 @@ class OutputsSpec(Section):
     dicom: bool | None = None
     quantities: tuple[str, ...] | None = None
     beside: BesideSpec | None = None
+
+
+class DeliverySpec(Section):
+    """What a linac delivers of a photon plan, and how: the technique, its limits, and what is known of the arcs.
+
+    `beam_time` [s], `spacing` [degree], `collimators`, `couches`, `start`, `stop` and `effort` are for ``vmat``,
+    `method` and `levels` for ``step_and_shoot``. `refine` optimises leaves and monitor units of sequenced shapes.
+    `grid` is the spacing of the dose that is recalculated from the exported file [mm]. `machine` is the linac as the
+    planning system knows it.
+
+    >>> DeliverySpec(technique="vmat", arcs=2).limits
+    'TrueBeam'
+    """
+
+    technique: Literal["fluence", "step_and_shoot", "sliding_window", "vmat"] = "fluence"
+    limits: str = "TrueBeam"
+    method: Literal["siochi", "xia", "engel"] = "siochi"
+    levels: Annotated[int, Field(ge=1)] = 7
+    refine: bool = True
+    arcs: Count = 1
+    collimators: tuple[Number, ...] | None = None
+    couches: tuple[Number, ...] | None = None
+    start: Number = 181.0
+    stop: Number = 179.0
+    spacing: Positive = 4.0
+    beam_time: Positive | None = None
+    effort: Positive = 1.0
+    grid: Positive = 3.0
+    compare: bool = True
+    machine: Annotated[str, Field(max_length=16)] = ""
+
+    @model_validator(mode="after")
+    def _arcs_alone(self) -> DeliverySpec:
+        given = self.model_fields_set & {"arcs", "collimators", "couches", "beam_time", "spacing", "effort"}
+        if given and self.technique != "vmat":
+            msg = f"{', '.join(sorted(given))} belong to technique: vmat, not to {self.technique}"
+            raise ValueError(msg)
+        return self

@@ -1,0 +1,337 @@
+"""From goals or a fluence to a file that a linac delivers, and the dose that the file gives: three doses side by side."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from radplan.analysis.gamma import GammaCriteria, gamma_index
+from radplan.beams.beam import Beams
+from radplan.beams.control_points import DeliveryPlan
+from radplan.delivery.arc_matrix import arc_beams, segment_bixels
+from radplan.delivery.arcs import ArcOptions, ArcOutcome, scaled_mu, search_arcs
+from radplan.delivery.bixel_apertures import bixel_apertures
+from radplan.delivery.check import DeliveryReport, check_delivery
+from radplan.delivery.refine import refine_apertures
+from radplan.delivery.rounding import rounded_plan
+from radplan.delivery.sequencing import sequence
+from radplan.engines import aperture_model, dose_influence
+from radplan.errors import InputError
+from radplan.influence import Dij
+from radplan.io.dicom import RTPlanOptions, export_rtplan, read_plan
+from radplan.io.plan_file.reading import PlanSpec
+from radplan.machines.limits import MachineLimits, machine_limits
+from radplan.machines.photon import PhotonMachine
+from radplan.optim import Goal
+from radplan.patient.patient import Patient
+from radplan.plan import Plan, evaluate
+from radplan.progress import report
+
+if TYPE_CHECKING:
+    from radplan.io.dicom.case import DicomCase
+
+Floats = npt.NDArray[np.float64]
+Level = tuple[str, Any, dict[str, float]]
+
+METRICS = ("Dmean", "D95", "D10", "D2")
+"""What the doses are compared by."""
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How the exact engine's dose compares with the optimised apertures' after one factor, on the same voxels.
+
+    Parameters
+    ----------
+    factor : float
+        Exact dose over the apertures' dose, fitted.
+    dice_50, dice_95 : float
+        Overlap of what gets 50 and 95 % of the level, 1 is the same.
+    mean_difference : float
+        Mean of the absolute difference where either is above a tenth of the maximum, over the level [%].
+    gamma : float
+        Share of voxels within 3 % and 3 mm [%].
+    """
+
+    factor: float
+    dice_50: float
+    dice_95: float
+    mean_difference: float
+    gamma: float
+
+
+@dataclass(frozen=True, eq=False)
+class Delivered:
+    """A plan that a linac delivers, with what is told about it.
+
+    Parameters
+    ----------
+    delivery : DeliveryPlan
+        As read back from the exported file.
+    limits : MachineLimits
+        Of the linac.
+    report : DeliveryReport
+        Limits, times, scores.
+    doses : mapping of str to Plan
+        ``"fluence optimum"``, ``"optimised apertures"`` and ``"exported file"``, in this order, at the same level; the
+        first two only where they were asked for.
+    agreement : Agreement, optional
+        Of the last two.
+    """
+
+    delivery: DeliveryPlan
+    limits: MachineLimits
+    report: DeliveryReport
+    doses: Mapping[str, Plan]
+    agreement: Agreement | None = None
+
+    @property
+    def plan(self) -> Plan:
+        """The dose of the exported file."""
+        return self.doses["exported file"]
+
+    def table(self) -> dict[str, dict[str, dict[str, float]]]:
+        """Return metrics [Gy] by dose and structure."""
+        names = [one.name for one in self.plan.patient.structures.values() if one.role in ("target", "oar")]
+        return {label: plan.metrics(structures=names, names=list(METRICS)) for label, plan in self.doses.items()}
+
+    def described(self) -> dict[str, Any]:
+        """Return the report as plain data."""
+        per_gray = self.report.mu / self._dose_per_fraction
+        known = None if self.agreement is None else {name: float(v) for name, v in self.agreement.__dict__.items()}
+        return {
+            "limits": self.limits.name,
+            **self.report.scores(),
+            "mu_per_gray": per_gray,
+            "fields": [
+                {"name": field.name, "technique": field.technique, "mu": field.mu, "seconds": float(times.beam_on)}
+                for field, times in zip(self.delivery.fields, self.report.times, strict=True)
+            ],
+            "doses": self.table(),
+            "exact_against_apertures": known,
+        }
+
+    @property
+    def _dose_per_fraction(self) -> float:
+        """Mean dose per fraction of the target that gets most [Gy]."""
+        plan = self.plan
+        means = plan.metrics(structures=list(plan.patient.target_names), names=["Dmean"])
+        return max(values["Dmean"] for values in means.values()) / plan.fractions
+
+
+def deliver_arcs(
+    spec: PlanSpec,
+    patient: Patient,
+    machine: PhotonMachine,
+    goals: Sequence[Goal],
+    level: Level | None,
+    case: DicomCase | None = None,
+) -> Delivered:
+    """Return arcs planned from goals, as read back from their file.
+
+    Parameters
+    ----------
+    spec : PlanSpec
+        With ``delivery.technique`` ``"vmat"``.
+    patient, machine : Patient, PhotonMachine
+        For whom and with what.
+    goals : sequence of Goal
+        Of doses.
+    level : (structure, quantity, metric and Gy), optional
+        What monitor units are scaled to.
+    case : DicomCase, optional
+        The images that the file refers to.
+    """
+    wanted, limits = spec.delivery, machine_limits(spec.delivery.limits)
+    options = ArcOptions(
+        spacing=wanted.spacing,
+        beam_time=wanted.beam_time,
+        collimators=wanted.collimators,
+        couches=wanted.couches,
+        start=wanted.start,
+        stop=wanted.stop,
+        effort=wanted.effort,
+    )
+    outcome = search_arcs(
+        patient,
+        goals,
+        machine,
+        limits=limits,
+        arcs=wanted.arcs,
+        options=options,
+        grid=_spacing(spec),
+        fractions=spec.fractions,
+        isocenter=spec.beams.isocenter,
+        level=_volume_level(level, goals),
+    )
+    doses: dict[str, Plan] = {}
+    if wanted.compare:
+        weights = outcome.search.weights()
+        free = outcome.search.fluence()
+        doses = _bixel_plans(outcome, {"fluence optimum": free, "optimised apertures": weights}, patient, machine, spec)
+    return _finished(outcome.plan, doses, spec, patient, machine, limits, level, case)
+
+
+def deliver_fluence(
+    fluence: Plan,
+    spec: PlanSpec,
+    machine: PhotonMachine,
+    goals: Sequence[Goal],
+    level: Level | None,
+    case: DicomCase | None = None,
+) -> Delivered:
+    """Return step and shoot or sliding windows of a plan of bixel weights, as read back from their file.
+
+    Parameters
+    ----------
+    fluence : Plan
+        Optimised on bixels whose rows are leaf pairs.
+    spec, machine, goals, level, case
+        As for `deliver_arcs`.
+    """
+    wanted, limits = spec.delivery, machine_limits(spec.delivery.limits)
+    mlc, patient = limits.collimator(), fluence.patient
+    method = wanted.method if wanted.technique == "step_and_shoot" else "sliding_window"
+    steps = sequence(fluence, mlc, method=method, levels=wanted.levels, limits=limits, machine=machine)
+    if not isinstance(fluence.model, Dij):
+        raise InputError("apertures are refined on a Dij: set engine: {stored: true}")
+    shapes = [len(field.segments) for field in steps.fields]
+    report("sequence", detail=f"{method}: {sum(shapes)} segments, {steps.mu:.0f} MU", finished=True)
+    if wanted.refine:
+        steps = refine_apertures(
+            steps, goals, patient, machine, mlc, limits=limits, dij=fluence.model, fractions=fluence.fractions
+        )
+    doses: dict[str, Plan] = {}
+    if wanted.compare:
+        inner = bixel_apertures(fluence.model, steps, mlc)
+        apertures = evaluate(fluence.model, inner.weights(np.array(inner.variables.start)), patient, fluence.fractions)
+        doses = {"fluence optimum": fluence, "optimised apertures": apertures}
+    return _finished(steps, doses, spec, patient, machine, limits, level, case)
+
+
+def export_delivery(
+    delivered: Delivered, path: str | Path, spec: PlanSpec, patient: Patient, case: DicomCase | None = None
+) -> Path:
+    """Write the RTPLAN of a delivered plan; see `radplan.io.dicom.export_rtplan`."""
+    return _export(delivered.delivery, path, spec, patient, delivered.limits, case)
+
+
+def _export(
+    plan: DeliveryPlan,
+    path: str | Path,
+    spec: PlanSpec,
+    patient: Patient,
+    limits: MachineLimits,
+    case: DicomCase | None,
+) -> Path:
+    said = RTPlanOptions(
+        machine=spec.delivery.machine,
+        prescription=patient.prescription,
+        target=patient.target_names[0] if patient.target_names else "",
+    )
+    return export_rtplan(plan, patient if case is None else replace(case, patient=patient), path, limits, said)
+
+
+def _finished(
+    plan: DeliveryPlan,
+    doses: dict[str, Plan],
+    spec: PlanSpec,
+    patient: Patient,
+    machine: PhotonMachine,
+    limits: MachineLimits,
+    level: Level | None,
+    case: DicomCase | None,
+) -> Delivered:
+    """Bring a plan to its level on the fine grid, export it, read it back and calculate what the file gives."""
+    fractions = plan.fractions or spec.fractions or 30
+    dose = _dose_of(plan, patient, machine, limits, spec.delivery.grid, fractions)
+    if level is not None:
+        factor = dose.factor(level[0], level[1], **level[2])
+        plan = rounded_plan(scaled_mu(plan, factor), limits)
+    with tempfile.TemporaryDirectory() as folder:
+        path = _export(plan, Path(folder, "RP.dcm"), spec, patient, limits, case)
+        read = read_plan(path)
+    judged = check_delivery(read, limits)
+    judged.raise_for_errors()
+    named = None if level is None else _named(level)
+    exact = replace(_dose_of(read, patient, machine, limits, spec.delivery.grid, fractions), normalization=named)
+    levelled = {
+        label: one if level is None else one.scaled(level[0], level[1], **level[2]) for label, one in doses.items()
+    }
+    agreement = None
+    if "optimised apertures" in doses:
+        inner = doses["optimised apertures"]
+        same = _dose_of(read, patient, machine, limits, inner.model.grid, fractions)
+        agreement = _agreement(inner, same, patient, level)
+    report("delivery", detail=str(judged), finished=True)
+    return Delivered(read, limits, judged, {**levelled, "exported file": exact}, agreement)
+
+
+def _dose_of(
+    plan: DeliveryPlan, patient: Patient, machine: PhotonMachine, limits: MachineLimits, grid: Any, fractions: int
+) -> Plan:
+    model = aperture_model(patient, plan, machine, limits.collimator(), grid)
+    return evaluate(model, np.asarray(model.variables.start), patient, fractions)
+
+
+def _bixel_plans(
+    outcome: ArcOutcome, fluences: Mapping[str, Floats], patient: Patient, machine: PhotonMachine, spec: PlanSpec
+) -> dict[str, Plan]:
+    """Return the dose of fluences (segments, rows, columns) in the whole body, calculated on the fly."""
+    matrix, mlc = outcome.search.matrix, outcome.search.mlc
+    width, centres, rows, columns = segment_bixels(mlc, matrix.edges, matrix.pairs)
+    placed = [
+        beam
+        for arc in matrix.arcs
+        for beam in arc_beams(patient, machine, arc, arc.middles, matrix.isocentre, (width, centres))
+    ]
+    beams = Beams(tuple(placed), "photons", machine.name)
+    dij = dose_influence(patient, beams, machine, grid=matrix.grid, stored=False)
+    fractions = outcome.plan.fractions or 30
+    return {
+        label: evaluate(dij, fluence[:, rows, columns].reshape(-1), patient, fractions)
+        for label, fluence in fluences.items()
+    }
+
+
+def _agreement(inner: Plan, exact: Plan, patient: Patient, level: Level | None) -> Agreement:
+    one, two = (np.asarray(plan["physical_dose"], dtype=np.float64) for plan in (inner, exact))
+    factor = float(np.sum(one * two) / np.sum(one**2))
+    one = factor * one
+    reference = float(two.max()) if level is None else next(iter(level[2].values()))
+    seen = np.maximum(one, two) > 0.1 * two.max()
+    overlap = {}
+    for share in (0.5, 0.95):
+        first, second = one >= share * reference, two >= share * reference
+        overlap[share] = 2.0 * float(np.sum(first & second)) / max(float(first.sum() + second.sum()), 1.0)
+    grid = inner.model.grid
+    passed = gamma_index(one, grid, two, grid, GammaCriteria(3.0, 3.0)).passing
+    difference = 100.0 * float(np.mean(np.abs(one - two)[seen])) / reference
+    return Agreement(factor, overlap[0.5], overlap[0.95], difference, float(passed))
+
+
+def _spacing(spec: PlanSpec) -> float:
+    given = spec.engine.grid
+    if not isinstance(given, int | float):
+        raise InputError("arcs are searched on a grid of one spacing: write engine: {grid: 5}")
+    return float(given)
+
+
+def _volume_level(level: Level | None, goals: Sequence[Goal]) -> tuple[str, float, float] | None:
+    """Return a level of the kind D95 as structure, share of volume and dose; None where it is of another kind."""
+    if level is None or level[0] not in {goal.structure for goal in goals}:
+        return None
+    ((name, dose),) = level[2].items()
+    percent = name.removeprefix("D")
+    return (level[0], float(percent) / 100.0, dose) if percent.replace(".", "", 1).isdigit() else None
+
+
+def _named(level: Level) -> str:
+    ((name, dose),) = level[2].items()
+    return f"{level[0]} {name} = {dose:g} Gy"
