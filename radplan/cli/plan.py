@@ -17,6 +17,7 @@ from radplan.errors import FileError, InputError
 if TYPE_CHECKING:
     from radplan.io.plan_file.reading import PlanSpec
     from radplan.plan import Plan
+    from radplan.workflows.delivery import Delivered
     from radplan.workflows.planning import Outcome
 
 Numbers = list[str] | None
@@ -57,6 +58,13 @@ def command(
     device: Annotated[
         str | None, typer.Option(metavar="D", help="Where to calculate: numpy, torch:cpu, torch:cuda:0, ...")
     ] = None,
+    technique: Annotated[
+        str | None, typer.Option(metavar="T", help="fluence, step_and_shoot, sliding_window or vmat (default fluence).")
+    ] = None,
+    arcs: Annotated[int | None, typer.Option(metavar="N", help="Number of arcs of vmat (default 1).")] = None,
+    limits: Annotated[
+        str | None, typer.Option(metavar="M", help="Linac whose limits hold (default TrueBeam), or YAML file.")
+    ] = None,
     out: Annotated[str, typer.Option(metavar="DIR", help="Folder for the results.")] = "out",
     no_figures: Annotated[bool, typer.Option("--no-figures", help="Write no png files.")] = False,
 ) -> int:
@@ -78,6 +86,9 @@ def command(
         ("biology",): biology,
         ("engine", "grid"): _one_or_all(numbers(grid, "--grid")),
         ("engine", "device"): device,
+        ("delivery", "technique"): technique,
+        ("delivery", "arcs"): arcs,
+        ("delivery", "limits"): limits,
     }
     spec = specification(plan, given)
     check_folder(out)
@@ -137,6 +148,8 @@ def _planned(spec: PlanSpec, out: str, figures: bool) -> int:
         outcome = run(spec)
         paths = _written(outcome, out, figures and figures_available())
         _tell_metrics(outcome.plan, spec)
+        if outcome.delivered is not None:
+            _tell_delivery(outcome.delivered)
         _tell_files(console, paths, out, figures and not figures_available())
     return 130 if outcome.interrupted else 0
 
@@ -145,6 +158,7 @@ def _written(outcome: Outcome, out: str, figures: bool) -> list[Path]:
     """Files and figures, all or none."""
     from radplan.io.staging import staged
     from radplan.viz import save_figures
+    from radplan.viz.delivery import save_delivery_figures
     from radplan.workflows.planning import curves_beside
 
     beside = outcome.spec.outputs.beside
@@ -153,7 +167,25 @@ def _written(outcome: Outcome, out: str, figures: bool) -> list[Path]:
         if figures:
             curves = curves_beside(outcome.spec)
             paths += save_figures(outcome.plan, partial, beside=curves, label="" if beside is None else beside.label)
+            if outcome.delivered is not None:
+                paths += save_delivery_figures(outcome.delivered.delivery, outcome.delivered.limits, partial)
     return [Path(out, path.name) for path in paths]
+
+
+def _tell_delivery(delivered: Delivered) -> None:
+    """Tell the delivery report, and the three doses beside each other."""
+    print(delivered.report)
+    print(f"MU per Gy: {delivered.described()['mu_per_gray']:.0f}")
+    table = delivered.table()
+    for name in next(iter(table.values())):
+        print()
+        print_table({label: rows[name] for label, rows in table.items() if name in rows}, f"{name} [Gy]")
+    if delivered.agreement is not None:
+        found = delivered.agreement
+        print(
+            f"\nexact engine over apertures {found.factor:.3f}; then Dice of 50 % {found.dice_50:.3f}, of 95 % "
+            f"{found.dice_95:.3f}, mean difference {found.mean_difference:.2f} %, gamma 3 %/3 mm {found.gamma:.1f} %"
+        )
 
 
 def _tell_files(console: Console, paths: list[Path], out: str, undrawn: bool) -> None:

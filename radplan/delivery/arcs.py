@@ -191,8 +191,7 @@ def search_arcs(
     """Return the arcs of `plan_arcs` with all that they were searched with."""
     chosen, linac = ArcOptions() if options is None else options, machine_limits(limits)
     collimator = linac.collimator() if mlc is None else mlc
-    placed = placed_arcs(arcs, chosen, linac)
-    budget = _budget(placed, chosen, linac)
+    placed, budget = check_arcs(arcs, chosen, linac)
     _check(patient, goals, machine, collimator, linac, level)
     count = fractions if fractions is not None else (patient.fractions or 30)
     structures = tuple(dict.fromkeys(goal.structure for goal in goals))
@@ -221,6 +220,18 @@ def search_arcs(
         _told(str(judged))
     judged.raise_for_errors()
     return ArcOutcome(plan, search, exact)
+
+
+def check_arcs(arcs: int, options: ArcOptions, limits: MachineLimits) -> tuple[tuple[Arc, ...], float]:
+    """Return where arcs go and the seconds they may take at planning speeds.
+
+    Raises
+    ------
+    InputError
+        When the machine cannot do that.
+    """
+    placed = placed_arcs(arcs, options, limits)
+    return placed, _budget(placed, options, limits)
 
 
 def placed_arcs(arcs: int, options: ArcOptions, limits: MachineLimits) -> tuple[Arc, ...]:

@@ -1,7 +1,8 @@
-"""From goals or a fluence to a file that a linac delivers, and the dose that the file gives: three doses side by side."""
+"""From goals or a fluence to a file that a linac delivers, and the dose that the file gives, beside two others."""
 
 from __future__ import annotations
 
+import json
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -15,7 +16,7 @@ from radplan.analysis.gamma import GammaCriteria, gamma_index
 from radplan.beams.beam import Beams
 from radplan.beams.control_points import DeliveryPlan
 from radplan.delivery.arc_matrix import arc_beams, segment_bixels
-from radplan.delivery.arcs import ArcOptions, ArcOutcome, scaled_mu, search_arcs
+from radplan.delivery.arcs import ArcOptions, ArcOutcome, check_arcs, scaled_mu, search_arcs
 from radplan.delivery.bixel_apertures import bixel_apertures
 from radplan.delivery.check import DeliveryReport, check_delivery
 from radplan.delivery.refine import refine_apertures
@@ -24,8 +25,11 @@ from radplan.delivery.sequencing import sequence
 from radplan.engines import aperture_model, dose_influence
 from radplan.errors import InputError
 from radplan.influence import Dij
-from radplan.io.dicom import RTPlanOptions, export_rtplan, read_plan
+from radplan.io.dicom import RTPlanOptions, export_rtplan, read_plan, write_dose
+from radplan.io.dicom.rtplan_export import structures_path
+from radplan.io.dicom.writing import check_identity, series_of
 from radplan.io.plan_file.reading import PlanSpec
+from radplan.io.staging import staged
 from radplan.machines.limits import MachineLimits, machine_limits
 from radplan.machines.photon import PhotonMachine
 from radplan.optim import Goal
@@ -149,22 +153,13 @@ def deliver_arcs(
         The images that the file refers to.
     """
     wanted, limits = spec.delivery, machine_limits(spec.delivery.limits)
-    options = ArcOptions(
-        spacing=wanted.spacing,
-        beam_time=wanted.beam_time,
-        collimators=wanted.collimators,
-        couches=wanted.couches,
-        start=wanted.start,
-        stop=wanted.stop,
-        effort=wanted.effort,
-    )
     outcome = search_arcs(
         patient,
         goals,
         machine,
         limits=limits,
         arcs=wanted.arcs,
-        options=options,
+        options=_options(spec),
         grid=_spacing(spec),
         fractions=spec.fractions,
         isocenter=spec.beams.isocenter,
@@ -215,11 +210,71 @@ def deliver_fluence(
     return _finished(steps, doses, spec, patient, machine, limits, level, case)
 
 
-def export_delivery(
-    delivered: Delivered, path: str | Path, spec: PlanSpec, patient: Patient, case: DicomCase | None = None
-) -> Path:
-    """Write the RTPLAN of a delivered plan; see `radplan.io.dicom.export_rtplan`."""
-    return _export(delivered.delivery, path, spec, patient, delivered.limits, case)
+def check_deliverable(spec: PlanSpec, patient: Patient, machine: Any, case: DicomCase | None) -> None:
+    """Refuse what cannot be delivered before any long work.
+
+    Raises
+    ------
+    InputError
+        When the machine has no monitor units or is none of photons, arcs are asked for with what they do not take, or
+        the images lack identifiers that a file must carry.
+    """
+    wanted = spec.delivery
+    if wanted.technique == "fluence":
+        return
+    if not isinstance(machine, PhotonMachine) or machine.reference is None:
+        raise InputError(f"{wanted.technique} needs a photon machine with monitor units, but {machine.name!r} is none")
+    limits = machine_limits(wanted.limits)
+    check_identity(series_of(patient) if case is None else case.series)
+    refused = {
+        "constraints": bool(spec.constraints),
+        "robust": spec.robust is not None,
+        "background": spec.background is not None,
+    }
+    named = [name for name, given in refused.items() if given]
+    if named:
+        raise InputError(f"{wanted.technique} takes goals, but no {' or '.join(named)}: write them as goals")
+    if wanted.technique == "vmat":
+        options = _options(spec)
+        check_arcs(wanted.arcs, options, limits)
+
+
+def save_delivery(
+    delivered: Delivered, folder: str | Path, spec: PlanSpec, patient: Patient, case: DicomCase | None = None
+) -> tuple[Path, ...]:
+    """Write ``RP.dcm`` (and ``RS.dcm`` for a patient that came from no files), ``RD.dcm`` and ``delivery.json``.
+
+    The dose is that of the file, a course total; the report holds times, scores and the three doses.
+    """
+    folder = Path(folder)
+    plan, source = delivered.plan, None if case is None else case.series
+    with staged(folder, whole=False) as partial:
+        path = _export(delivered.delivery, partial / "RP.dcm", spec, patient, delivered.limits, case)
+        beside = [one.name for one in (path, structures_path(path)) if one.exists()]
+        write_dose(
+            partial / "RD.dcm",
+            np.maximum(plan["physical_dose"], 0.0),
+            plan.model.grid,
+            series_of(patient) if source is None else source,
+            structure_set="" if case is None else case.structure_set,
+            comment=f"recalculated from RP.dcm, {plan.fractions} fractions, not for clinical use",
+        )
+        text = json.dumps(delivered.described(), indent=1, allow_nan=False)
+        (partial / "delivery.json").write_text(text + "\n", encoding="utf-8")
+    return tuple(folder / name for name in (*beside, "RD.dcm", "delivery.json"))
+
+
+def _options(spec: PlanSpec) -> ArcOptions:
+    wanted = spec.delivery
+    return ArcOptions(
+        spacing=wanted.spacing,
+        beam_time=wanted.beam_time,
+        collimators=wanted.collimators,
+        couches=wanted.couches,
+        start=wanted.start,
+        stop=wanted.stop,
+        effort=wanted.effort,
+    )
 
 
 def _export(
@@ -252,8 +307,9 @@ def _finished(
     fractions = plan.fractions or spec.fractions or 30
     dose = _dose_of(plan, patient, machine, limits, spec.delivery.grid, fractions)
     if level is not None:
-        factor = dose.factor(level[0], level[1], **level[2])
-        plan = rounded_plan(scaled_mu(plan, factor), limits)
+        ((metric, wanted),) = level[2].items()
+        found = dose.metrics(structures=[level[0]], names=[metric], quantity=level[1])[level[0]][metric]
+        plan = rounded_plan(scaled_mu(plan, wanted / found), limits)
     with tempfile.TemporaryDirectory() as folder:
         path = _export(plan, Path(folder, "RP.dcm"), spec, patient, limits, case)
         read = read_plan(path)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,11 +19,15 @@ from radplan.io.load import load_machine
 from radplan.io.plan_file.reading import PlanSpec
 from radplan.io.save import save_plan
 from radplan.machines import ParticleMachine, PhotonMachine
+from radplan.machines.limits import machine_limits
+from radplan.optim import Goal
 from radplan.optim.solvers import Status
 from radplan.patient.patient import Patient
 from radplan.patient.plannable import check_plannable
 from radplan.plan import Plan, deliverable, deliverable_at, optimize
 from radplan.progress import Choice, listening, report
+from radplan.quantities.base import Quantity
+from radplan.workflows.delivery import Delivered, check_deliverable, deliver_arcs, deliver_fluence, save_delivery
 from radplan.workflows.radiation import beam_settings, check_radiation, machine_name
 from radplan.workflows.setup import (
     Task,
@@ -64,6 +68,9 @@ class Outcome:
         The images and structure set, where the patient came from DICOM.
     seconds : mapping of str to float
         Step -> seconds it took.
+    delivered : Delivered, optional
+        What a linac delivers, where the specification asks for more than fluence; the plan is then the dose of its
+        exported file.
     """
 
     plan: Plan
@@ -72,6 +79,7 @@ class Outcome:
     machine: LiveMachine
     case: DicomCase | None = None
     seconds: Mapping[str, float] = field(default_factory=dict)
+    delivered: Delivered | None = None
 
     @property
     def interrupted(self) -> bool:
@@ -82,7 +90,10 @@ class Outcome:
         """Write the plan into a folder, as `radplan.io.save.save_plan` does."""
         particles = None if isinstance(self.machine, PhotonMachine) else self.machine
         provenance = {"case": self.spec.case, "seconds": dict(self.seconds)}
-        return save_plan(self.plan, folder, self.spec, provenance, self.case, particles)
+        paths = save_plan(self.plan, folder, self.spec, provenance, self.case, particles)
+        if self.delivered is None:
+            return paths
+        return paths + save_delivery(self.delivered, folder, self.spec, self.patient, self.case)
 
 
 def run(spec: PlanSpec, progress: Choice = None) -> Outcome:
@@ -126,6 +137,12 @@ def run(spec: PlanSpec, progress: Choice = None) -> Outcome:
         background = background_dose(spec, grid, case)
         quantity = f"{machine.name}, {machine.radiation}, prescribed in {spec.quantity}"
         report("machine", detail=quantity, finished=True)
+        check_deliverable(spec, patient, machine, case)
+        if isinstance(machine, PhotonMachine) and spec.delivery.technique == "vmat":
+            with _timed("arcs", seconds):
+                level = _level(spec, patient, work.goals, work.constraints, spec.quantity or "physical_dose")
+                delivered = deliver_arcs(spec, patient, machine, work.goals, level, case)
+            return Outcome(replace(delivered.plan, goals=work.goals), spec, patient, machine, case, seconds, delivered)
         with _timed("beams", seconds):
             beams = _beams(spec, patient, machine)
         with _timed("influence", seconds):
@@ -134,7 +151,11 @@ def run(spec: PlanSpec, progress: Choice = None) -> Outcome:
             plan = _optimized(spec, dij, work, patient, beams, background)
         with _timed("level", seconds):
             plan = _at_level(spec, plan)
-    return Outcome(plan, spec, patient, machine, case, seconds)
+        if not isinstance(machine, PhotonMachine) or spec.delivery.technique == "fluence":
+            return Outcome(plan, spec, patient, machine, case, seconds)
+        with _timed("delivery", seconds):
+            delivered = deliver_fluence(plan, spec, machine, work.goals, normalization_level(spec, plan), case)
+    return Outcome(replace(delivered.plan, goals=work.goals), spec, patient, machine, case, seconds, delivered)
 
 
 def normalization_level(spec: PlanSpec, plan: Plan) -> tuple[str, Any, dict[str, float]] | None:
@@ -143,21 +164,27 @@ def normalization_level(spec: PlanSpec, plan: Plan) -> tuple[str, Any, dict[str,
     When nothing is said and the patient has a prescription, that is D95 of the target with the highest goal; but not
     with constraints, which scaling could break.
     """
+    return _level(spec, plan.patient, plan.goals, plan.constraints, plan.prescribed)
+
+
+def _level(
+    spec: PlanSpec, patient: Patient, goals: Sequence[Goal], constraints: Sequence[Any], quantity: str | Quantity
+) -> tuple[str, Any, dict[str, float]] | None:
     wanted = spec.normalize
     if wanted is False:
         return None
     if wanted is not None:
-        return wanted.structure, wanted.quantity or plan.prescribed, {wanted.metric: wanted.level}
-    if plan.constraints:
+        return wanted.structure, wanted.quantity or quantity, {wanted.metric: wanted.level}
+    if constraints:
         return None
-    level, targets = plan.patient.prescription, plan.patient.target_names
+    level, targets = patient.prescription, patient.target_names
     if level is None or not targets:
         return None
     levels = dict.fromkeys(targets, 0.0)
-    for goal in plan.goals:
+    for goal in goals:
         if goal.structure in levels and isinstance(goal.objective.level, int | float):
             levels[goal.structure] = max(levels[goal.structure], float(goal.objective.level))
-    return max(levels, key=lambda name: levels[name]), plan.prescribed, {"D95": level}
+    return max(levels, key=lambda name: levels[name]), quantity, {"D95": level}
 
 
 def curves_beside(spec: PlanSpec) -> dict[str, DVH]:
@@ -210,7 +237,9 @@ def _machine(spec: PlanSpec) -> LiveMachine:
 
 
 def _beams(spec: PlanSpec, patient: Patient, machine: LiveMachine) -> Beams:
-    beams = place_beams(patient, machine, **beam_settings(spec.beams, machine))
+    shaped = isinstance(machine, PhotonMachine) and spec.delivery.technique != "fluence"
+    mlc = machine_limits(spec.delivery.limits).mlc if shaped else None
+    beams = place_beams(patient, machine, mlc=mlc, **beam_settings(spec.beams, machine))
     center = ", ".join(f"{value:.1f}" for value in beams[0].isocenter)
     energies = [energy for beam in beams if beam.energies is not None for energy in beam.energies]
     kind = f"spots of {min(energies):.0f}..{max(energies):.0f} MeV/u" if energies else "bixels"
