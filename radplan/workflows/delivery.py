@@ -305,11 +305,12 @@ def _finished(
 ) -> Delivered:
     """Bring a plan to its level on the fine grid, export it, read it back and calculate what the file gives."""
     fractions = plan.fractions or spec.fractions or 30
-    dose = _dose_of(plan, patient, machine, limits, spec.delivery.grid, fractions)
+    dose, factor = _dose_of(plan, patient, machine, limits, spec.delivery.grid, fractions), 1.0
     if level is not None:
         ((metric, wanted),) = level[2].items()
         found = dose.metrics(structures=[level[0]], names=[metric], quantity=level[1])[level[0]][metric]
-        plan = rounded_plan(scaled_mu(plan, wanted / found), limits)
+        factor = wanted / found
+        plan = rounded_plan(scaled_mu(plan, factor), limits)
     with tempfile.TemporaryDirectory() as folder:
         path = _export(plan, Path(folder, "RP.dcm"), spec, patient, limits, case)
         read = read_plan(path)
@@ -322,7 +323,7 @@ def _finished(
     }
     agreement = None
     if "optimised apertures" in doses:
-        inner = doses["optimised apertures"]
+        inner = replace(doses["optimised apertures"], x=factor * doses["optimised apertures"].x)
         same = _dose_of(read, patient, machine, limits, inner.model.grid, fractions)
         agreement = _agreement(inner, same, patient, level)
     report("delivery", detail=str(judged), finished=True)

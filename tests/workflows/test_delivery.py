@@ -1,0 +1,106 @@
+"""From goals to files that a linac delivers: arcs, step and shoot, sliding windows, and the dose of the file."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from radplan.cli.plan import specification
+from radplan.engines import aperture_model
+from radplan.errors import FileError, InputError
+from radplan.io.dicom import check_rtplan, read_plan
+from radplan.io.plan_file.reading import plan_spec
+from radplan.workflows.delivery import check_deliverable
+from radplan.workflows.planning import run
+
+GOALS = [
+    {"structure": "OuterTarget", "objective": "squared_deviation", "parameters": {"reference": 50}, "weight": 1000},
+    {"structure": "Core", "objective": "squared_overdosing", "parameters": {"reference": 20}, "weight": 300},
+    {"structure": "BODY", "objective": "squared_overdosing", "parameters": {"reference": 30}, "weight": 100},
+]
+ARCS = {"technique": "vmat", "spacing": 30.0, "effort": 0.2, "beam_time": 120.0}
+STEPS = {"technique": "step_and_shoot", "method": "engel", "levels": 3}
+SWEEPS = {"technique": "sliding_window", "refine": False}
+
+
+def asked(delivery):
+    return plan_spec(
+        {
+            "case": "tg119",
+            "fractions": 30,
+            "engine": {"grid": 10},
+            "beams": {"gantry": [0, 120, 240]},
+            "solver": {"name": "lbfgs", "options": {"max_iterations": 15}},
+            "goals": GOALS,
+            "delivery": {"grid": 8, **delivery},
+        }
+    )
+
+
+@pytest.mark.parametrize("delivery", [ARCS, STEPS, SWEEPS], ids=lambda given: given["technique"])
+def test_from_goals_to_files(delivery, tmp_path):
+    outcome = run(asked(delivery), progress=False)
+    delivered = outcome.delivered
+    assert list(delivered.doses) == ["fluence optimum", "optimised apertures", "exported file"]
+    assert not delivered.report.violations
+    assert outcome.plan is not delivered.doses["fluence optimum"]
+    level = outcome.plan.metrics(structures=["OuterTarget"], names=["D95"])["OuterTarget"]["D95"]
+    assert level == pytest.approx(50.0, rel=2e-3)
+    assert 0.8 < delivered.agreement.factor < 1.1
+    assert delivered.agreement.dice_50 > 0.9
+    names = {path.name for path in outcome.save(tmp_path)}
+    assert {"RP.dcm", "RS.dcm", "RD.dcm", "delivery.json", "plan.json", "dvh.csv"} <= names
+    assert not check_rtplan(tmp_path / "RP.dcm", "TrueBeam").findings
+    told = json.loads((tmp_path / "delivery.json").read_text())
+    assert told["violations"] == 0
+    assert told["mu"] == pytest.approx(sum(field["mu"] for field in told["fields"]))
+    assert set(told["doses"]["exported file"]) >= {"OuterTarget", "Core"}
+    read = read_plan(tmp_path / "RP.dcm")
+    model = aperture_model(outcome.patient, read, outcome.machine, grid=outcome.plan.model.grid)
+    dose = 30 * np.asarray(model.forward(np.array(model.variables.start))["physical_dose"])[0]
+    stored = np.asarray(outcome.plan["physical_dose"]).reshape(-1)[np.asarray(model.voxels)]
+    assert np.abs(dose - stored).max() <= 1e-3 * stored.max()
+
+
+def test_the_command_line_names_the_technique():
+    given = {
+        ("case",): "tg119",
+        ("delivery", "technique"): "vmat",
+        ("delivery", "arcs"): 2,
+        ("delivery", "limits"): None,
+    }
+    wanted = specification(None, given).delivery
+    assert (wanted.technique, wanted.arcs, wanted.limits) == ("vmat", 2, "TrueBeam")
+
+
+@pytest.mark.parametrize(
+    ("delivery", "message"),
+    [
+        ({"technique": "fluence", "arcs": 2}, "arcs belong to technique: vmat"),
+        ({"technique": "dmlc"}, "technique"),
+        ({"technique": "vmat", "arcs": 0}, "arcs"),
+    ],
+)
+def test_what_a_plan_file_may_not_say(delivery, message):
+    with pytest.raises((InputError, FileError), match=message):
+        asked(delivery)
+
+
+def test_what_cannot_be_delivered_is_refused_before_work():
+    from radplan.machines import library_machine
+    from radplan.patient.phantoms import phantom
+
+    patient, linac, spec = phantom("tg119"), library_machine("generic_photon_6mv"), asked(ARCS)
+    check_deliverable(spec, patient, linac, None)
+    with pytest.raises(InputError, match="needs a photon machine with monitor units"):
+        check_deliverable(spec, patient, library_machine("generic_proton"), None)
+    with pytest.raises(InputError, match="needs a photon machine with monitor units"):
+        check_deliverable(spec, patient, replace(linac, reference=None), None)
+    with pytest.raises(InputError, match="takes goals, but no robust"):
+        check_deliverable(spec.model_copy(update={"robust": "composite"}), patient, linac, None)
+    short = spec.model_copy(update={"delivery": spec.delivery.model_copy(update={"beam_time": 20.0})})
+    with pytest.raises(InputError, match="too few for 1 arcs"):
+        check_deliverable(short, patient, linac, None)
