@@ -17,6 +17,13 @@ Series = Annotated[str | None, typer.Option(metavar="UID", help="CT series of th
 HuTable = Annotated[
     str | None, typer.Option("--hu-table", metavar="T", help="HU table: schneider, matrad or a file of two columns.")
 ]
+Technique = Annotated[
+    str | None, typer.Option(metavar="T", help="fluence, step_and_shoot, sliding_window or vmat (default fluence).")
+]
+Arcs = Annotated[int | None, typer.Option(metavar="N", help="Number of arcs of vmat (default 1).")]
+Limits = Annotated[
+    str | None, typer.Option(metavar="M", help="Linac whose limits hold (default TrueBeam), or a YAML file.")
+]
 
 
 class Verb(TyperCommand):

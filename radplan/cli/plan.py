@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from radplan.cli.arguments import HuTable, Series, StructureSet, numbers
+from radplan.cli.arguments import Arcs, HuTable, Limits, Series, StructureSet, Technique, numbers
 from radplan.cli.console import Console, listening_console, print_table
 from radplan.errors import FileError, InputError
 
@@ -58,13 +58,9 @@ def command(
     device: Annotated[
         str | None, typer.Option(metavar="D", help="Where to calculate: numpy, torch:cpu, torch:cuda:0, ...")
     ] = None,
-    technique: Annotated[
-        str | None, typer.Option(metavar="T", help="fluence, step_and_shoot, sliding_window or vmat (default fluence).")
-    ] = None,
-    arcs: Annotated[int | None, typer.Option(metavar="N", help="Number of arcs of vmat (default 1).")] = None,
-    limits: Annotated[
-        str | None, typer.Option(metavar="M", help="Linac whose limits hold (default TrueBeam), or YAML file.")
-    ] = None,
+    technique: Technique = None,
+    arcs: Arcs = None,
+    limits: Limits = None,
     out: Annotated[str, typer.Option(metavar="DIR", help="Folder for the results.")] = "out",
     no_figures: Annotated[bool, typer.Option("--no-figures", help="Write no png files.")] = False,
 ) -> int:
