@@ -17,6 +17,8 @@ Series = Annotated[str | None, typer.Option(metavar="UID", help="CT series of th
 HuTable = Annotated[
     str | None, typer.Option("--hu-table", metavar="T", help="HU table: schneider, matrad or a file of two columns.")
 ]
+LayerSpacing = Annotated[float | None, typer.Option(metavar="MM", help="Distance of particle layers in water.")]
+BixelWidth = Annotated[float | None, typer.Option(metavar="MM", help="Side of a bixel, distance of spots (default 5).")]
 Technique = Annotated[
     str | None, typer.Option(metavar="T", help="fluence, step_and_shoot, sliding_window or vmat (default fluence).")
 ]

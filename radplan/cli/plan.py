@@ -10,7 +10,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from radplan.cli.arguments import Arcs, HuTable, Limits, Series, StructureSet, Technique, numbers
+from radplan.cli.arguments import (
+    Arcs,
+    BixelWidth,
+    HuTable,
+    LayerSpacing,
+    Limits,
+    Series,
+    StructureSet,
+    Technique,
+    numbers,
+)
 from radplan.cli.console import Console, listening_console, print_table
 from radplan.errors import FileError, InputError
 
@@ -39,12 +49,8 @@ def command(
     couch: Annotated[
         Numbers, typer.Option(metavar="DEG,...", help="Couch angles, one for all or one per beam.")
     ] = None,
-    bixel_width: Annotated[
-        float | None, typer.Option(metavar="MM", help="Side of a bixel, distance of spots (default 5).")
-    ] = None,
-    layer_spacing: Annotated[
-        float | None, typer.Option(metavar="MM", help="Distance of particle layers in water.")
-    ] = None,
+    bixel_width: BixelWidth = None,
+    layer_spacing: LayerSpacing = None,
     structure_set: StructureSet = None,
     series: Series = None,
     hu_table: HuTable = None,
