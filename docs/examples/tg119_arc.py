@@ -18,11 +18,11 @@ from matplotlib.patches import Rectangle
 
 import radplan as rp
 from radplan.beams import place_arc
-from radplan.beams.arc import leaf_travel, segment_times
 from radplan.delivery.apertures import delivery_plan
+from radplan.delivery.timing import plan_times
 from radplan.engines import ApertureModel, ApertureOptions, aperture_model
 from radplan.geometry.frames import beam_rotation, isocentre_plane, world_to_beam
-from radplan.machines import library_mlc
+from radplan.machines import library_limits, library_mlc
 
 SPACING, GRID, FRACTIONS, ITERATIONS = 18.0, 6.0, 30, 60
 QUICK = ApertureOptions(lateral_cutoff=50.0, head_scatter=False, back_scatter=False, tongue_and_groove=False)
@@ -88,8 +88,9 @@ def report(before: rp.Plan, plan: rp.Plan, model, mlc) -> None:
     for label, one in (("fitted", before), ("optimised", plan)):
         delivered = delivery_plan(model, one.x)
         turn = abs(delivered.fields[0].segments[0].gantry_travel)
-        travel = np.concatenate([leaf_travel(field) for field in delivered])
-        seconds = sum(segment_times(field, mlc).sum() for field in delivered)
+        times = plan_times(delivered, library_limits("TrueBeam"))
+        travel = np.concatenate([one.leaves for one in times])
+        seconds = sum(one.total for one in times)
         allowed = mlc.speed * turn / 6.0
         print(
             f"{label:<10} {delivered.mu:.0f} MU per fraction; leaves up to {travel.max():.1f} mm in {turn:.1f} deg, "

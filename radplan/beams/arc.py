@@ -220,58 +220,6 @@ def fitted_leaves(x: Floats, y: Floats, mlc: MLC, margin: float, pitch: float) -
     return leaves
 
 
-def leaf_travel(field: TreatmentField) -> Floats:
-    """Return how far the fastest leaf of each segment goes (segments,) [mm]; 0 where there are no leaves.
-
-    >>> from radplan.beams.control_points import ControlPoint
-    >>> ends = [[[-5.0, 5.0]], [[-5.0, 8.0]]]
-    >>> points = [ControlPoint(10.0 * i, 0.0, 0.0, 0.0, [0, 0, 0], leaves=ends[i]) for i in (0, 1)]
-    >>> leaf_travel(TreatmentField("sweep", 1, tuple(points), 1000.0, [-5.0, 5.0])).tolist()
-    [3.0]
-    """
-    travel = []
-    for segment in field.segments:
-        first, last = segment.start.leaves, segment.end.leaves
-        travel.append(0.0 if first is None or last is None else float(np.max(np.abs(last - first))))
-    return np.asarray(travel)
-
-
-def segment_times(field: TreatmentField, mlc: MLC, gantry_speed: float = 6.0, dose_rate: float = 600.0) -> Floats:
-    r"""Return how long each segment takes (segments,) [s]: as the slowest of gantry, leaves and dose rate needs.
-
-    At full gantry speed :math:`\omega` a leaf of speed v goes :math:`v\,\Delta\theta/\omega` between control points: 25
-    mm/s and 6 degree/s leave 8.3 mm for 2 degrees. Where a leaf has farther to go, the gantry slows down.
-
-    Parameters
-    ----------
-    field : TreatmentField
-        An arc, or any other field.
-    mlc : MLC
-        Gives the speed of the leaves.
-    gantry_speed : float
-        Largest speed of the gantry [degree/s], > 0.
-    dose_rate : float
-        Largest dose rate [MU/min], > 0.
-
-    Raises
-    ------
-    InputError
-        When a speed is not > 0.
-
-    >>> from radplan.beams.control_points import ControlPoint
-    >>> from radplan.machines.mlc import library_mlc
-    >>> points = [ControlPoint(2.0 * i, 6.0 * i, 0.0, 0.0, [0, 0, 0], direction="CW") for i in (0, 1)]
-    >>> segment_times(TreatmentField("arc", 1, tuple(points), 1000.0), library_mlc("Agility")).tolist()
-    [1.0]
-    """
-    if not (gantry_speed > 0.0 and dose_rate > 0.0):
-        raise InputError(f"gantry_speed and dose_rate must be > 0, got {gantry_speed} and {dose_rate}")
-    gantry = np.asarray([abs(segment.gantry_travel) for segment in field.segments]) / gantry_speed
-    beam = np.asarray([segment.mu for segment in field.segments]) / (dose_rate / 60.0)
-    times: Floats = np.maximum(np.maximum(gantry, leaf_travel(field) / mlc.speed), beam)
-    return times
-
-
 def _projected(surface: Floats, centre: Floats, rotation: Floats, sad: float) -> tuple[Floats, Floats]:
     local = world_to_beam(surface, centre, rotation)
     if float(local[:, 2].max()) >= sad:

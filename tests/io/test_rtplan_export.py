@@ -291,3 +291,18 @@ def test_the_check_imports_nothing_of_the_writer():
         assert "radplan.delivery" not in text
         assert "export" not in text
         assert "writing" not in text
+
+
+@pytest.mark.parametrize("technique", TECHNIQUES)
+def test_the_dose_of_the_file_is_that_of_the_plan(tmp_path, technique):
+    """Leaves, jaws and monitor units read back give the dose of the plan as it was rounded, to 0.1 % of the maximum."""
+    from radplan.engines import aperture_model
+    from radplan.recalc import recalculate
+
+    plan, patient = planned(technique, "Millennium 120")
+    path = export_rtplan(plan, patient, tmp_path / "RP.dcm")
+    again = recalculate(path, patient, machine=LINAC, grid=15.0)
+    model = aperture_model(patient, plan, LINAC, library_mlc("Millennium 120"), grid=15.0)
+    dose = plan.fractions * np.asarray(model.forward(np.asarray(model.variables.start))["physical_dose"][0])
+    file_dose = again.dose.ravel()[model.voxels]
+    assert np.max(np.abs(file_dose - dose)) <= 1e-3 * dose.max()
