@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy import ndimage
 
 from radplan.ai.data import Sample
 from radplan.ai.features import Anatomy, Layout, dose_channels
@@ -36,6 +37,8 @@ class BoostedTrees:
         Of nodes; of leaves, whose values are summed over the trees.
     base : float
         What the sum starts from.
+    smoothing : float
+        Standard deviation [voxels] of the Gaussian that `propose` evens out the noise of single voxels with.
     """
 
     layout: Layout
@@ -46,6 +49,7 @@ class BoostedTrees:
     right: npt.NDArray[np.int64]
     value: npt.NDArray[np.float64]
     base: float
+    smoothing: float = 0.5
 
     @classmethod
     def fit(
@@ -56,6 +60,7 @@ class BoostedTrees:
         leaves: int = 63,
         rate: float = 0.1,
         per_patient: int = 3000,
+        per_exact: int | None = None,
         seed: int = 0,
     ) -> BoostedTrees:
         """Return trees fitted to the absolute difference by scikit-learn's histogram gradient boosting.
@@ -68,8 +73,8 @@ class BoostedTrees:
             Their channels.
         iterations, leaves, rate
             Number of trees, largest number of leaves of each, and shrinkage.
-        per_patient : int
-            Reference voxels drawn of each patient.
+        per_patient, per_exact : int
+            Reference voxels drawn of each patient, and of each whose dose is known on the full grid (None: as many).
         seed : int
             Of the draw and of the fit.
 
@@ -82,7 +87,7 @@ class BoostedTrees:
             from sklearn.ensemble import HistGradientBoostingRegressor
         except ImportError as error:
             raise InputError(f"boosted trees are fitted by scikit-learn ({error}): pip install 'radplan[ai]'") from None
-        channels, dose = drawn_voxels(samples, per_patient, seed)
+        channels, dose = drawn_voxels(samples, per_patient, seed, per_exact)
         regressor = HistGradientBoostingRegressor(
             loss="absolute_error", max_iter=iterations, learning_rate=rate, max_leaf_nodes=leaves, random_state=seed
         ).fit(channels, dose)
@@ -113,7 +118,12 @@ class BoostedTrees:
 
     def propose(self, anatomy: Anatomy) -> Volume:
         """Return the proposed course dose [Gy] (nz, ny, nx) of an anatomy; 0 where dose does not count."""
-        return _proposed(self, anatomy)
+        rough = _proposed(self, anatomy)
+        if not self.smoothing:
+            return rough
+        share = ndimage.gaussian_filter(anatomy.inside.astype(np.float32), self.smoothing)
+        even = ndimage.gaussian_filter(rough, self.smoothing) / np.maximum(share, 1e-6)
+        return np.asarray(np.where(anatomy.inside, even, 0.0), dtype=np.float32)
 
     def save(self, path: str | Path) -> None:
         """Write the trees as an npz file without pickles."""
@@ -194,7 +204,7 @@ class RidgeRegression:
 
 
 def drawn_voxels(
-    samples: Sequence[Sample], per_patient: int, seed: int
+    samples: Sequence[Sample], per_patient: int, seed: int, per_exact: int | None = None
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float64]]:
     """Return channels (k, channels) and dose (k,) of reference voxels drawn of each patient, as means over their parts.
 
@@ -209,7 +219,8 @@ def drawn_voxels(
     for index, sample in enumerate(samples):
         count = sample.dose.size
         draw = np.random.default_rng([seed, index])
-        chosen = np.sort(draw.choice(count, min(per_patient, count), replace=False))
+        wanted = per_exact if sample.exact and per_exact is not None else per_patient
+        chosen = np.sort(draw.choice(count, min(wanted, count), replace=False))
         rank = np.full(count, -1)
         rank[chosen] = np.arange(chosen.size)
         own = rank[sample.parents]

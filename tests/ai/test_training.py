@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import json
 import pickle
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -120,6 +124,50 @@ def test_a_stopped_training_goes_on_as_if_nothing_had_happened(samples, tmp_path
     for key, value in whole.net.state_dict().items():
         torch.testing.assert_close(again.net.state_dict()[key], value, rtol=1e-6, atol=1e-6)
         torch.testing.assert_close(again.mean[key], whole.mean[key], rtol=1e-6, atol=1e-6)
+
+
+_TRAINING = """
+import sys
+from radplan.ai.data import OPENKBP_LAYOUT, sample_of
+from radplan.ai.spec import TrainSpec
+from radplan.ai.train import Trainer
+from tests.ai.small_patients import small_case
+samples = [sample_of(small_case(seed), OPENKBP_LAYOUT) for seed in range(3)]
+spec = TrainSpec.model_validate_json(sys.argv[2])
+def tell(line):
+    print(line["event"], flush=True)
+Trainer(spec, OPENKBP_LAYOUT, samples, samples[:1], sys.argv[1], tell).run()
+print("done", flush=True)
+"""
+
+
+def _started(folder, spec):
+    root = Path(__file__).resolve().parents[2]
+    command = [sys.executable, "-c", _TRAINING, str(folder), spec.model_dump_json()]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, cwd=root)
+
+
+def test_a_killed_training_goes_on_as_if_nothing_had_happened(tmp_path):
+    spec = _spec(30, interval=0.1)
+    with _started(tmp_path / "whole", spec) as whole:
+        assert whole.communicate()[0].splitlines()[-1] == "done"
+    with _started(tmp_path / "cut", spec) as cut:
+        looks = 0
+        while looks < 4:
+            looks += cut.stdout.readline().startswith("look")
+        time.sleep(float(np.random.default_rng().uniform(0, 0.1)))
+        cut.kill()
+    reached = checkpoint.last_checkpoint(tmp_path / "cut").name
+    assert reached < "step-00000030"
+    with _started(tmp_path / "cut", spec) as again:
+        assert again.communicate()[0].splitlines()[-1] == "done"
+    ends = [
+        checkpoint.read_checkpoint(tmp_path / name / "step-00000030", ("weights", "mean"))[0]
+        for name in ("whole", "cut")
+    ]
+    for group in ("weights", "mean"):
+        for key, value in ends[0][group].items():
+            torch.testing.assert_close(ends[1][group][key], value, rtol=1e-6, atol=1e-6)
 
 
 def test_a_checkpoint_of_another_specification_is_refused(samples, tmp_path):
