@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields, replace
 from numbers import Real
 from typing import Any, ClassVar, Literal, Protocol, Self
@@ -13,10 +13,11 @@ from typing import Any, ClassVar, Literal, Protocol, Self
 import numpy as np
 import numpy.typing as npt
 
+from radplan.arrays import Device
 from radplan.beams.beam import Beams
-from radplan.biology.rbe import RBEModel
+from radplan.biology.rbe import RBE_MODELS, RBEModel
 from radplan.engines.scope import Scope
-from radplan.errors import InputError
+from radplan.errors import InputError, UnknownNameError
 from radplan.geometry.grid import Grid
 from radplan.influence import Dij, Scenarios, over_cases
 from radplan.patient.patient import Patient
@@ -104,7 +105,7 @@ def dose_influence(
     grid: float | tuple[float, float, float] | Grid = 5.0,
     engine: str | Engine | None = None,
     stored: bool = True,
-    device: str = "numpy",
+    device: str | Device = "numpy",
     dtype: str = "float32",
     voxels: Literal["body"] | npt.ArrayLike = "body",
     scenarios: Scenarios | None = None,
@@ -189,6 +190,32 @@ def engine_to_spec(engine: Engine) -> dict[str, Any]:
                 {"name": value.name, "parameters": asdict(value)} if isinstance(value, RBEModel) else value  # type: ignore[call-overload]
             )
     return {"name": engine.name, "options": options}
+
+
+def engine_from_spec(spec: Mapping[str, Any]) -> Engine:
+    """Return the engine that `engine_to_spec` described.
+
+    Raises
+    ------
+    UnknownNameError
+        When no engine or RBE model has that name.
+    InputError
+        When an option does not fit.
+
+    >>> from radplan.engines import ENGINES
+    >>> engine_from_spec({"name": "particle_pencil_beam", "options": {"biology": "wedenberg"}}).biology
+    'wedenberg'
+    """
+    options = dict(spec.get("options") or {})
+    biology = options.get("biology")
+    if isinstance(biology, Mapping):
+        options["biology"] = RBE_MODELS.get(biology["name"])(**biology.get("parameters", {}))
+    cls = ENGINES.get(spec["name"])
+    known = [entry.name for entry in fields(cls) if entry.init]  # type: ignore[arg-type]
+    for name in options:
+        if name not in known:
+            raise UnknownNameError(f"option of the engine {cls.name!r}", name, known)
+    return cls(**options)
 
 
 def check_options(engine: Engine, positive: Sequence[str] = (), switches: Sequence[str] = ()) -> None:

@@ -13,6 +13,7 @@ from radplan.errors import InputError
 from radplan.geometry.grid import Grid
 from radplan.influence.dij import Dij
 from radplan.influence.model import ForwardModel
+from radplan.influence.over import ModelOver
 from radplan.influence.scenarios import Scenarios
 from radplan.influence.variables import Variables
 
@@ -144,6 +145,36 @@ def over_cases(models: Sequence[ForwardModel], scenarios: Scenarios) -> ForwardM
         first,
         operators={name: tuple(model.operators[name][0] for model in linear) for name in first.images},
         rows=replace(first.rows, scenarios=scenarios, voxel_parameters=joined_parameters(linear)),
+    )
+
+
+def model_of_case(model: ForwardModel, number: int) -> ForwardModel:
+    """Return the model of one scenario by itself, counted from 0, of a `Dij`, a `CasesModel` or a model over one.
+
+    Raises
+    ------
+    InputError
+        When there is no such scenario, or the model cannot be taken apart.
+    """
+    count = len(model.scenarios)
+    if not 0 <= number < count:
+        raise InputError(f"there is no scenario {number}; scenarios are numbered 0..{count - 1}")
+    if count == 1:
+        return model
+    if isinstance(model, CasesModel):
+        return model.models[number]
+    if isinstance(model, ModelOver):
+        return replace(model, model=model_of_case(model.model, number))
+    if not isinstance(model, Dij):
+        raise InputError(f"scenarios of a {type(model).__name__} cannot be looked at one by one: make a model of each")
+    parameters = {
+        name: values if values.shape[0] == 1 else values[number : number + 1, :]
+        for name, values in model.voxel_parameters.items()
+    }
+    return replace(
+        model,
+        operators={name: operators[number : number + 1] for name, operators in model.operators.items()},
+        rows=replace(model.rows, scenarios=Scenarios.nominal(), voxel_parameters=parameters),
     )
 
 

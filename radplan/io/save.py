@@ -17,7 +17,7 @@ from radplan.io.plan_file.reading import PlanSpec
 from radplan.io.saved_images import write_images
 from radplan.io.staging import staged
 from radplan.machines import MACHINES, ParticleMachine, library_machine
-from radplan.plan import Plan
+from radplan.plan import Plan, scenario_metrics
 from radplan.quantities.base import Quantity
 
 if TYPE_CHECKING:
@@ -92,6 +92,9 @@ def save_plan(
         if plan.beams is not None and plan.beams[0].energies is not None:
             _write_spots(partial / "spots.csv", plan, machine or _built_in(plan))
             names.append("spots.csv")
+        if len(plan.model.scenarios) > 1:
+            _write_scenarios(partial / "scenarios.csv", plan)
+            names.append("scenarios.csv")
         _write_json(partial / "plan.json", describe(plan, spec, provenance))
         asked = None if spec is None else spec.outputs.dicom
         names += _write_rtdose(partial, plan, told, case) if asked or (asked is None and case is not None) else []
@@ -153,6 +156,20 @@ def _write_dvhs(folder: Path, plan: Plan, told: Sequence[Quantity]) -> list[str]
     for name, quantity in tables.items():
         _write_dvh(folder / name, plan, quantity)
     return list(tables)
+
+
+def _write_scenarios(path: Path, plan: Plan) -> None:
+    """Write a row for each scenario and structure: its probability and the usual metrics in the prescribed quantity."""
+    table = scenario_metrics(plan)
+    chances = dict(zip(plan.model.scenarios.names, plan.model.scenarios.probabilities, strict=True))
+    metrics = list(dict.fromkeys(name for rows in table.values() for row in rows.values() for name in row))
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["scenario", "probability", "structure", *metrics])
+        for case, rows in table.items():
+            for structure, row in rows.items():
+                values = [f"{row[name]:.4f}" if name in row else "" for name in metrics]
+                writer.writerow([case, f"{chances[case]:.6f}", structure, *values])
 
 
 def _write_dvh(path: Path, plan: Plan, quantity: str | Quantity) -> None:

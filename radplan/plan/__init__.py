@@ -3,5 +3,17 @@
 from radplan.plan.course import Plan
 from radplan.plan.deliverable import deliverable, deliverable_at
 from radplan.plan.planning import DEFAULT_FRACTIONS, evaluate, optimize
+from radplan.plan.robustness import DVHBand, dvh_bands, plan_of_case, scenario_metrics
 
-__all__ = ["DEFAULT_FRACTIONS", "Plan", "deliverable", "deliverable_at", "evaluate", "optimize"]
+__all__ = [
+    "DEFAULT_FRACTIONS",
+    "DVHBand",
+    "Plan",
+    "deliverable",
+    "deliverable_at",
+    "dvh_bands",
+    "evaluate",
+    "optimize",
+    "plan_of_case",
+    "scenario_metrics",
+]

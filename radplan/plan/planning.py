@@ -11,8 +11,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from radplan.arrays import Array, to_numpy
 from radplan.beams.beam import Beams
+from radplan.engines.base import Machine
 from radplan.errors import InputError
-from radplan.influence import ForwardModel
+from radplan.influence import ForwardModel, Scenarios
 from radplan.influence.given import checked_variables, on_device
 from radplan.optim.constraints import Constraint
 from radplan.optim.goals import Goal
@@ -24,6 +25,7 @@ from radplan.patient.patient import Patient
 from radplan.plan.course import Plan
 from radplan.plan.keeping import as_metrics_read
 from radplan.plan.prescribed import dose_floor, floored, prescribed_quantity
+from radplan.plan.robustness import in_scenarios
 from radplan.progress import expected_iterations, listening, report
 from radplan.quantities.base import QUANTITIES, Quantity
 
@@ -199,7 +201,13 @@ def _adds_up(quantity: str | Quantity) -> bool:
 
 
 def evaluate(
-    model: ForwardModel, x: ArrayLike, patient: Patient, fractions: int | None = None, beams: Beams | None = None
+    model: ForwardModel,
+    x: ArrayLike,
+    patient: Patient,
+    fractions: int | None = None,
+    beams: Beams | None = None,
+    scenarios: Scenarios | None = None,
+    machine: Machine | None = None,
 ) -> Plan:
     """Return the plan of given variables: the forward dose, nothing optimised.
 
@@ -215,15 +223,21 @@ def evaluate(
         Number of fractions; the patient's, or 30, when left out.
     beams : Beams, optional
         The beams of the model, for figures, where it does not know them itself.
+    scenarios : Scenarios, optional
+        Cases to calculate the dose in, on the fly, for a `Dij` that `radplan.dose_influence` made:
+        `radplan.plan.scenario_metrics` and `radplan.plan.dvh_bands` tell what becomes of the plan there.
+    machine : Machine, optional
+        What the model was made for, where that is none of the built-in ones; needed for scenarios alone.
 
     Raises
     ------
     InputError
-        The number of variables is wrong, or one is NaN, infinite or out of bounds.
+        The number of variables is wrong, or one is NaN, infinite or out of bounds; scenarios are asked for of a model
+        that does not know how it was calculated.
     """
     return Plan(
         x=np.asarray(to_numpy(x), dtype=np.float64),
-        model=model,
+        model=model if scenarios is None else in_scenarios(model, patient, scenarios, machine),
         patient=patient,
         fractions=_fractions(fractions, patient),
         given_beams=beams,

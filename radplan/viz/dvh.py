@@ -11,7 +11,8 @@ from matplotlib.figure import Figure
 
 from radplan.analysis.dvh import DVH
 from radplan.analysis.metrics import mean
-from radplan.plan import Plan
+from radplan.plan import Plan, dvh_bands
+from radplan.quantities.base import Quantity
 from radplan.viz.palette import structure_colors
 
 _WIDTHS = {"target": 2.4, "oar": 1.8, "external": 1.2}
@@ -57,6 +58,8 @@ def draw_dvh(
             linewidth=_WIDTHS.get(structure.role, 1.5),
             label=f"{name}  (mean {average:.1f} {curve.unit}, {curve.volume:.0f} cm³)",
         )
+    if len(plan.model.scenarios) > 1:
+        _draw_bands(axes, plan, quantity, list(curves), colors)
     unit = next(iter(curves.values())).unit
     for name, curve in (beside or {}).items():
         if name in curves:
@@ -79,6 +82,16 @@ def draw_dvh(
     axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), fontsize=9, frameon=False)
     figure.suptitle(plan.caption(), fontsize=11)
     return figure
+
+
+def _draw_bands(
+    axes: Axes, plan: Plan, quantity: str | Quantity, names: Sequence[str], colors: Mapping[str, Any]
+) -> None:
+    """Fill between the smallest and the largest volume of any scenario at each level."""
+    for name, band in dvh_bands(plan, quantity, names).items():
+        axes.fill_between(band.nominal.levels, band.lower, band.upper, color=colors[name], alpha=0.2, linewidth=0.0)
+    count = len(plan.model.scenarios)
+    axes.fill_between([], [], [], color="black", alpha=0.2, linewidth=0.0, label=f"bands: {count} scenarios")
 
 
 def _mark_prescription(axes: Axes, prescription: float, unit: str) -> None:

@@ -29,6 +29,7 @@ from radplan.progress import Choice, listening, report
 from radplan.quantities.base import Quantity
 from radplan.workflows.delivery import Delivered, check_deliverable, deliver_arcs, deliver_fluence, save_delivery
 from radplan.workflows.radiation import beam_settings, check_radiation, machine_name
+from radplan.workflows.robust import composite, wanted_scenarios
 from radplan.workflows.setup import (
     Task,
     background_dose,
@@ -260,9 +261,11 @@ def _influence(spec: PlanSpec, patient: Patient, beams: Beams, machine: LiveMach
         stored=setting.stored,
         device=setting.device,
         dtype=setting.dtype,
+        scenarios=wanted_scenarios(spec),
     )
     how = "stored" if setting.stored else "on the fly"
-    detail = f"{len(dij.voxels)} voxels, {', '.join(dij.images)}, {how}, on {dij.device.name}"
+    cases = f"{len(dij.scenarios)} scenarios, " if len(dij.scenarios) > 1 else ""
+    detail = f"{len(dij.voxels)} voxels, {', '.join(dij.images)}, {cases}{how}, on {dij.device.name}"
     report("influence", detail=detail, finished=True)
     return dij
 
@@ -275,7 +278,7 @@ def _optimized(spec: PlanSpec, dij: Dij, work: Task, patient: Patient, beams: Be
         fractions=spec.fractions,
         solver=work.solver,
         constraints=work.constraints,
-        robust=spec.robust,
+        robust=composite(spec),
         beams=beams,
         background=background,
     )

@@ -34,6 +34,7 @@ from radplan.patient.structures import Structures
 from radplan.plan import DEFAULT_FRACTIONS
 from radplan.quantities import QUANTITIES
 from radplan.workflows.radiation import OPPOSED, check_reach, made, prescribed_in, wanted_engine
+from radplan.workflows.robust import reduction_of, wanted_scenarios
 
 if TYPE_CHECKING:
     from radplan.io.dicom.case import DicomCase
@@ -198,7 +199,7 @@ def task(spec: PlanSpec, patient: Patient, machine: Machine | None = None) -> Ta
     if spec.beams.targets is not None:
         for name in spec.beams.targets:
             patient.structures[name]
-    goals = tuple(goal for entry in spec.goals for goal in _goals(entry, matching(entry.structure, names)))
+    goals = tuple(goal for entry in spec.goals for goal in _goals(spec, entry, matching(entry.structure, names)))
     constraints = tuple(item for entry in spec.constraints for item in _constraints(entry, names))
     wanted = _quantities(spec, (*goals, *constraints))
     engine = None
@@ -219,10 +220,11 @@ def check_names(spec: PlanSpec, machine: Machine) -> None:
         When an option or a parameter does not fit.
     """
     wanted_engine(spec, machine)
+    wanted_scenarios(spec)
     _solver(spec)
     for name in spec.metrics:
         metric(name, [1.0], volume=1.0)
-    goals = [goal for entry in spec.goals for goal in _goals(entry, [entry.structure])]
+    goals = [goal for entry in spec.goals for goal in _goals(spec, entry, [entry.structure])]
     bounds = [item for entry in spec.constraints for item in _constraints(entry, [entry.structure])]
     _quantities(spec, (*goals, *bounds))
     known = structure_names(spec)
@@ -343,8 +345,8 @@ def matching(pattern: str, names: Iterable[str]) -> list[str]:
     return found
 
 
-def _goals(entry: GoalSpec, structures: Iterable[str]) -> list[Goal]:
-    data = entry.model_dump(exclude_unset=True)
+def _goals(spec: PlanSpec, entry: GoalSpec, structures: Iterable[str]) -> list[Goal]:
+    data = {**entry.model_dump(exclude_unset=True), "robust": reduction_of(entry, spec)}
     return [Goal.from_spec({**data, "structure": name}) for name in structures]
 
 

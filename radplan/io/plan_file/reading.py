@@ -20,6 +20,7 @@ Everything has a default but the goals; unknown keys are refused with the neares
       - {structure: "LUNG_*", objective: mean, weight: 10}    # every structure of that pattern
     constraints:                  # what must hold; a bound is in the unit of its metric
       - {structure: Cord, metric: Dmax, upper: 45 Gy}
+    robust: {setup: 5, range: 0.035, kind: axes}          # mm and share: nine scenarios
     normalize: {structure: PTV, D95: 50.0}
     metrics: [V20Gy]              # beside the usual ones
     outputs: {figures: true, dicom: true}
@@ -94,7 +95,7 @@ class PlanSpec(Section):
     engine: sections.EngineSpec = sections.EngineSpec()
     goals: tuple[sections.GoalSpec, ...] = ()
     constraints: tuple[sections.ConstraintSpec, ...] = ()
-    robust: Literal["composite"] | None = None
+    robust: sections.RobustSpec | Literal["composite"] | None = None
     solver: sections.SolverSpec = sections.SolverSpec()
     deliverable: bool = True
     delivery: sections.DeliverySpec = sections.DeliverySpec()

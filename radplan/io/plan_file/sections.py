@@ -255,6 +255,27 @@ class ConstraintSpec(Section):
         return self
 
 
+class RobustSpec(Section):
+    """Scenarios of setup shifts [mm] and range errors, relative or (relative, absolute [mm]), and how goals see them.
+
+    `kind`, `points`, `deviations`, `count` and `seed` are those of `Scenarios.setup_and_range`. `reduction` is what
+    goals do that do not say how they are robust themselves: ``composite`` (the sum of all goals in its worst scenario)
+    or one of a goal's own, such as ``voxelwise_worst``.
+
+    >>> RobustSpec(setup=5, range=0.035).kind
+    'axes'
+    """
+
+    setup: NotNegative | tuple[NotNegative, NotNegative, NotNegative] = 0.0
+    range: NotNegative | tuple[NotNegative, NotNegative] = 0.0
+    kind: Literal["axes", "shifts", "grid", "random"] = "axes"
+    points: Annotated[int, Field(ge=3)] = 3
+    deviations: Positive = 1.0
+    count: Count = 10
+    seed: int = 0
+    reduction: str = "composite"
+
+
 class SolverSpec(Section):
     """The solver and its options by name.
 
