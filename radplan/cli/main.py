@@ -34,6 +34,9 @@ VERBS = {
     "mimic": ("radplan.cli.mimic", "Make a plan that reproduces a given dose."),
     "train": ("radplan.cli.train", "Train a network that proposes dose."),
     "predict": ("radplan.cli.predict", "Propose a dose for a patient by a trained network."),
+    "compare": ("radplan.cli.compare", "Show metrics and DVHs of plans beside each other."),
+    "gamma": ("radplan.cli.gamma", "Compare two doses: gamma, differences, isodoses."),
+    "machines": ("radplan.cli.machines", "List the built-in machines, collimators and limits."),
     "dicom": ("radplan.cli.dicom", "List what a folder of DICOM files holds."),
 }
 """Verb -> module that holds its ``command``, and what it does in a line."""

@@ -22,7 +22,8 @@ def load_patient(case: str | Path, progress: Choice = None) -> Patient:
     Parameters
     ----------
     case : str or path-like
-        A built-in phantom (``"tg119"``, ``"box"``), a folder of DICOM files, a matRad ``.mat`` file, or a patient of
+        A built-in phantom (``"tg119"``, ``"box"``), a folder of DICOM files, a folder of images (``ct.nii.gz``
+        and masks; `radplan.io.images`), a matRad ``.mat`` file, or a patient of
         OpenKBP (a folder of csv files or a compact ``.npz``; `radplan.io.openkbp.read_openkbp` gives its dose too) or
         of GDP-HMM (``.npz``; `radplan.io.gdp_hmm.read_gdp_hmm`).
     progress : bool or callable, optional
@@ -65,6 +66,10 @@ def load_patient(case: str | Path, progress: Choice = None) -> Patient:
     if is_gdp_hmm(path):
         return read_gdp_hmm(path).patient
     if path.is_dir():
+        from radplan.io.images import is_image_folder, read_image_folder
+
+        if is_image_folder(path):
+            return read_image_folder(path)
         from radplan.io import dicom
 
         with listening(progress):

@@ -21,6 +21,7 @@ from radplan.engines.base import Machine
 from radplan.errors import FileError, InputError, UnknownNameError
 from radplan.geometry.grid import Grid
 from radplan.geometry.resample import resample_linear
+from radplan.io.images import is_image_folder
 from radplan.io.openkbp import is_openkbp
 from radplan.io.plan_file.reading import EXAMPLE, PlanSpec, plan_spec
 from radplan.io.plan_file.sections import ConstraintSpec, DicomSpec, GoalSpec, GridSpec
@@ -70,7 +71,11 @@ def named_patient(spec: PlanSpec) -> tuple[Patient, DicomCase | None]:
 
     if spec.case is None:
         raise InputError("no case to plan: name a DICOM folder, a matRad .mat file or a built-in phantom")
-    if spec.case not in PHANTOMS and Path(spec.case).is_dir() and not is_openkbp(spec.case):
+    if (
+        spec.case not in PHANTOMS
+        and Path(spec.case).is_dir()
+        and not (is_openkbp(spec.case) or is_image_folder(spec.case))
+    ):
         from radplan.io.dicom import read_case
 
         wish = spec.dicom or DicomSpec()

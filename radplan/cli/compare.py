@@ -1,0 +1,46 @@
+"""The verb ``radplan compare``: the metrics of plans beside each other."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from radplan.cli.console import print_table
+from radplan.errors import InputError
+
+
+def command(
+    plans: Annotated[list[str], typer.Argument(metavar="PLAN...", help="Folders of two plans or more.")],
+    metrics: Annotated[
+        str, typer.Option(metavar="NAME,...", help="What to read of every structure.")
+    ] = "Dmean,D98,D50,D2",
+    out: Annotated[str | None, typer.Option(metavar="FILE", help="A figure of the DVHs (png), of two plans.")] = None,
+) -> int:
+    """Show metrics of several plans beside each other, and the DVHs of two in one figure."""
+    from radplan.workflows.reopening import load_plan
+
+    if len(plans) < 2:
+        raise InputError("compare takes the folders of two plans or more")
+    logging.basicConfig(format="radplan: %(levelname)s: %(message)s", level=logging.ERROR)
+    names = [name for name in metrics.split(",") if name]
+    opened = {Path(folder).name: load_plan(folder) for folder in plans}
+    if len(opened) < len(plans):
+        raise InputError("two of the folders have one name; rename one of them")
+    tables = {label: plan.metrics(plan.prescribed, names=names) for label, plan in opened.items()}
+    rows = {
+        f"{structure} {label}": table[structure]
+        for structure in next(iter(tables.values()))
+        for label, table in tables.items()
+        if structure in table
+    }
+    print_table(rows, "[Gy]", name=36)
+    if out is not None:
+        from radplan.viz.dvh import draw_dvh
+
+        (_, first), (label, second), *_ = opened.items()
+        draw_dvh(first, beside=second.dvh(), label=label).savefig(out, dpi=150)
+        print(f"DVHs in {out}")
+    return 0

@@ -1,0 +1,48 @@
+"""The verb ``radplan gamma``: two doses compared voxel by voxel."""
+
+from __future__ import annotations
+
+import logging
+from typing import Annotated
+
+import typer
+
+from radplan.cli.arguments import numbers
+from radplan.errors import InputError
+
+
+def command(
+    dose: Annotated[str, typer.Argument(metavar="DOSE", help="The dose under test: RTDOSE, NRRD, a plan's folder.")],
+    reference: Annotated[str, typer.Argument(metavar="REFERENCE", help="What it should be.")],
+    patient: Annotated[
+        str | None, typer.Option(metavar="CASE", help="Whose doses they are; plans' folders know their own.")
+    ] = None,
+    criteria: Annotated[
+        list[str] | None, typer.Option(metavar="PERCENT,MM", help="Criteria (default 3,3), of the maximum above 10 %.")
+    ] = None,
+) -> int:
+    """Compare two doses: gamma, mean absolute difference, Dice of the 50 and 95 % isodoses."""
+    import numpy as np
+
+    from radplan.analysis.gamma import GammaCriteria, gamma_index
+    from radplan.geometry.resample import resample_linear
+    from radplan.workflows.doses import given_dose
+
+    chosen = numbers(criteria, "--criteria") or [3.0, 3.0]
+    if len(chosen) != 2:
+        raise InputError(f"--criteria takes percent and mm such as 3,3, got {len(chosen)} numbers")
+    logging.basicConfig(format="radplan: %(levelname)s: %(message)s", level=logging.ERROR)
+    ours, theirs = given_dose(dose, patient), given_dose(reference, patient)
+    gamma = gamma_index(ours.dose, ours.grid, theirs.dose, theirs.grid, GammaCriteria(chosen[0], chosen[1]))
+    there = np.asarray(resample_linear(ours.dose, ours.grid, theirs.grid))
+    print(f"gamma {gamma.criteria}: {gamma.passing:.2f} % of {gamma.points} points pass")
+    judged = theirs.dose > 0.1 * theirs.dose.max()
+    print(f"mean absolute difference above 10 %: {np.abs(there - theirs.dose)[judged].mean():.3f} Gy")
+    sizes = np.count_nonzero
+    for share in (0.5, 0.95):
+        level = share * float(theirs.dose.max())
+        first, second = there >= level, theirs.dose >= level
+        both = sizes(first) + sizes(second)
+        dice = 2.0 * sizes(first & second) / max(int(both), 1)
+        print(f"Dice of the {100 * share:.0f} % isodose of the maximum: {dice:.4f}")
+    return 0
