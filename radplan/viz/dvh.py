@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from radplan.analysis.dvh import DVH
 from radplan.analysis.metrics import mean
 from radplan.plan import Plan, dvh_bands
 from radplan.quantities.base import Quantity
+from radplan.viz.canvas import figure_of, own_axes
 from radplan.viz.palette import structure_colors
 
 _WIDTHS = {"target": 2.4, "oar": 1.8, "external": 1.2}
@@ -24,6 +24,7 @@ def draw_dvh(
     structures: Sequence[str] | None = None,
     beside: Mapping[str, DVH] | None = None,
     label: str = "beside",
+    ax: Axes | None = None,
 ) -> Figure:
     """Cumulative DVH of every structure: level on the course [unit] against volume [%], with the prescription.
 
@@ -39,15 +40,20 @@ def draw_dvh(
         Curves of another plan by structure, drawn dashed in the structure's colour.
     label : str
         What they are called.
+    ax : matplotlib.axes.Axes, optional
+        Where to draw; a figure of its own is made otherwise.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        The figure, that of `ax` where it was given.
 
     >>> draw_dvh(plan).savefig("dvh.png")  # doctest: +SKIP
     """
     quantity = plan.prescribed if quantity is None else quantity
     curves = plan.dvh(quantity, structures)
     colors = structure_colors(plan.patient.structures)
-    figure = Figure(figsize=(9.0, 5.6), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
+    axes = own_axes((9.0, 5.6)) if ax is None else ax
     for name, curve in curves.items():
         structure = plan.patient.structures[name]
         average = mean(*plan.structure_values(quantity, name))
@@ -79,7 +85,11 @@ def draw_dvh(
     axes.set_ylabel("Volume [%]")
     axes.grid(color="0.88", linewidth=0.7)
     axes.set_axisbelow(True)
+    if ax is not None:
+        axes.legend(fontsize=8, frameon=False)
+        return figure_of(axes)
     axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), fontsize=9, frameon=False)
+    figure = figure_of(axes)
     figure.suptitle(plan.caption(), fontsize=11)
     return figure
 

@@ -59,11 +59,13 @@ class Scene:
     ----------
     plan : Plan
         What is drawn.
+    center : array of shape (3,), optional
+        World position that the planes pass through [mm]; the isocentre otherwise.
     """
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Plan, center: Floats | None = None) -> None:
         self.plan = plan
-        self.center = plan.isocenter
+        self.center = plan.isocenter if center is None else center
         self.ct = plan.patient.ct
         self.axes = self.ct.grid.axes
         self.colors = structure_colors(plan.patient.structures)

@@ -11,14 +11,22 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from radplan.errors import InputError, UnknownNameError
 from radplan.plan import Plan
+from radplan.viz.canvas import figure_of, own_axes
 from radplan.viz.scene import PLANES, Plane, Scene
 
 ISODOSES = {20.0: "#3949ab", 50.0: "#00acc1", 80.0: "#43a047", 95.0: "#fdd835", 107.0: "#d81b60"}
 _WASH_FROM = 10.0
 
 
-def draw_slices(plan: Plan, quantity: str | None = None) -> Figure:
+def draw_slices(
+    plan: Plan,
+    quantity: str | None = None,
+    plane: str | None = None,
+    slice: float | None = None,
+    ax: Axes | None = None,
+) -> Figure:
     """Three orthogonal planes through the isocentre: CT in grey, contours, colour wash and isodoses, beam directions.
 
     Isodoses are percentages of the prescription; of the maximum, and labelled so, where it is not in that quantity.
@@ -29,9 +37,29 @@ def draw_slices(plan: Plan, quantity: str | None = None) -> Figure:
         What to draw.
     quantity : str, optional
         What the colours show; the prescribed one otherwise.
+    plane : {"axial", "coronal", "sagittal"}, optional
+        One plane alone; axial where only a slice or axes are given.
+    slice : float, optional
+        Where that plane lies: world z, y or x [mm]; through the isocentre otherwise.
+    ax : matplotlib.axes.Axes, optional
+        Where to draw that plane; a figure of its own is made otherwise.
 
-    >>> draw_slices(plan).savefig("slices.png")  # doctest: +SKIP
+    Returns
+    -------
+    matplotlib.figure.Figure
+        The figure, that of `ax` where it was given.
+
+    Raises
+    ------
+    UnknownNameError
+        When no plane has that name.
+    InputError
+        When the slice lies outside the images.
+
+    >>> draw_slices(plan, plane="coronal", slice=12.5).savefig("slice.png")  # doctest: +SKIP
     """
+    if plane is not None or slice is not None or ax is not None:
+        return _draw_plane(plan, quantity, plane or "axial", slice, ax)
     quantity = plan.prescribed if quantity is None else quantity
     cube = np.asarray(plan[quantity], dtype=np.float64)
     prescription = plan.patient.prescription if plan.is_prescribed(quantity) else None
@@ -45,11 +73,11 @@ def draw_slices(plan: Plan, quantity: str | None = None) -> Figure:
     FigureCanvasAgg(figure)
     parts = figure.add_gridspec(1, 4, width_ratios=(*widths, 2.3 / height))
     norm = Normalize(0.0, max(1.10 * reference, float(cube.max())))
-    for column, plane in enumerate(PLANES):
+    for column, shown in enumerate(PLANES):
         axes = figure.add_subplot(parts[column])
-        scene.draw_patient(axes, plane)
-        wash = draw_dose(scene, axes, plane, cube, reference, norm)
-        scene.decorate(axes, plane, views[column])
+        scene.draw_patient(axes, shown)
+        wash = draw_dose(scene, axes, shown, cube, reference, norm)
+        scene.decorate(axes, shown, views[column])
     side = figure.add_subplot(parts[3])
     side.axis("off")
     bar = figure.colorbar(wash, ax=side, location="left", fraction=0.12, pad=0.05, aspect=30)
@@ -58,6 +86,42 @@ def draw_slices(plan: Plan, quantity: str | None = None) -> Figure:
     keys = [*scene.keys(), gap(), *isodose_keys(word, reference, plan.unit(quantity)), gap(), *scene.mark_keys()]
     side.legend(handles=keys, loc="upper left", frameon=False, fontsize=9, borderaxespad=0.0)
     figure.suptitle(plan.caption(), fontsize=12)
+    return figure
+
+
+def _draw_plane(plan: Plan, quantity: str | None, name: str, position: float | None, ax: Axes | None) -> Figure:
+    """Draw one plane with its colour bar and legend."""
+    planes = {plane.name: plane for plane in PLANES}
+    if name not in planes:
+        raise UnknownNameError("plane", name, planes)
+    plane = planes[name]
+    center = np.array(plan.isocenter, dtype=np.float64)
+    if position is not None:
+        known = plan.patient.ct.grid.axes[plane.fixed]
+        if not known.min() <= position <= known.max():
+            letter = "xyz"[plane.fixed]
+            raise InputError(
+                f"the images run from {letter} = {known.min():g} to {known.max():g} mm, got slice={position:g}"
+            )
+        center[plane.fixed] = position
+    quantity = plan.prescribed if quantity is None else quantity
+    cube = np.asarray(plan[quantity], dtype=np.float64)
+    prescription = plan.patient.prescription if plan.is_prescribed(quantity) else None
+    reference = prescription if prescription is not None else max(float(cube.max()), 1e-12)
+    scene = Scene(plan, center)
+    axes = own_axes((9.4, 6.0)) if ax is None else ax
+    scene.draw_patient(axes, plane)
+    wash = draw_dose(scene, axes, plane, cube, reference, Normalize(0.0, max(1.10 * reference, float(cube.max()))))
+    scene.decorate(axes, plane, scene.view(plane))
+    figure = figure_of(axes)
+    bar = figure.colorbar(wash, ax=axes, fraction=0.046, pad=0.03)
+    course = " of the course" if plan.is_additive(quantity) else ""
+    bar.set_label(f"{plan.title(quantity)}{course} [{plan.unit(quantity)}]")
+    if ax is None:
+        word = "prescription" if prescription is not None else "maximum"
+        keys = [*scene.keys(), gap(), *isodose_keys(word, reference, plan.unit(quantity))]
+        figure.legend(handles=keys, loc="outside right center", frameon=False, fontsize=8)
+        axes.set_title(f"{plan.caption()}\n{axes.get_title()}", fontsize=9)
     return figure
 
 
