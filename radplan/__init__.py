@@ -61,6 +61,8 @@ _HOME = {
     "Plan": "radplan.plan",
     "evaluate": "radplan.plan",
     "optimize": "radplan.plan",
+    "pareto": "radplan.plan.pareto",
+    "priorities": "radplan.plan.priorities",
     "MachineLimits": "radplan.machines",
     "check_delivery": "radplan.delivery.check",
     "export_rtplan": "radplan.io.dicom",

@@ -145,6 +145,40 @@ class Dij(RowsModel):
             total = total + place.xp.astype(adjoint_sum([ops[scenario] for ops in chosen], parts), wide)
         return total
 
+    def matrix(self, image: str = "physical_dose", scenario: int = 0) -> Any:
+        """Return the matrix of an image as a SciPy CSR array ``(voxels, variables)`` on the host, per fraction.
+
+        Parameters
+        ----------
+        image : str
+            Which image.
+        scenario : int
+            Which scenario.
+
+        Raises
+        ------
+        UnknownNameError
+            When there is no such image.
+        InputError
+            When there is no such scenario, or the matrix is not stored, as of a model on the fly.
+
+        >>> from radplan.geometry.grid import Grid
+        >>> grid = Grid((1, 1, 1), (1.0, 1.0, 1.0), (0.0, 0.0, 0.0))
+        >>> dij = Dij.from_matrices({"physical_dose": np.asarray([[0.5, 0.0, 2.0]])}, grid)
+        >>> dij.matrix("physical_dose").toarray().tolist()
+        [[0.5, 0.0, 2.0]]
+        """
+        operators = self._operators_of(image)
+        if not 0 <= scenario < len(operators):
+            raise InputError(f"the model has scenarios 0 to {len(operators) - 1}, got {scenario}")
+        operator = operators[scenario]
+        if not isinstance(operator, SparseOperator):
+            raise InputError(
+                f"the matrix of {image!r} is not stored as such ({type(operator).__name__}): calculate it with "
+                "stored=True, and take it before the model is restricted"
+            )
+        return operator.to_scipy()
+
     def restrict(self, voxels: Array) -> Dij:
         """Return the model of some voxels only: sorted flat indices into the grid, each one a row of this model."""
         places = self.rows.places(voxels)

@@ -167,6 +167,40 @@ class Problem(CostFunction):
         other._constraints = tuple(constraints)
         return other
 
+    def weighted(self, factors: Sequence[float]) -> Problem:
+        """Return the same problem with the weight of each goal multiplied by a factor >= 0.
+
+        Raises
+        ------
+        InputError
+            When there is not one finite factor >= 0 for each goal, or all are 0.
+        """
+        if (
+            len(factors) != len(self.goals)
+            or not all(0.0 <= factor < math.inf for factor in factors)
+            or not any(factors)
+        ):
+            raise InputError(f"expected a factor >= 0 for each of {len(self.goals)} goals, not all 0; got {factors}")
+        other = copy(self)
+        pairs = list(zip(self.goals, self.terms, factors, strict=True))
+        other.goals = tuple(replace(goal, weight=goal.weight * float(factor)) for goal, _, factor in pairs)
+        other.terms = tuple(replace(term, weight=term.weight * float(factor)) for _, term, factor in pairs)
+        return other
+
+    def goal_gradients(self, point: Point) -> Array:
+        """Return the gradient of each goal's objective, unweighted, ``(goals, variables)``: one adjoint each.
+
+        On NumPy each adjoint reads only the voxels that its goal acts on, so that all together cost about one.
+        """
+        rows = []
+        chances = self.model.scenarios.probabilities
+        for term in self.terms:
+            values = point.values_of(term.quantity)
+            cotangents: dict[Any, Array] = {}
+            term.add_cotangent(cotangents, term.cost(values, chances)[1], values, 1.0)
+            rows.append(self.model.pullback(point.x, point.evaluation.image_cotangents(cotangents)))
+        return namespace(rows[0]).stack(rows)
+
     def goal_values(self, x: Array | Point) -> tuple[float, ...]:
         """Return the value of each goal's objective, unweighted, in the order of the goals."""
         point = x if isinstance(x, Point) else self.at(x)
