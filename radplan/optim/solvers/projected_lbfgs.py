@@ -27,7 +27,7 @@ _WINDOW = 10
 """Iterations over which the relative decrease is averaged before it is called converged."""
 _REFRESH = 40
 """Iterations after which the images are calculated anew, to shed the rounding of their updates."""
-_MEASURED = (30, 90)
+_MEASURED = (8, 20, 50)
 _MEASURED_EVERY = 100
 """Iterations after which second derivatives within groups are calculated anew: these, then every so many."""
 _TRIALS = 20
@@ -67,7 +67,7 @@ class ProjectedLBFGS(Solver):
         The line search ends where the slope is this fraction of the first one, in (0, 1).
     blocks : bool
         Whether second derivatives within `Variables.groups`, such as the spots of a ray, are the first metric of the
-        quasi-Newton method from iteration 30 on, where the model knows them; with the newest six pairs.
+        quasi-Newton method from iteration 8 on, where the model knows them; with the newest six pairs.
 
     Raises
     ------
