@@ -22,6 +22,7 @@ from radplan.arrays.devices import (
     scalar,
     to_numpy,
 )
+from radplan.arrays.memory import free_bytes, require_memory
 from radplan.arrays.numerics import (
     autodiff_vjp,
     erf,
@@ -50,6 +51,7 @@ __all__ = [
     "erf",
     "fast_length",
     "fftconvolve",
+    "free_bytes",
     "gather",
     "interp1",
     "interp2",
@@ -57,6 +59,7 @@ __all__ = [
     "like",
     "namespace",
     "quantile",
+    "require_memory",
     "scalar",
     "scatter",
     "segment_add",

@@ -20,6 +20,14 @@ from radplan.operators.storage import CompressedRows, Storage, compressed
 MOST_FILL = 2.0
 """Stored values per entry above which run blocks do not pay."""
 
+_USUAL_FILL = 1.35
+"""Stored values per entry of photon matrices."""
+
+_WAY_OUT = (
+    "calculate dose on the fly (stored=False; 'stored: false' in the engine section of a plan file), on a coarser "
+    "grid, with wider bixels or with fewer beams"
+)
+
 _LANES = 8
 """Values of a block, as the compiled products take them."""
 
@@ -46,10 +54,22 @@ class BlockRows:
     columns: int
 
     @classmethod
-    def zeros(cls, per_row: Array, columns: int, images: int = 1) -> BlockRows:
-        """Return matrices with so many blocks in each row ``(rows,)``, all zero, to be written."""
+    def zeros(
+        cls, per_row: Array, columns: int, images: int = 1, device: Device | None = None, dtype: str = "float32"
+    ) -> BlockRows:
+        """Return matrices with so many blocks in each row ``(rows,)``, all zero, to be written.
+
+        Raises
+        ------
+        CalculationError
+            When they will not fit into the memory that is free, with what they take and the way out.
+        """
         pointers = np.concatenate([[0], np.cumsum(per_row)]).astype(np.int64)
         count = int(pointers[-1])
+        place = arrays.as_device("numpy") if device is None else device
+        what = f"the matrix of {len(per_row)} voxels and {columns} weights"
+        what = f"{what}, {images} images of each," if images > 1 else what
+        arrays.require_memory(matrix_bytes(count, columns, images, place, dtype), place, what, _WAY_OUT)
         firsts = np.zeros(count, dtype=_block_dtype(columns))
         return cls(pointers, firsts, np.zeros((images, count * _LANES), dtype=np.float32), columns)
 
@@ -175,6 +195,19 @@ class RunBlocks(Storage):
             return self
         mine, theirs = (self.pointers, self.firsts, self.rows), (other.pointers, other.firsts, other.rows)
         return replace(other, values=self.values) if _same(mine, theirs) else self
+
+
+def matrix_bytes(blocks: int, columns: int, images: int, device: Device, dtype: str) -> int:
+    """Return what so many run blocks of matrices will take where they are used, building included [bytes].
+
+    On NumPy the blocks are what is used; elsewhere they are turned into compressed rows, whose number of entries is
+    taken to be the blocks' values over their usual fill, and into those of the transpose.
+    """
+    size = np.dtype(dtype).itemsize
+    written = blocks * (np.dtype(_block_dtype(columns)).itemsize + _LANES * 4 * images)
+    if device.backend == "numpy":
+        return written if size == 4 else written + blocks * _LANES * size * images
+    return int(written + blocks * _LANES / _USUAL_FILL * 2 * (4 + size * images))
 
 
 def apply_blocks(matrices: Sequence[RunBlocks], x: Array) -> list[Array]:

@@ -46,7 +46,7 @@ def spot_matrices(
         per_row[beam.rows] += counts
     if not per_row.any():
         raise CalculationError("no spot gives dose to any voxel: does the dose grid cover the beams in the patient?")
-    rows = BlockRows.zeros(per_row, nothing.columns, images)
+    rows = BlockRows.zeros(per_row, nothing.columns, images, device, dtype)
     begins, column = rows.pointers[:-1].copy(), 0
     for beam in each("influence", fields, "writing"):
         begins[beam.rows] += _write(beam, column, begins[beam.rows], rows, True)

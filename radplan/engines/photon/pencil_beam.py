@@ -322,7 +322,7 @@ def _assemble(parts: list[_BeamPart], voxels: int, device: Device, dtype: str) -
         per_row[part.rows] += part.write(0, np.zeros(part.rows.size, dtype=np.int64), nothing, False)
     if not per_row.any():
         raise CalculationError("no bixel gives dose to any voxel: does the dose grid cover the beams in the patient?")
-    rows = BlockRows.zeros(per_row, nothing.columns)
+    rows = BlockRows.zeros(per_row, nothing.columns, 1, device, dtype)
     begins, column = rows.pointers[:-1].copy(), 0
     for part in each("influence", parts, "writing"):
         begins[part.rows] += part.write(column, begins[part.rows], rows, True)
