@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from radplan.autoplan.protocol import Protocol, load_protocol, understand
 from radplan.autoplan.refine import Progress, Refinement, Settings, refine
+from radplan.autoplan.scorecard import Score
 from radplan.beams import Beams, place_beams
 from radplan.engines import ENGINES, dose_influence
 from radplan.io import load_machine
+from radplan.io.dicom import DicomCase
+from radplan.io.plan_file.reading import PlanSpec, plan_spec
+from radplan.machines import PhotonMachine
 from radplan.patient import Patient
+from radplan.workflows.delivery import Delivered, check_deliverable, deliver_arcs
 
 
 def auto_plan(
@@ -75,3 +80,65 @@ def template_beams(patient: Patient, protocol: Protocol, machine: Any) -> Beams:
         patient, machine, gantry=protocol.beams.angles(patient), bixel_width=protocol.bixel_width,
         collimator=protocol.beams.collimator, couch=protocol.beams.couch,
     )  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class AutoArcs:
+    """Arcs of an automatic plan: what the linac delivers, and what it scores.
+
+    Parameters
+    ----------
+    delivered : Delivered
+        Control points read back from the exported file, their dose and the delivery report.
+    score : Score
+        Of that dose, by the protocol's scorecard.
+    """
+
+    delivered: Delivered
+    score: Score
+
+
+def auto_arcs(
+    refinement: Refinement,
+    protocol: Protocol,
+    machine: PhotonMachine,
+    arcs: int | None = None,
+    limits: str = "TrueBeam",
+    case: DicomCase | None = None,
+) -> AutoArcs:
+    """Return arcs that serve the goals of the best plan of a refinement, at the same coverage.
+
+    Parameters
+    ----------
+    refinement : Refinement
+        Whose best goals are served.
+    protocol : Protocol
+        Coverage and scorecard.
+    machine : PhotonMachine
+        A linac with monitor units.
+    arcs : int, optional
+        How many; the protocol's when left out.
+    limits : str
+        Of which linac.
+    case : DicomCase, optional
+        The images that the file refers to.
+    """
+    spec = arc_specification(protocol, arcs, limits)
+    patient = refinement.plan.patient
+    check_deliverable(spec, patient, machine, case)
+    target = next(name for name in protocol.targets if name in patient.structures)
+    percent, share = protocol.normalise["percent"], protocol.normalise["level"]
+    level = target, "physical_dose", {f"D{percent:g}": share * protocol.targets[target]}
+    delivered = deliver_arcs(spec, patient, machine, refinement.best.goals, level, case)
+    return AutoArcs(delivered, protocol.scorecard.score(delivered.plan))
+
+
+def arc_specification(protocol: Protocol, arcs: int | None = None, limits: str = "TrueBeam") -> PlanSpec:
+    """Return the plan file's form of a protocol's arcs."""
+    return plan_spec(
+        {
+            "fractions": protocol.fractions,
+            "engine": {"grid": protocol.grid},
+            "delivery": {"technique": "vmat", "arcs": arcs or protocol.beams.arcs, "limits": limits},
+        }
+    )
