@@ -10,7 +10,7 @@ from radplan.machines.files import (
     read_radplan_machine,
     write_photon_machine,
 )
-from radplan.machines.limits import MachineLimits, library_limits, limits_for, machine_limits, read_limits
+from radplan.machines.limits import MachineLimits, library_limits, limits_for, limits_with, machine_limits, read_limits
 from radplan.machines.low_rank import LowRankKernel
 from radplan.machines.mlc import MLC, MLCS, library_mlc, matching_mlc
 from radplan.machines.particle import RADIATIONS, EnergyLayer, InitialFocus, ParticleMachine
@@ -38,6 +38,7 @@ __all__ = [
     "library_machine",
     "library_mlc",
     "limits_for",
+    "limits_with",
     "machine_limits",
     "matching_mlc",
     "read_limits",

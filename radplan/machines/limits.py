@@ -215,6 +215,29 @@ def limits_for(mlc: MLC | str) -> MachineLimits:
     raise InputError(f"no known linac has the collimator {name!r}: describe its MachineLimits(...) and give them")
 
 
+def limits_with(mlc: MLC, limits: MachineLimits | str | Path | None = None) -> MachineLimits:
+    """Return limits given in any way, after a check that the linac has this collimator; without any, `limits_for` it.
+
+    Raises
+    ------
+    InputError
+        When the linac has another collimator.
+
+    >>> limits_with(library_mlc("Agility"), "TrueBeam")
+    Traceback (most recent call last):
+    ...
+    radplan.errors.InputError: 'TrueBeam' has the collimator Millennium 120, not 'Agility': give the limits of its linac
+    """
+    if limits is None:
+        return limits_for(mlc)
+    chosen = machine_limits(limits)
+    if not chosen.collimator().fits(mlc.boundaries):
+        raise InputError(
+            f"{chosen.name!r} has the collimator {chosen.mlc}, not {mlc.name!r}: give the limits of its linac"
+        )
+    return chosen
+
+
 def machine_limits(limits: MachineLimits | str | Path) -> MachineLimits:
     """Return limits given as such, by the name of a linac, or as a YAML file that holds one linac.
 

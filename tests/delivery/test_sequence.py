@@ -11,7 +11,7 @@ from radplan.beams import Beams, place_beams
 from radplan.delivery.sequencing import METHODS, fluence_map, sequence
 from radplan.delivery.timing import segment_times
 from radplan.errors import InputError, UnknownNameError
-from radplan.machines import library_limits, library_machine, library_mlc, limits_for
+from radplan.machines import library_machine, library_mlc, limits_for
 from radplan.patient.phantoms import phantom
 
 LINAC = library_machine("generic_photon_6mv")
@@ -153,12 +153,43 @@ def test_a_beam_without_weights_is_left_out(placed):
     assert [field.number for field in delivery] == [2]
 
 
+@pytest.mark.parametrize("method", ["siochi", "sliding_window"])
+def test_wide_fields_are_split_and_cross_fade(placed, method):
+    plan, mlc = placed
+    if np.isinf(limits_for(mlc).bank_span):
+        assert len(sequence(plan, mlc, method).fields) == len(plan.beams)  # leaves reach anywhere: nothing to split
+        return
+    tight = replace(limits_for(mlc), bank_span=75.0)
+    delivery = sequence(plan, mlc, method, levels=40, limits=tight)
+    assert len({field.number for field in delivery}) == len(delivery.fields) > len(plan.beams)
+    for field in delivery:
+        for point in field.points:
+            assert np.max(np.ptp(point.leaves, axis=0)) <= tight.bank_span
+    wanted = fluence_map(plan.beams[0], plan.x[: plan.beams[0].count], mlc)
+    parts = [field for field in delivery if field.points[0].gantry == plan.beams[0].gantry]
+    assert [field.name for field in parts[:2]] == ["1a G0", "1b G0"]
+    given = np.zeros_like(wanted.values)
+    for field in parts:
+        shown = delivered(field, mlc, wanted.edges)
+        jaws = field.points[0].jaws_x
+        if jaws is not None:  # leaves leak within the jaws only
+            shown[:, (wanted.edges[1:] <= jaws[0]) | (wanted.edges[:-1] >= jaws[1])] = 0.0
+        given += shown
+    some = wanted.values > 0
+    assert np.sqrt(np.mean((given - wanted.values)[some] ** 2)) <= 0.02 * wanted.values.max()
+
+
 def test_fields_that_do_not_fit_the_limits(placed):
     plan, mlc = placed
-    tight = replace(limits_for(mlc), bank_span=60.0)
-    with pytest.raises(InputError, match="turn the collimator"):
+    tight = replace(limits_for(mlc), bank_span=50.0)
+    with pytest.raises(InputError, match="cannot be split"):
         sequence(plan, mlc, limits=tight)
-    short = replace(library_limits("TrueBeam"), jaw_past_axis=(20.0, 20.0), jaw_outward=(30.0, 30.0))
+    other = "Versa HD" if mlc.name != "Agility" else "TrueBeam"
+    with pytest.raises(InputError, match="has the collimator"):
+        sequence(plan, mlc, limits=other)
+    if limits_for(mlc).jaw_bounds(0) is None:
+        return
+    short = replace(limits_for(mlc), jaw_past_axis=(20.0, 20.0), jaw_outward=(30.0, 30.0))
     with pytest.raises(InputError, match="X jaws"):
         sequence(plan, mlc, limits=short)
 

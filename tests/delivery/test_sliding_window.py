@@ -22,9 +22,8 @@ def options(name, edges, control_points=160):
     limits = library_limits(name).planning()
     mlc = limits.collimator()
     gap = limits.dynamic_gap + 2 * mlc.leaf_offset
-    return SweepOptions(
-        limits.leaf_speed, limits.dose_rate() / 60, gap, mlc.transmission, edges[0] - 10, control_points
-    )
+    park = None if limits.jaw_bounds(0) is None else edges[0] - 10
+    return SweepOptions(limits.leaf_speed, limits.dose_rate() / 60, gap, mlc.transmission, park, control_points)
 
 
 def least_seconds(values, edges, choice):
@@ -104,6 +103,19 @@ def test_a_sweep_by_hand():
     assert (sweep.seconds, sweep.mu) == (15.0, 15.0)
     np.testing.assert_allclose(sweep.leading[:, 0], np.minimum(np.arange(16.0), 5.0))
     np.testing.assert_allclose(sweep.trailing[:, 0], np.maximum(np.arange(16.0) - 10.0, 0.0))
+
+
+def test_without_jaws_no_pair_waits_beside_its_fluence():
+    """A row that needs half the time of the other goes more slowly; nothing is open outside its columns."""
+    values = np.asarray([[0.0, 0, 50, 50, 0, 0], [100, 20, 100, 20, 100, 20]])
+    edges = 5.0 * np.arange(7.0)
+    choice = SweepOptions(speed=30.0, dose_rate=10.0, gap=1.3, transmission=0.005, park=None)
+    sweep = sliding_window(FluenceMap(values, edges), choice)
+    given_fluence = open_share(sweep, edges, choice.transmission)
+    assert np.sqrt(np.mean((given_fluence - values) ** 2)) <= 2.0
+    assert np.min(sweep.trailing[:, 0]) >= 10.0 - 1e-9
+    assert np.max(sweep.leading[:, 0]) <= 20.0 + 1e-9
+    check_motion(sweep, choice)
 
 
 def test_maps_below_the_leakage_and_options_out_of_range():

@@ -281,18 +281,6 @@ def test_files_that_are_no_plan(tmp_path):
         check_rtplan(case / "structures.dcm", "Versa HD")
 
 
-def test_the_check_imports_nothing_of_the_writer():
-    from pathlib import Path
-
-    import radplan.io.dicom.rtplan_check as check
-
-    for name in ("rtplan_check", "rtplan_motion", "rtplan_attributes"):
-        text = (Path(check.__file__).parent / f"{name}.py").read_text()
-        assert "radplan.delivery" not in text
-        assert "export" not in text
-        assert "writing" not in text
-
-
 @pytest.mark.parametrize("technique", TECHNIQUES)
 def test_the_dose_of_the_file_is_that_of_the_plan(tmp_path, technique):
     """Leaves, jaws and monitor units read back give the dose of the plan as it was rounded, to 0.1 % of the maximum."""

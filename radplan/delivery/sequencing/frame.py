@@ -22,6 +22,10 @@ _BEHIND = 5.0
 """How far behind an X jaw closed pairs stand [mm]."""
 
 
+SPARE = _JAW_MARGIN + _BEHIND
+"""What closed pairs behind a jaw take of the span of a bank [mm]."""
+
+
 @dataclass(frozen=True, eq=False)
 class Frame:
     """Jaws around all openings of a field, and places for closed pairs.
@@ -81,22 +85,25 @@ class Frame:
     def parked(self, opened: Floats, closed: Bools, gap: float, span: float) -> Floats:
         """Return leaf ends (pairs, 2) [mm] with the closed pairs in their places.
 
-        A closed pair within the Y jaws stands behind the X jaw that is nearer to the nearest open pair, if the bank
-        reaches from there.
+        A closed pair within the Y jaws stands behind the X jaw that is nearer to the nearest open pair; where a bank
+        does not reach from jaw to jaw, all stand behind the one that is nearer to the opening.
         """
         leaves = opened.copy()
         side = np.asarray([-0.5, 0.5]) * gap
         open_pairs = np.flatnonzero(~closed)
-        extent = float(opened[open_pairs].min()), float(opened[open_pairs].max())
+        # Why: with pairs behind both jaws a bank would reach from one to the other.
+        both = self.park[1] - self.park[0] + gap <= span
+        nearer = self._nearer_park(float(opened[open_pairs].mean()))
         for pair in np.flatnonzero(closed):
             if self.outside[pair]:
                 leaves[pair] = self.middle + side
                 continue
             near = opened[open_pairs[np.argmin(np.abs(open_pairs - pair))]].mean()
-            first, second = sorted(self.park, key=lambda place: abs(place - near))
-            reach = max(abs(first - extent[0]), abs(first - extent[1])) + gap
-            leaves[pair] = (first if reach <= span else second) + side
+            leaves[pair] = (self._nearer_park(near) if both else nearer) + side
         return leaves
+
+    def _nearer_park(self, position: float) -> float:
+        return min(self.park, key=lambda place: abs(place - position))
 
 
 def _within(name: str, opening: Floats, limits: MachineLimits, axis: int) -> Floats:
@@ -121,10 +128,10 @@ def _check_reach(low: float, high: float, park: tuple[float, float], limits: Mac
             f"the field needs leaves from {first:.0f} to {last:.0f} mm, but those of {limits.name!r} reach from "
             f"{bounds[1][0]:g} to {bounds[0][1]:g} mm: move the isocentre or turn the collimator"
         )
-    wide = high - low + _JAW_MARGIN + _BEHIND
+    wide = high - low + SPARE
     if wide > limits.bank_span:
         raise InputError(
             f"the field is {high - low:.0f} mm wide along its leaves, but leaves of one bank of {limits.name!r} can be "
-            f"{limits.bank_span:g} mm apart, {_JAW_MARGIN + _BEHIND:g} mm of which closed pairs need to stand behind "
+            f"{limits.bank_span:g} mm apart, {SPARE:g} mm of which closed pairs need to stand behind "
             "a jaw: turn the collimator"
         )

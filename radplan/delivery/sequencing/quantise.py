@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -46,6 +47,35 @@ class FluenceMap:
         """The leaf pairs from the first to the last that have any fluence."""
         some = np.flatnonzero(self.values.any(axis=1))
         return slice(int(some[0]), int(some[-1]) + 1) if some.size else slice(0, 0)
+
+    def split(self, widest: float, overlap: float = 20.0) -> tuple[FluenceMap, ...]:
+        """Return maps that sum to this one, each at most so wide along the leaves [mm]; itself where it is.
+
+        Neighbours cross-fade linearly over the overlap [mm], so that no junction shows.
+
+        Raises
+        ------
+        InputError
+            When parts of that width would hold little but overlaps.
+
+        >>> parts = FluenceMap(np.ones((1, 30)), 5.0 * np.arange(31.0)).split(100.0)
+        >>> [np.flatnonzero(part.values[0])[[0, -1]].tolist() for part in parts]
+        [[0, 16], [13, 29]]
+        """
+        some = np.flatnonzero(self.values.any(axis=0))
+        low, high = float(self.edges[some[0]]), float(self.edges[some[-1] + 1])
+        if high - low <= widest:
+            return (self,)
+        if widest < 3.0 * overlap:
+            raise InputError(f"a map {high - low:.0f} mm wide cannot be split into parts of {widest:.0f} mm")
+        count = math.ceil((high - low - overlap) / (widest - overlap))
+        middles = 0.5 * (self.edges[:-1] + self.edges[1:])
+        share = np.ones((count + 1, middles.size))
+        share[-1] = 0.0
+        for index in range(1, count):
+            cut = low + (high - low) * index / count
+            share[index] = np.clip((middles - cut) / overlap + 0.5, 0.0, 1.0)
+        return tuple(FluenceMap(self.values * (share[k] - share[k + 1]), self.edges) for k in range(count))
 
 
 def fluence_map(beam: Beam, weights: npt.ArrayLike, mlc: MLC) -> FluenceMap:

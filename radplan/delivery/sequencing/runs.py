@@ -9,7 +9,7 @@ from radplan.beams.control_points import ControlPoint, DeliveryPlan, Direction, 
 from radplan.delivery.rounding import rounded_plan
 from radplan.delivery.trajectories import envelope
 from radplan.errors import InputError
-from radplan.machines.limits import MachineLimits, limits_for, machine_limits
+from radplan.machines.limits import MachineLimits, limits_with
 from radplan.machines.mlc import MLC
 from radplan.machines.photon import PhotonMachine
 
@@ -138,7 +138,7 @@ def arc_of_fluence(
         apart than they can.
     """
     maps, angles = np.asarray(fluence, dtype=np.float64), np.asarray(gantry, dtype=np.float64)
-    allowed = machine_limits(limits_for(mlc) if limits is None else limits)
+    allowed = limits_with(mlc, limits)
     turns = _turns(angles, maps, mlc)
     ends, mu = fluence_runs(maps, edges, threshold)
     if not np.any(mu > 0):

@@ -13,7 +13,7 @@ from radplan.beams.beam import Beam, Beams
 from radplan.beams.control_points import ControlPoint, DeliveryPlan, TreatmentField
 from radplan.delivery.rounding import rounded_plan
 from radplan.delivery.sequencing.engel import engel
-from radplan.delivery.sequencing.frame import Frame
+from radplan.delivery.sequencing.frame import SPARE, Frame
 from radplan.delivery.sequencing.quantise import FluenceMap, fluence_map, quantised
 from radplan.delivery.sequencing.shapes import Shapes
 from radplan.delivery.sequencing.siochi import siochi
@@ -21,7 +21,7 @@ from radplan.delivery.sequencing.sliding_window import SweepOptions, sliding_win
 from radplan.delivery.sequencing.xia import xia
 from radplan.errors import InputError, UnknownNameError
 from radplan.machines.files import MACHINES, library_machine
-from radplan.machines.limits import MachineLimits, limits_for, machine_limits
+from radplan.machines.limits import MachineLimits, limits_with
 from radplan.machines.mlc import MLC, library_mlc
 from radplan.machines.photon import PhotonMachine
 
@@ -68,7 +68,8 @@ def sequence(
     """Return fields that deliver the fluence of a plan, in whole steps of the machine.
 
     What leaks through closed leaves within the jaws is taken off the fluence, and leaf ends stand so that their
-    rounded ends let through just the columns that are to be open.
+    rounded ends let through just the columns that are to be open. A map wider than a bank spans becomes several fields
+    of one beam that cross-fade over 20 mm; the first keeps the beam's number, the others follow the last beam's.
 
     Parameters
     ----------
@@ -101,7 +102,7 @@ def sequence(
     if method not in METHODS:
         raise UnknownNameError("sequencing method", method, METHODS)
     collimator = library_mlc(mlc) if isinstance(mlc, str) else mlc
-    allowed = machine_limits(limits_for(collimator) if limits is None else limits)
+    allowed = limits_with(collimator, limits)
     if plan.beams is None:
         raise InputError(
             "the plan does not know its beams: make its Dij with dose_influence, or give beams to the plan"
@@ -112,17 +113,22 @@ def sequence(
         fluence_map(beam, weights, collimator)
         for beam, weights in zip(plan.beams, np.split(np.asarray(plan.x, dtype=np.float64), splits), strict=True)
     ]
-    fields = []
+    fields: list[TreatmentField] = []
+    extra = len(maps)
     for number, (beam, fluence) in enumerate(zip(plan.beams, maps, strict=True), start=1):
         if not fluence.values.any():
             logger.info("beam %d at gantry %g is left out: all its weights are zero", number, beam.gantry)
             continue
-        frame = Frame.around(fluence, collimator, allowed)
-        if method == "sliding_window":
-            opening = swept_openings(fluence, frame, collimator, allowed.planning(), linac, control_points)
-        else:
-            opening = stepped_openings(fluence, frame, collimator, allowed, SEQUENCERS[method], levels)
-        fields.append(_field(beam, number, frame, opening, collimator, linac))
+        parts = fluence.split(allowed.bank_span - SPARE)
+        for place, part in enumerate(parts):
+            frame = Frame.around(part, collimator, allowed)
+            if method == "sliding_window":
+                opening = swept_openings(part, frame, collimator, allowed.planning(), linac, control_points)
+            else:
+                opening = stepped_openings(part, frame, collimator, allowed, SEQUENCERS[method], levels)
+            extra += 1 if place else 0
+            label = f"{number}{'abcdefgh'[place] if len(parts) > 1 else ''} G{beam.gantry:g}"
+            fields.append(_field(beam, extra if place else number, label, frame, opening, collimator, linac))
     if not fields:
         raise InputError("all weights of the plan are zero: there is nothing to sequence")
     position = plan.beams[0].patient_position
@@ -148,8 +154,10 @@ def stepped_openings(
         closed = np.ones(mlc.pairs, dtype=bool)
         closed[rows] = first == last
         opened = np.zeros((mlc.pairs, 2))
-        opened[rows, 0] = fluence.edges[first] + mlc.leaf_offset
-        opened[rows, 1] = fluence.edges[last] - mlc.leaf_offset
+        middle = 0.5 * (fluence.edges[first] + fluence.edges[last])
+        half = 0.5 * (fluence.edges[last] - fluence.edges[first]) - mlc.leaf_offset
+        half = np.maximum(half, 0.5 * limits.static_gap)
+        opened[rows] = np.stack([middle - half, middle + half], axis=1)
         ends.append(frame.parked(opened, closed, limits.static_gap, limits.bank_span))
     given = np.concatenate([[0.0], np.cumsum(unit * shapes.units)])
     return np.repeat(np.asarray(ends), 2, axis=0), np.repeat(given, 2)[1:-1]
@@ -169,7 +177,7 @@ def swept_openings(
         dose_rate=limits.dose_rate(machine.energy) / 60.0,
         gap=limits.dynamic_gap + 2.0 * mlc.leaf_offset,
         transmission=mlc.transmission,
-        park=frame.park[0],
+        park=None if frame.jaws_x is None else frame.park[0],
         control_points=control_points,
     )
     sweep = sliding_window(fluence, options)
@@ -194,7 +202,7 @@ def _shapes(
 
 
 def _field(
-    beam: Beam, number: int, frame: Frame, opening: tuple[Floats, Floats], mlc: MLC, machine: PhotonMachine
+    beam: Beam, number: int, name: str, frame: Frame, opening: tuple[Floats, Floats], mlc: MLC, machine: PhotonMachine
 ) -> TreatmentField:
     points = tuple(
         ControlPoint(
@@ -203,7 +211,7 @@ def _field(
         for ends, meterset in zip(*opening, strict=True)
     )
     return TreatmentField(
-        name=f"{number} G{beam.gantry:g}",
+        name=name,
         number=number,
         points=points,
         sad=beam.sad,

@@ -30,8 +30,9 @@ class SweepOptions:
         Smallest opening of a pair for fluence: the gap of its ends and twice the leaf offset [mm].
     transmission : float
         Of closed leaves, in [0, 1).
-    park : float
-        Where pairs wait until it is their turn: behind the jaw [mm].
+    park : float, optional
+        Where pairs wait until it is their turn: behind the jaw [mm]. None where there is no jaw: they do not wait, but
+        go more slowly.
     control_points : int
         At how many points of time leaves are stated, evenly spaced, >= 2.
 
@@ -45,7 +46,7 @@ class SweepOptions:
     dose_rate: float
     gap: float
     transmission: float
-    park: float
+    park: float | None
     control_points: int = 160
 
     def __post_init__(self) -> None:
@@ -83,9 +84,9 @@ def sliding_window(fluence: FluenceMap, options: SweepOptions) -> Sweep:
 
     Where fluence rises the leading leaf goes at full speed and the trailing one waits, where it falls the trailing one
     goes and the leading one waits: a row needs :math:`(x_b - x_a)/v + \sum \max(0, \Delta F)/\dot D`, the field as long
-    as its slowest row. All other rows wait behind the jaw, closed, until they can just be in time. What leaks through
-    leaves, :math:`T` times all monitor units, is taken off the map first. Fluence below what the smallest gap gives
-    at full speed is raised to that.
+    as its slowest row. All other rows wait behind the jaw, closed, until they can just be in time; without jaws their
+    leaves go more slowly, since a pair that waits would leak there. What leaks through leaves, :math:`T` times all
+    monitor units, is taken off the map first. Fluence below what the smallest gap gives is raised to that.
 
     Parameters
     ----------
@@ -107,6 +108,7 @@ def sliding_window(fluence: FluenceMap, options: SweepOptions) -> Sweep:
         raise InputError("the fluence map is zero everywhere: there is nothing to sequence")
     seconds = 0.0
     opened = fluence.values
+    speeds = np.full(len(opened), options.speed)
     for _ in range(_ROUNDS):
         leak = options.transmission * seconds * options.dose_rate
         opened = np.maximum(fluence.values - leak, 0.0) / (1.0 - options.transmission)
@@ -115,19 +117,33 @@ def sliding_window(fluence: FluenceMap, options: SweepOptions) -> Sweep:
                 f"leaves that let {100 * options.transmission:g} % through would give all of the fluence of this map "
                 "while closed: smooth it or give it more fluence"
             )
-        opened = _passable(opened, options)
+        opened = _passable(opened, options, speeds)
         seconds = float(np.max(row_seconds(opened, fluence.edges, options)))
-    return _sweep(opened, fluence.edges, seconds, options)
+        if options.park is None:
+            speeds = _slowed(opened, fluence.edges, seconds, options)
+    return _sweep(opened, fluence.edges, seconds, options, speeds)
 
 
 def row_seconds(opened: Floats, edges: Floats, options: SweepOptions) -> Floats:
     """Return how long the sweep of every row takes at least (rows,) [s]; 0 for rows without fluence."""
+    ways, waits = _ways_and_waits(opened, edges, options)
+    return np.asarray(ways / options.speed + waits)
+
+
+def _ways_and_waits(opened: Floats, edges: Floats, options: SweepOptions) -> tuple[Floats, Floats]:
+    """Return how far the leaves of every row go (rows,) [mm], and how long each of them waits (rows,) [s]."""
     rises = np.maximum(np.diff(opened, axis=1, prepend=0.0), 0.0).sum(axis=1)
     some = opened > 0
     first = edges[some.argmax(axis=1)]
     last = edges[opened.shape[1] - some[:, ::-1].argmax(axis=1)]
-    seconds: Floats = np.where(some.any(axis=1), (last - first) / options.speed + rises / options.dose_rate, 0.0)
-    return seconds
+    return np.where(some.any(axis=1), last - first, 0.0), rises / options.dose_rate
+
+
+def _slowed(opened: Floats, edges: Floats, seconds: float, options: SweepOptions) -> Floats:
+    """Return at what speed leaves of every row take all the time there is (rows,) [mm/s]."""
+    ways, waits = _ways_and_waits(opened, edges, options)
+    slow = np.divide(ways, seconds - waits, out=np.full(ways.size, options.speed), where=ways > 0)
+    return np.asarray(np.minimum(slow, options.speed))
 
 
 def swept_fluence(sweep: Sweep, edges: Floats, transmission: float, samples: int = 20) -> Floats:
@@ -159,35 +175,37 @@ def swept_fluence(sweep: Sweep, edges: Floats, transmission: float, samples: int
     return result
 
 
-def _passable(opened: Floats, options: SweepOptions) -> Floats:
+def _passable(opened: Floats, options: SweepOptions, speeds: Floats) -> Floats:
     """Return fluence that is, from its first to its last column in a row, at least what the smallest gap gives."""
-    least = options.gap * options.dose_rate / options.speed
+    least = (options.gap * options.dose_rate / speeds)[:, None]
     some = opened > 0
     within = np.maximum.accumulate(some, axis=1) & np.maximum.accumulate(some[:, ::-1], axis=1)[:, ::-1]
     raised: Floats = np.where(within, np.maximum(opened, least), 0.0)
     return raised
 
 
-def _sweep(opened: Floats, edges: Floats, seconds: float, options: SweepOptions) -> Sweep:
+def _sweep(opened: Floats, edges: Floats, seconds: float, options: SweepOptions, speeds: Floats) -> Sweep:
     times = np.linspace(0.0, seconds, options.control_points)
-    trailing = np.full((times.size, opened.shape[0]), options.park)
-    leading = np.full((times.size, opened.shape[0]), options.park + options.gap)
+    park = float(edges[0]) if options.park is None else options.park
+    trailing = np.full((times.size, opened.shape[0]), park)
+    leading = np.full((times.size, opened.shape[0]), park + options.gap)
     swept = np.asarray(opened.any(axis=1))
     for row in np.flatnonzero(swept):
-        trailing[:, row], leading[:, row] = _row(opened[row], edges, times, options)
+        trailing[:, row], leading[:, row] = _row(opened[row], edges, times, options, float(speeds[row]))
     return Sweep(seconds, seconds * options.dose_rate, trailing, leading, swept)
 
 
-def _row(opened: Floats, edges: Floats, times: Floats, options: SweepOptions) -> tuple[Floats, Floats]:
+def _row(opened: Floats, edges: Floats, times: Floats, options: SweepOptions, speed: float) -> tuple[Floats, Floats]:
     """Return where the opening of one row begins and ends (times,) [mm]."""
     some = np.flatnonzero(opened)
     columns = opened[some[0] : some[-1] + 1]
     x = edges[some[0] : some[-1] + 2]
     steps = np.diff(columns, prepend=0.0, append=0.0) / options.dose_rate
-    travel = (x - x[0]) / options.speed
+    travel = (x - x[0]) / speed
     needed = float(travel[-1] + np.maximum(steps, 0.0).sum())
-    spare = float(times[-1]) - needed
-    start = max(options.park, x[0] - spare * options.speed) if options.park < x[0] else x[0]
+    spare = max(float(times[-1]) - needed, 0.0)
+    park = x[0] if options.park is None else min(options.park, x[0])
+    start = max(park, x[0] - spare * options.speed)
     begin = float(times[-1]) - needed - (x[0] - start) / options.speed
     paths = []
     for waits in (np.maximum(steps, 0.0), np.maximum(-steps, 0.0)):
