@@ -17,6 +17,7 @@ import numpy.typing as npt
 from radplan.beams.range_shifter import RangeShifter
 from radplan.errors import InputError
 from radplan.geometry.frames import beam_rotation, source_position
+from radplan.tables import html_table
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -151,6 +152,16 @@ class Beams:
     beams: tuple[Beam, ...]
     radiation: str
     machine: str
+
+    def __repr__(self) -> str:
+        angles = ", ".join(f"{beam.gantry:g}" for beam in self.beams[:12]) + (", ..." if len(self.beams) > 12 else "")
+        kind = "bixels" if self.beams[0].energies is None else "spots"
+        return f"Beams({len(self.beams)} of {self.radiation} at gantry {angles}, {self.count} {kind}, {self.machine})"
+
+    def _repr_html_(self) -> str:
+        rows = [[f"{b.gantry:g}", f"{b.couch:g}", f"{b.collimator:g}", str(b.count)] for b in self.beams]
+        kind = "bixels" if self.beams[0].energies is None else "spots"
+        return html_table(["gantry", "couch", "collimator", kind], rows, repr(self))
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "beams", tuple(self.beams))

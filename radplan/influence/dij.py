@@ -60,6 +60,11 @@ class Dij(RowsModel):
 
     linear: ClassVar[bool] = True
 
+    def __repr__(self) -> str:
+        count = self.variables.count
+        size = f"{self.rows.count} voxels x {count} weights"
+        return f"Dij({', '.join(self.images)}: {size}, {self.radiation}, {self.device.name})"
+
     def __post_init__(self) -> None:
         object.__setattr__(self, "operators", dict(self.operators))
         if not self.operators:

@@ -51,6 +51,9 @@ class SavedModel(RowsModel):
     build: Callable[[], ForwardModel]
     linear: bool = True  # type: ignore[misc]
 
+    def __repr__(self) -> str:
+        return f"SavedModel({', '.join(self.images)}: {self.rows.count} voxels, {self.radiation})"
+
     @property
     def images(self) -> tuple[str, ...]:
         """Names of the saved images."""

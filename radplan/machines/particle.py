@@ -269,6 +269,10 @@ class ParticleMachine:
     provenance: Mapping[str, Any] = field(default_factory=dict)
     cutoff_rule: Literal["exact", "matrad"] = "exact"
 
+    def __repr__(self) -> str:
+        low, high = min(self.energies), max(self.energies)
+        return f"ParticleMachine({self.name!r}, {self.radiation} of {low:.0f} to {high:.0f} MeV/u, SAD {self.sad:g} mm)"
+
     def __post_init__(self) -> None:
         if self.cutoff_rule not in ("exact", "matrad"):
             raise InputError(f"machine {self.name!r}: cutoff_rule {self.cutoff_rule!r} is none of exact, matrad")

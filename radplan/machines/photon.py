@@ -77,6 +77,9 @@ class PhotonMachine:
 
     radiation: ClassVar[str] = "photons"
 
+    def __repr__(self) -> str:
+        return f"PhotonMachine({self.name!r}, {self.energy:g} MV, SAD {self.sad:g} mm)"
+
     def __post_init__(self) -> None:
         if not (self.energy > 0 and self.sad > 0 and self.source_fwhm >= 0):
             raise InputError(

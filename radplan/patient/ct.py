@@ -39,6 +39,10 @@ class CT:
     grid: Grid
     hu: npt.NDArray[np.float32]
 
+    def __repr__(self) -> str:
+        size = " x ".join(f"{step:g}" for step in self.grid.spacing)
+        return f"CT({' x '.join(map(str, self.grid.shape))} voxels of {size} mm)"
+
     def __post_init__(self) -> None:
         hu = np.array(self.hu, dtype=np.float32, order="C")
         if hu.shape != self.grid.shape:

@@ -28,6 +28,7 @@ from radplan.patient.structures import (
     resample_weights,
     rounded_off,
 )
+from radplan.tables import html_table
 
 logger = logging.getLogger(__name__)
 
@@ -154,6 +155,16 @@ class Patient:
         if self.membership not in get_args(Membership):
             raise UnknownNameError("membership method", self.membership, get_args(Membership))
         object.__setattr__(self, "goals", tuple(_checked_goal(goal, held) for goal in self.goals))
+
+    def __repr__(self) -> str:
+        shape = " x ".join(map(str, self.ct.grid.shape))
+        dose = "" if self.prescription is None else f", {self.prescription:g} Gy"
+        fractions = "" if self.fractions is None else f" in {self.fractions} fractions"
+        return f"Patient({self.name!r}, CT {shape}, {len(self.structures)} structures{dose}{fractions})"
+
+    def _repr_html_(self) -> str:
+        rows = [[s.name, s.role, f"{s.volume / 1000:.1f}"] for s in self.structures.values()]
+        return html_table(["structure", "role", "cm3"], rows, repr(self))
 
     @property
     def target_names(self) -> tuple[str, ...]:

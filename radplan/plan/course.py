@@ -28,6 +28,7 @@ from radplan.patient.sampling import sample, structure_points
 from radplan.plan.prescribed import dose_floor, floored, has_biology, prescribed_quantity
 from radplan.quantities.base import Quantity
 from radplan.quantities.resolver import BoundQuantity, QuantityResolver
+from radplan.tables import MetricsTable
 
 Floats = NDArray[np.float64]
 
@@ -107,6 +108,12 @@ class Plan:
             raise InputError(f"fractions must be a whole number >= 1, got {self.fractions!r}")
         object.__setattr__(self, "x", checked_variables(self.x, self.model))
         object.__setattr__(self, "fractions", int(self.fractions))
+
+    def __repr__(self) -> str:
+        return f"Plan({self.caption()})"
+
+    def _repr_html_(self) -> str:
+        return self.metrics(self.prescribed)._repr_html_()
 
     @property
     def beams(self) -> Beams | None:
@@ -249,8 +256,8 @@ class Plan:
         quantity: str | Quantity = "physical_dose",
         structures: Sequence[str] | None = None,
         names: Sequence[str] | None = None,
-    ) -> dict[str, dict[str, float]]:
-        """Return structure -> metric -> value.
+    ) -> MetricsTable:
+        """Return structure -> metric -> value: a dict that a notebook shows as a table, `to_frame` with pandas.
 
         Parameters
         ----------
@@ -276,7 +283,7 @@ class Plan:
             if names is None and structure.role == "target" and level is not None and self.is_prescribed(quantity):
                 hot = np.count_nonzero(self._voxel_values(quantity) >= level) * self.model.grid.voxel_volume / 1000.0
                 table[name] |= coverage(values, weights, volume, level, hot)
-        return table
+        return MetricsTable(table, f"{self.title(quantity)} [{self.unit(quantity)}], {self.caption()}")
 
     def dvh(
         self, quantity: str | Quantity = "physical_dose", structures: Sequence[str] | None = None
