@@ -37,7 +37,7 @@ Members = dict[str, tuple[Ints, Floats]]
 _WIDTH = 5.0
 """Width of a bixel along the leaves [mm]."""
 
-_NEAR = ((10.0, 0.25), (30.0, 1.0 / 12.0), (np.inf, 1.0 / 80.0))
+_NEAR = ((10.0, 0.5), (30.0, 1.0 / 12.0), (np.inf, 1.0 / 80.0))
 """Probability of body voxels in the sample by their distance from the target [mm]."""
 
 _FEW, _MANY_TARGET = 1500, 4000

@@ -221,41 +221,44 @@ def _variables(beams: Beams, layouts: Sequence[FieldLayout], mlc: MLC) -> Variab
 
 def _openings(beams: Beams, layouts: Sequence[FieldLayout], mlc: MLC, device: Device) -> BixelOpenings:
     firsts = np.concatenate([[0], np.cumsum([beam.count for beam in beams])])
-    parts = []
+    rows = [leaf_rows(beam, mlc) for beam in beams]
+    bixels, entries, units = [], [], []
     for layout in layouts:
         for order, segment in enumerate(layout.delivering):
             number = _beam_of(beams, layout.field, layout.field.segments[segment])
-            rows = leaf_rows(beams[number], mlc)
-            mu = layout.mu_slice.start + order
-            parts.append((*_entries(beams[number], rows, layout, segment), int(firsts[number]), mu))
-    bixel = np.concatenate([first + np.arange(low.size) for low, _, _, _, first, _ in parts])
-    asarray = device.asarray
+            entries.append(_entries(beams[number], rows[number], layout, segment))
+            bixels.append(int(firsts[number]) + rows[number][0])
+            units.append(np.full(rows[number][0].size, layout.mu_slice.start + order))
+    low, high, ends, within = (np.concatenate(parts, axis=-1) for parts in zip(*entries, strict=True))
     return BixelOpenings(
-        bixel=asarray(bixel, "int64"),
-        low=_wide(device, np.concatenate([part[0] for part in parts])),
-        high=_wide(device, np.concatenate([part[1] for part in parts])),
-        ends=asarray(np.concatenate([part[2] for part in parts], axis=1), "int64"),
-        mu=asarray(np.concatenate([np.full(part[0].size, part[5]) for part in parts]), "int64"),
-        within=_wide(device, np.concatenate([part[3] for part in parts])),
+        bixel=device.asarray(np.concatenate(bixels), "int64"),
+        low=_wide(device, low),
+        high=_wide(device, high),
+        ends=device.asarray(ends, "int64"),
+        mu=device.asarray(np.concatenate(units), "int64"),
+        within=_wide(device, within),
     )
 
 
-def _entries(beam: Beam, rows: Ints, layout: FieldLayout, segment: int) -> tuple[Floats, Floats, Ints, Floats]:
-    """Return edges, positions of leaf ends and share within jaws of every bixel of a beam in a segment."""
-    low, high = beam.bixels[:, 0] - 0.5 * beam.bixel_width, beam.bixels[:, 0] + 0.5 * beam.bixel_width
+def _entries(
+    beam: Beam, rows: tuple[Ints, Ints, Floats], layout: FieldLayout, segment: int
+) -> tuple[Floats, Floats, Ints, Floats]:
+    """Return edges, positions of leaf ends and share of every bixel and leaf pair of a beam in a segment."""
+    bixel, pair, share = rows
+    low, high = (beam.bixels[bixel] + side * beam.bixel_width for side in (-0.5, 0.5))
     pairs = layout.leaves.shape[1]
     begin, end = (int(layout.openings[segment + step]) for step in (0, 1))
-    first = layout.offset + 2 * (begin * pairs + rows)
-    last = layout.offset + 2 * (end * pairs + rows)
+    first = layout.offset + 2 * (begin * pairs + pair)
+    last = layout.offset + 2 * (end * pairs + pair)
     jaws = 0.5 * (layout.jaws[begin] + layout.jaws[end])
-    within = _inside(low, high, jaws[0], jaws[1]) * _inside(
-        beam.bixels[:, 1] - 0.5 * beam.bixel_width, beam.bixels[:, 1] + 0.5 * beam.bixel_width, jaws[2], jaws[3]
-    )
-    return low, high, np.stack([first, first + 1, last, last + 1]), within
+    open_share = _inside(low[:, 0], high[:, 0], jaws[0], jaws[1]) * _inside(low[:, 1], high[:, 1], jaws[2], jaws[3])
+    return low[:, 0], high[:, 0], np.stack([first, first + 1, last, last + 1]), share * open_share
 
 
-def leaf_rows(beam: Beam, mlc: MLC) -> Ints:
-    """Return the leaf pair that each bixel of a beam lies in, ``(bixels,)``.
+def leaf_rows(beam: Beam, mlc: MLC) -> tuple[Ints, Ints, Floats]:
+    """Return bixels, the leaf pairs that each lies in, and what share of it each pair has, ``(n,)`` all.
+
+    A bixel lies within one pair, or is as wide as several whole ones.
 
     Raises
     ------
@@ -264,14 +267,17 @@ def leaf_rows(beam: Beam, mlc: MLC) -> Ints:
 
     >>> from radplan.machines.mlc import library_mlc
     >>> beam = Beam(0.0, 0.0, 0.0, (0.0, 0.0, 0.0), 1000.0, 5.0, [[0.0, 2.5], [5.0, 7.5]])
-    >>> leaf_rows(beam, library_mlc("Agility")).tolist()
-    [40, 41]
+    >>> [part.tolist() for part in leaf_rows(beam, library_mlc("HD 120"))]
+    [[0, 0, 1, 1], [30, 31, 32, 33], [0.5, 0.5, 0.5, 0.5]]
     """
     low, high = beam.bixels[:, 1] - 0.5 * beam.bixel_width, beam.bixels[:, 1] + 0.5 * beam.bixel_width
-    rows: Ints = np.searchsorted(mlc.boundaries, beam.bixels[:, 1], side="right") - 1
-    outside = (rows < 0) | (rows >= mlc.pairs)
-    edges = mlc.boundaries[np.clip(rows, 0, mlc.pairs - 1)], mlc.boundaries[np.clip(rows + 1, 1, mlc.pairs)]
-    wrong = outside | (low < edges[0] - _STRADDLE) | (high > edges[1] + _STRADDLE)
+    edges = mlc.boundaries
+    first = np.searchsorted(edges, low + _STRADDLE, side="right") - 1
+    last = np.searchsorted(edges, high - _STRADDLE, side="left") - 1
+    beyond = (first < 0) | (last >= mlc.pairs)
+    ends = edges[np.clip(first, 0, mlc.pairs - 1)], edges[np.clip(last, 0, mlc.pairs - 1) + 1]
+    across = (first != last) & ((np.abs(ends[0] - low) > _STRADDLE) | (np.abs(ends[1] - high) > _STRADDLE))
+    wrong = beyond | across
     if wrong.any():
         k = int(np.argmax(wrong))
         raise InputError(
@@ -279,7 +285,10 @@ def leaf_rows(beam: Beam, mlc: MLC) -> Ints:
             f"MLC {mlc.name!r}, such as the one from {low[k]:g} to {high[k]:g} mm: place beams with mlc= so that rows "
             "are leaf pairs"
         )
-    return rows
+    bixel = np.repeat(np.arange(beam.count), last - first + 1)
+    pair = np.concatenate([np.arange(a, b + 1) for a, b in zip(first, last, strict=True)])
+    alone = first[bixel] == last[bixel]
+    return bixel, pair, np.where(alone, 1.0, mlc.widths[pair] / beam.bixel_width)
 
 
 def _beam_of(beams: Beams, field: TreatmentField, segment: Segment) -> int:

@@ -160,7 +160,7 @@ def test_two_arcs_go_there_and_back():
     first, second = placed_arcs(2, replace(QUICK, couches=(0.0, 10.0)), TRUEBEAM)
     np.testing.assert_array_equal(second.gantry, first.gantry[::-1])
     np.testing.assert_allclose(second.middles, first.middles[::-1])
-    assert (second.direction, second.collimator, second.couch) == ("CC", 90.0, 10.0)
+    assert (second.direction, second.collimator, second.couch) == ("CC", 345.0, 10.0)
     assert Arc(np.asarray([359.0, 1.0]), 0.0, 0.0, "CW").middles.tolist() == [0.0]
 
 

@@ -93,3 +93,14 @@ def test_another_collimator_is_refused():
     shape = [[-5.0, 5.0]] * 2
     with pytest.raises(InputError, match="needs the leaves of MLC 'two rows'"):
         unit_model([at(0.0, shape), at(1.0, shape)], boundaries=[-10.0, 0.0, 10.0])
+
+
+def test_a_bixel_of_several_whole_pairs_gets_the_mean_of_them():
+    """10 mm bixels over two pairs of 5 mm: one open, one closed."""
+    shape = [[-5.0, 5.0], [5.0, 5.0]]
+    beams = Beams.from_rays(
+        [[[0.0, 0.0]]], gantry=0.0, isocenter=np.zeros(3), sad=1000.0, bixel_width=10.0, machine="none"
+    )
+    dij = Dij.from_matrices({"physical_dose": np.eye(1)}, Grid((1, 1, 1), (1, 1, 1), (0, 0, 0)), dtype="float64")
+    field = TreatmentField("field", 1, (at(0.0, shape), at(10.0, shape)), 1000.0, EDGES)
+    assert dose(bixel_apertures(dij, DeliveryPlan("plan", (field,)), LEAVES, beams))[0] == pytest.approx(10 * 0.55)
