@@ -113,20 +113,20 @@ def place_arc(
     if centre.shape != (3,):
         raise InputError(f"isocenter must have shape (3,), got {centre.shape}")
     angles = arc_angles(start, stop, spacing, direction)
-    surface = _surface(patient, patient.target_names if targets is None else targets)
-    shielded = None if avoid is None else _surface(patient, avoid)
+    surface = target_surface(patient, patient.target_names if targets is None else targets)
+    shielded = None if avoid is None else target_surface(patient, avoid)
     shapes, pitch = np.empty((angles.size, mlc.pairs, 2)), max(patient.ct.grid.spacing)
     for index, gantry in enumerate(angles):
         rotation = beam_rotation(gantry, couch, collimator, patient.patient_position)
-        shapes[index] = fitted_leaves(*_projected(surface, centre, rotation, machine.sad), mlc, margin, pitch)
+        shapes[index] = fitted_leaves(*projected(surface, centre, rotation, machine.sad), mlc, margin, pitch)
         if shielded is not None:
-            seen = _projected(shielded, centre, rotation, machine.sad)
+            seen = projected(shielded, centre, rotation, machine.sad)
             shapes[index] = _beside(shapes[index], *seen, mlc, side, pitch)
     step = abs(_turn(start, stop, direction)) / (angles.size - 1)
     points = []
     for index, leaves in enumerate(_kept_up(shapes, mlc.speed * step / gantry_speed)):
         _check_reach(leaves, mlc)
-        x, y = _opening(leaves, mlc) if jaws else (None, None)
+        x, y = jaw_opening(leaves, mlc) if jaws else (None, None)
         meterset, last = mu * index / (angles.size - 1), index == angles.size - 1
         angle = float(angles[index]), collimator, couch
         points.append(ControlPoint(meterset, *angle, centre, x, y, leaves, "NONE" if last else direction))
@@ -220,7 +220,8 @@ def fitted_leaves(x: Floats, y: Floats, mlc: MLC, margin: float, pitch: float) -
     return leaves
 
 
-def _projected(surface: Floats, centre: Floats, rotation: Floats, sad: float) -> tuple[Floats, Floats]:
+def projected(surface: Floats, centre: Floats, rotation: Floats, sad: float) -> tuple[Floats, Floats]:
+    """Return where points of a surface (n, 3) are seen from the source in the isocentre plane, x and y (n,) [mm]."""
     local = world_to_beam(surface, centre, rotation)
     if float(local[:, 2].max()) >= sad:
         raise InputError(f"the target reaches behind the source, {sad:g} mm away: check the isocenter")
@@ -240,7 +241,7 @@ def _beside(leaves: Floats, x: Floats, y: Floats, mlc: MLC, side: str, pitch: fl
     return kept
 
 
-def _surface(patient: Patient, targets: str | Sequence[str]) -> Floats:
+def target_surface(patient: Patient, targets: str | Sequence[str]) -> Floats:
     """Return the centres of all voxel faces that structures show to the outside, (n, 3) world positions [mm]."""
     names = (targets,) if isinstance(targets, str) else tuple(targets)
     grid = patient.ct.grid
@@ -299,7 +300,7 @@ def _check_reach(leaves: Floats, mlc: MLC) -> None:
             )
 
 
-def _opening(leaves: Floats, mlc: MLC) -> tuple[Floats, Floats]:
+def jaw_opening(leaves: Floats, mlc: MLC) -> tuple[Floats, Floats]:
     """Return jaws (x1, x2) and (y1, y2) [mm] around the pairs that are open."""
     opened = np.flatnonzero(leaves[:, 1] - leaves[:, 0] > mlc.min_gap + _ROUNDING)
     chosen = opened if opened.size else np.arange(mlc.pairs)

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from radplan.arrays import Array, namespace
 from radplan.beams.beam import Beams
-from radplan.beams.control_points import TreatmentField
+from radplan.beams.control_points import DeliveryPlan, TreatmentField
 from radplan.errors import InputError
 
 
@@ -69,10 +69,12 @@ class SetupRangeError:
             return depths
         return namespace(depths).clip(depths * (1.0 + self.relative_range) + self.absolute_range, min=0.0)
 
-    def beams(self, beams: Beams) -> Beams:
-        """Return beams with their isocentres where they are in this case."""
+    def beams(self, beams: Beams | DeliveryPlan) -> Beams | DeliveryPlan:
+        """Return beams or fields with their isocentres where they are in this case."""
         if not any(self.shift):
             return beams
+        if isinstance(beams, DeliveryPlan):
+            return replace(beams, fields=shifted_fields(beams, self.shift))
         return replace(beams, beams=tuple(replace(beam, isocenter=beam.isocenter + self.shift) for beam in beams))
 
 

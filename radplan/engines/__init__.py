@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from radplan.engines.aperture.engine import PhotonAperture
 from radplan.engines.aperture.model import ApertureModel, ApertureOptions, aperture_model
-from radplan.engines.base import ENGINES, Engine, dose_influence
+from radplan.engines.base import ENGINES, Engine, dose_influence, forward_model
 from radplan.engines.particle.pencil_beam import ParticlePencilBeam
 from radplan.engines.photon.pencil_beam import PhotonPencilBeam
 
@@ -13,7 +14,9 @@ __all__ = [
     "ApertureOptions",
     "Engine",
     "ParticlePencilBeam",
+    "PhotonAperture",
     "PhotonPencilBeam",
     "aperture_model",
     "dose_influence",
+    "forward_model",
 ]

@@ -15,13 +15,14 @@ import numpy.typing as npt
 
 from radplan.arrays import Device
 from radplan.beams.beam import Beams
+from radplan.beams.control_points import DeliveryPlan
 from radplan.biology.rbe import RBE_MODELS, RBEModel
 from radplan.engines.scope import Scope
 from radplan.errors import InputError, UnknownNameError
 from radplan.geometry.grid import Grid
-from radplan.influence import Dij, Scenarios, over_cases
+from radplan.influence import Dij, ForwardModel, Scenarios, over_cases
 from radplan.patient.patient import Patient
-from radplan.progress import Choice, listening
+from radplan.progress import Choice
 from radplan.registry import Registry
 
 logger = logging.getLogger(__name__)
@@ -56,6 +57,8 @@ class Engine(ABC):
 
     name: ClassVar[str]
     radiation: ClassVar[tuple[str, ...]]
+    delivers: ClassVar[bool] = False
+    """Whether it calculates a `DeliveryPlan`, what a linac delivers, in place of `Beams` of bixels or spots."""
 
     @classmethod
     @abstractmethod
@@ -67,21 +70,31 @@ class Engine(ABC):
         """Return the names of the images that it calculates for a machine."""
 
     @abstractmethod
-    def influence(self, patient: Patient, beams: Beams, machine: Machine, scope: Scope) -> Dij:
+    def influence(self, patient: Patient, beams: Any, machine: Machine, scope: Scope) -> ForwardModel:
         """Return the forward model of the beams' weights.
 
         Parameters
         ----------
         patient : Patient
             CT and structures.
-        beams : Beams
-            Beams with their bixels or spots, for this machine.
+        beams : Beams or DeliveryPlan
+            Beams with their bixels or spots for this machine, or fields for an engine that `delivers`.
         machine : Machine
             Of a radiation that the engine calculates.
         scope : Scope
             Where dose is wanted, checked: grid, voxels, device, dtype, stored or on the fly; of one case, whose range
             error the engine applies to radiological depths: ``scope.error.depths``.
         """
+
+    def to_options(self) -> dict[str, Any]:
+        """Return the options that are not the default ones, as plain data for a plan file."""
+        options = {}
+        for entry in fields(self):  # type: ignore[arg-type]
+            value = vars(self)[entry.name]
+            if entry.init and value != entry.default:
+                told = isinstance(value, RBEModel)
+                options[entry.name] = {"name": value.name, "parameters": asdict(value)} if told else value
+        return options
 
 
 ENGINES: Registry[Engine] = Registry("engine", Engine)  # type: ignore[type-abstract]
@@ -164,15 +177,63 @@ def dose_influence(
     chosen = find_engine(engine, machine.radiation)
     check_beams(beams, machine)
     scope = Scope.of(patient, grid, voxels, scenarios, device, dtype, stored)
-    cases: list[Dij] = []
-    with listening(progress):
-        for name, case in zip(scope.scenarios.names, scope.cases(), strict=True):
-            if len(scope.scenarios) > 1:
-                logger.info("scenario %d of %d: %s", len(cases) + 1, len(scope.scenarios), name)
-            cases.append(chosen.influence(patient, case.error.beams(beams), machine, case))
-    model = over_cases(cases, scope.scenarios)
-    assert isinstance(model, Dij)
+    model = _over_cases(chosen, patient, beams, machine, scope)
+    if not isinstance(model, Dij):
+        raise InputError(f"the engine {chosen.name!r} gives a {type(model).__name__}, not a Dij: call forward_model")
     return replace(model, settings={**engine_to_spec(chosen), "stored": stored})
+
+
+def forward_model(
+    patient: Patient,
+    plan: DeliveryPlan,
+    machine: Machine,
+    grid: float | tuple[float, float, float] | Grid = 5.0,
+    engine: str | Engine = "photon_aperture",
+    device: str | Device = "numpy",
+    dtype: str = "float32",
+    voxels: Literal["body"] | npt.ArrayLike = "body",
+    scenarios: Scenarios | None = None,
+) -> ForwardModel:
+    """Return the forward model of what a linac delivers, in every scenario: its variables are leaves and monitor units.
+
+    Parameters
+    ----------
+    patient, machine, grid, device, dtype, voxels, scenarios
+        As `dose_influence` takes them.
+    plan : DeliveryPlan
+        Fields, as `radplan.beams.place_fields`, `place_arc` or `radplan.io.dicom.read_plan` make them.
+    engine : str or Engine
+        One that `delivers`.
+
+    Returns
+    -------
+    ForwardModel
+        An `ApertureModel`; a `CasesModel` of one for each of several scenarios.
+
+    Raises
+    ------
+    InputError
+        When engine, machine and plan do not belong together, or an option cannot be used.
+    UnknownNameError
+        When no engine or device has that name.
+    """
+    chosen = find_engine(engine, machine.radiation)
+    if not chosen.delivers:
+        raise InputError(f"the engine {chosen.name!r} calculates beams of bixels or spots: call dose_influence")
+    scope = Scope.of(patient, grid, voxels, scenarios, device, dtype, stored=False)
+    return _over_cases(chosen, patient, plan, machine, scope)
+
+
+def _over_cases(
+    engine: Engine, patient: Patient, beams: Beams | DeliveryPlan, machine: Machine, scope: Scope
+) -> ForwardModel:
+    """Return an engine's model of all scenarios, each calculated by itself with the isocentres where they are then."""
+    cases: list[ForwardModel] = []
+    for name, case in zip(scope.scenarios.names, scope.cases(), strict=True):
+        if len(scope.scenarios) > 1:
+            logger.info("scenario %d of %d: %s", len(cases) + 1, len(scope.scenarios), name)
+        cases.append(engine.influence(patient, case.error.beams(beams), machine, case))
+    return cases[0] if len(cases) == 1 else over_cases(cases, scope.scenarios)
 
 
 def engine_to_spec(engine: Engine) -> dict[str, Any]:
@@ -182,14 +243,7 @@ def engine_to_spec(engine: Engine) -> dict[str, Any]:
     >>> engine_to_spec(ENGINES.get("particle_pencil_beam")(biology="wedenberg"))
     {'name': 'particle_pencil_beam', 'options': {'biology': 'wedenberg'}}
     """
-    options = {}
-    for entry in fields(engine):  # type: ignore[arg-type]
-        value = engine.__dict__[entry.name]
-        if entry.init and value != entry.default:
-            options[entry.name] = (
-                {"name": value.name, "parameters": asdict(value)} if isinstance(value, RBEModel) else value  # type: ignore[call-overload]
-            )
-    return {"name": engine.name, "options": options}
+    return {"name": engine.name, "options": engine.to_options()}
 
 
 def engine_from_spec(spec: Mapping[str, Any]) -> Engine:
@@ -278,6 +332,8 @@ def find_engine(engine: str | Engine | None, radiation: str) -> Engine:
 
 def check_beams(beams: Beams, machine: Machine) -> None:
     """Raise `InputError` unless the beams hold bixels or spots and were made for the machine."""
+    if not isinstance(beams, Beams):
+        raise InputError(f"beams must be Beams, got {type(beams).__name__}; of a DeliveryPlan call forward_model")
     if beams.count == 0:
         raise InputError("the beams have no bixels: place them on a target or give a ray list")
     if beams.radiation != machine.radiation:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 
 from radplan.arrays import to_numpy
-from radplan.beams import Beams, place_beams
-from radplan.engines import ENGINES, Engine, dose_influence
+from radplan.beams import Beams, DeliveryPlan, place_beams, place_fields
+from radplan.engines import ENGINES, Engine, dose_influence, forward_model
 from radplan.engines.base import Machine
 from radplan.errors import InputError
-from radplan.influence import Scenarios
-from radplan.machines import ParticleMachine, PhotonMachine, library_machine
+from radplan.influence import ForwardModel, Scenarios
+from radplan.machines import ParticleMachine, PhotonMachine, library_machine, library_mlc
 from radplan.patient import Patient
 from radplan.patient.phantoms import phantom
 from radplan.testing.arrays import assert_close, examples_of, wanted_devices, widest
@@ -29,7 +30,7 @@ _BUILT_IN = {
 def check_engine(
     engine: str | type[Engine] | Engine,
     patient: Patient | None = None,
-    beams: Beams | None = None,
+    beams: Beams | DeliveryPlan | None = None,
     machine: Machine | None = None,
     devices: Iterable[str] | None = None,
 ) -> None:
@@ -52,30 +53,27 @@ def check_engine(
     water = phantom("box") if patient is None else patient
     examples = examples_of(engine, ENGINES, Engine)
     source = _machine_for(examples[0]) if machine is None else machine
-    if beams is not None:
-        fields = beams
-    elif isinstance(source, PhotonMachine | ParticleMachine):
-        fields = place_beams(water, source, gantry=(0.0, 90.0), bixel_width=20.0)
-    else:
-        raise InputError(f"give the beams to check an engine with machine {source.name!r}, a {type(source).__name__}")
+    fields = _fields_for(examples[0], water, source) if beams is None else beams
     for example in examples:
         label, doses = f"engine {example!r}", []
         for name in wanted_devices(devices):
-            model = dose_influence(water, fields, source, grid=15.0, engine=example, device=name, dtype="float32")
+            model = _model_of(example, water, fields, source, device=name)
             assert set(model.images) == set(example.images_for(source)), (
                 f"{label} gives the images {model.images} and states {example.images_for(source)}"
             )
-            assert (model.radiation, model.variables.count) == (source.radiation, fields.count), (
-                f"{label} must make a model of {source.radiation} with {fields.count} weights, got {model.radiation} "
+            count = fields.count if isinstance(fields, Beams) else model.variables.count
+            assert (model.radiation, model.variables.count) == (source.radiation, count), (
+                f"{label} must make a model of {source.radiation} with {count} weights, got {model.radiation} "
                 f"with {model.variables.count}"
             )
             for parameter in ("alpha_x", "beta_x", *(("rbe",) if source.radiation == "photons" else ())):
                 assert parameter in model.voxel_parameters, f"{label} must give the voxel parameter {parameter!r}"
-            check_model(model)
-            ones = model.device.asarray(np.ones(fields.count), widest(model.device))
-            doses.append(to_numpy(model.forward(ones, ["physical_dose"])["physical_dose"]))
-            assert doses[-1].min() >= 0.0, f"{label} gives negative dose, down to {doses[-1].min():g} Gy"
+            check_model(model, _start(model))
+            begin = model.device.asarray(_start(model), widest(model.device))
+            doses.append(to_numpy(model.forward(begin, ["physical_dose"])["physical_dose"]))
             assert doses[-1].max() > 0.0, f"{label} gives no dose at all"
+            least = 0.0 if model.linear else -1e-4 * doses[-1].max()
+            assert doses[-1].min() >= least, f"{label} gives negative dose, down to {doses[-1].min():g} Gy"
             assert_close(doses[-1], doses[0], 1e-4, f"{label} on {name} beside {wanted_devices(devices)[0]}")
         _check_range_error(example, water, fields, source, label)
 
@@ -88,14 +86,36 @@ def _machine_for(engine: Engine) -> Machine:
     raise InputError(f"no built-in machine delivers {', '.join(engine.radiation)}: give machine= and beams=")
 
 
-def _check_range_error(engine: Engine, patient: Patient, beams: Beams, machine: Machine, label: str) -> None:
+def _fields_for(engine: Engine, patient: Patient, machine: Machine) -> Beams | DeliveryPlan:
+    """Return two beams of wide bixels or spots, or a static field for an engine of what a linac delivers."""
+    if isinstance(machine, PhotonMachine) and engine.delivers:
+        return place_fields(patient, machine, library_mlc("Agility"), gantry=90.0)
+    if isinstance(machine, PhotonMachine | ParticleMachine):
+        return place_beams(patient, machine, gantry=(0.0, 90.0), bixel_width=20.0)
+    raise InputError(f"give the beams to check an engine with machine {machine.name!r}, a {type(machine).__name__}")
+
+
+def _model_of(
+    engine: Engine, patient: Patient, beams: Beams | DeliveryPlan, machine: Machine, **options: Any
+) -> ForwardModel:
+    if isinstance(beams, DeliveryPlan):
+        # Why: what is not linear is checked by finite differences, which float32 is too coarse for.
+        return forward_model(patient, beams, machine, grid=30.0, engine=engine, dtype="float64", **options)
+    return dose_influence(patient, beams, machine, grid=15.0, engine=engine, **options)
+
+
+def _start(model: ForwardModel) -> Any:
+    """Return variables to check at, on the host: the model's start."""
+    return np.array(np.broadcast_to(to_numpy(model.variables.start), (model.variables.count,)), dtype="float64")
+
+
+def _check_range_error(
+    engine: Engine, patient: Patient, beams: Beams | DeliveryPlan, machine: Machine, label: str
+) -> None:
     """Assert that depths which are 30 % longer change the dose, and that the nominal case is as it was."""
     cases = Scenarios.setup_and_range(setup=0.0, range=0.3)
-    models = [
-        dose_influence(patient, beams, machine, grid=15.0, engine=engine, scenarios=scenarios)
-        for scenarios in (None, cases)
-    ]
-    nominal, dose = (to_numpy(model.forward(np.ones(beams.count))["physical_dose"]) for model in models)
+    models = [_model_of(engine, patient, beams, machine, scenarios=scenarios) for scenarios in (None, cases)]
+    nominal, dose = (to_numpy(model.forward(_start(model))["physical_dose"]) for model in models)
     assert dose.shape[0] == len(cases), f"{label} gives {dose.shape[0]} cases for {len(cases)} scenarios"
     assert_close(dose[0], nominal[0], 1e-6, f"{label}: the nominal case among others beside itself alone")
     change = float(np.abs(dose[2] - dose[0]).max() / dose[0].max())

@@ -16,7 +16,6 @@ import numpy.typing as npt
 from radplan import arrays
 from radplan.arrays import Array
 from radplan.beams.control_points import DeliveryPlan, TreatmentField
-from radplan.beams.errors import shifted_fields
 from radplan.engines.aperture.build import Builder, opening_box
 from radplan.engines.aperture.options import ApertureOptions
 from radplan.engines.aperture.pose import PosePart
@@ -152,8 +151,21 @@ def aperture_model(
         When the machine has no monitor units or no extended source, or plan, patient, machine and collimator do not
         agree.
     """
-    chosen, fields = ApertureOptions() if options is None else options, tuple(plan)
-    mlcs = [_checked(one, machine, mlc) for one in fields]
+    scope = Scope.of(patient, grid, voxels, None, device, dtype, stored=False)
+    return aperture_model_of(patient, plan, machine, mlc, ApertureOptions() if options is None else options, scope)
+
+
+def aperture_model_of(
+    patient: Patient,
+    plan: DeliveryPlan | Sequence[TreatmentField],
+    machine: PhotonMachine,
+    mlc: MLC | None,
+    options: ApertureOptions,
+    scope: Scope,
+) -> ApertureModel:
+    """Return the model of a plan where a scope wants dose, with the range error of its case; see `aperture_model`."""
+    fields = tuple(plan)
+    mlcs = [_checked(treated, machine, mlc) for treated in fields]
     if not fields:
         raise InputError("the plan has no fields")
     if isinstance(plan, DeliveryPlan) and plan.patient_position not in ("", patient.patient_position):
@@ -161,21 +173,8 @@ def aperture_model(
             f"plan {plan.name!r} treats the patient {plan.patient_position}, but patient {patient.name!r} lies "
             f"{patient.patient_position}: give the patient_position the plan was made for"
         )
-    scope = Scope.of(patient, grid, voxels, None, device, dtype, stored=False)
-    return _of_case(patient, fields, machine, mlcs, chosen, scope)
-
-
-def _of_case(
-    patient: Patient,
-    fields: Sequence[TreatmentField],
-    machine: PhotonMachine,
-    mlcs: Sequence[MLC | None],
-    options: ApertureOptions,
-    scope: Scope,
-) -> ApertureModel:
-    """Return the model of one case."""
     layouts: list[FieldLayout] = []
-    for treated in shifted_fields(fields, scope.error.shift):
+    for treated in fields:
         layouts.append(FieldLayout.of(treated, layouts[-1].stop if layouts else 0, "collimator" in options.free))
     boxes = [opening_box(layout, options.margin) for layout in layouts]
     scene = PhotonScene.of(patient, machine, scope, options.density_scaling)
