@@ -7,10 +7,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, settings
 
 from radplan import arrays
 
 collect_ignore = ["benchmarks"]
+
+# Why: a busy machine is no fault of what is tested.
+settings.register_profile("radplan", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("radplan")
 
 TARGETS = ("numpy", "torch:cpu", "array_api_strict", "array_api_strict:device1")
 

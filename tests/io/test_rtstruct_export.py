@@ -47,8 +47,9 @@ def test_a_phantom_is_read_back_voxel_by_voxel(tmp_path):
     read = read_structures(path, patient.ct.grid, series_of(patient).frame_of_reference)
     assert list(read) == list(patient.structures)
     for name, structure in patient.structures.items():
-        np.testing.assert_array_equal(read[name].voxels, structure.voxels)
-        assert read[name].role == structure.role
+        half = slice(None) if structure.fraction is None else structure.fraction >= 0.5
+        np.testing.assert_array_equal(read[name].voxels, structure.voxels[half])
+        assert read[name].role == structure.role or structure.role == "ignored"  # DICOM knows no such role
     np.testing.assert_allclose(read["Around"].color, (1.0, 0.5, 0.0), atol=1 / 255)
     if shutil.which("dciodvfy") is None:
         pytest.skip("dciodvfy (Debian dicom3tools) is not installed")

@@ -21,7 +21,7 @@ Bools = npt.NDArray[np.bool_]
 
 _CT_IMAGE = "1.2.840.10008.5.1.4.1.1.2"
 _STUDY = "1.2.840.10008.3.1.2.3.1"
-_TYPES = {"target": "PTV", "external": "EXTERNAL", "oar": "ORGAN", "ignored": ""}
+_TYPES = {"target": "PTV", "external": "EXTERNAL", "oar": "ORGAN", "ignored": "CONTROL"}
 _COLOR = (0.7, 0.7, 0.7)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -13,6 +14,11 @@ from radplan.io.dicom.orientation import Orientation
 from radplan.io.dicom.reading import Dataset
 from radplan.io.staging import staged_file
 from radplan.patient.patient import Patient
+
+logger = logging.getLogger(__name__)
+
+_CODED = ("DA", "TM", "CS")
+"""Value representations of dates, times and codes: what is none of them, other systems refuse."""
 
 
 def empty() -> Dataset:
@@ -30,17 +36,36 @@ def referring(sop_class: str, instance: str) -> Dataset:
 
 
 def identified(series: CTSeries | None, identity: Mapping[str, str]) -> Dataset:
-    """Return a dataset of the patient, the study and the frame of reference."""
+    """Return a dataset of the patient, the study and the frame of reference.
+
+    Dates, times and codes that are none, such as those of images made anonymous, are left empty, which is announced.
+    """
     from pydicom.uid import generate_uid
 
     dataset = empty()
     known = {**(series.identity if series is not None else {"PatientID": "radplan"}), **identity}
     for keyword in IDENTITY:
-        setattr(dataset, keyword, known.get(keyword, ""))
+        setattr(dataset, keyword, _valid(keyword, known.get(keyword, "")))
     dataset.StudyInstanceUID = known.get("StudyInstanceUID") or generate_uid()
     frame = series.frame_of_reference if series is not None else ""
     dataset.FrameOfReferenceUID = frame or generate_uid()
     return dataset
+
+
+def _valid(keyword: str, value: str) -> str:
+    """Return a value that DICOM allows for an attribute: the one given, or none."""
+    from pydicom.config import RAISE
+    from pydicom.datadict import dictionary_VR
+    from pydicom.valuerep import validate_value
+
+    vr = dictionary_VR(keyword)
+    try:
+        if value and vr in _CODED:
+            validate_value(vr, value, RAISE)
+    except ValueError:
+        logger.warning("%s of the images is no valid %s and is left empty in what is written", keyword, vr)
+        return ""
+    return value
 
 
 def describe_file(dataset: Dataset, sop_class: str, modality: str, description: str) -> datetime:
