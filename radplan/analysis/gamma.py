@@ -141,7 +141,10 @@ def gamma_index(
     from radplan.kernels.gamma import search
 
     chosen = GammaCriteria() if criteria is None else criteria
-    tested, expected = np.asarray(dose, dtype=np.float64), np.asarray(reference, dtype=np.float64)
+    try:
+        tested, expected = np.asarray(dose, dtype=np.float64), np.asarray(reference, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"gamma: doses must be arrays of numbers ({error})") from None
     for name, values, place in (("dose", tested, grid), ("reference", expected, reference_grid)):
         if values.shape != place.shape:
             raise InputError(f"gamma: the {name} of shape {values.shape} does not fit its grid of {place.shape}")

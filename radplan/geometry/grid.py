@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -54,9 +56,9 @@ class Grid:
         origin = _triple("origin", self.origin)
         if not all(n >= 1 and float(n).is_integer() for n in shape):
             raise InputError(f"grid shape (nz, ny, nx) must be three whole numbers >= 1, got {self.shape}")
-        if not all(s > 0 and np.isfinite(s) for s in spacing):
+        if not all(s > 0 and math.isfinite(s) for s in spacing):
             raise InputError(f"grid spacing (x, y, z) must be three lengths > 0 mm, got {self.spacing}")
-        if not all(np.isfinite(o) for o in origin):
+        if not all(math.isfinite(o) for o in origin):
             raise InputError(f"grid origin (x, y, z) must be three finite positions in mm, got {self.origin}")
         count = int(shape[0]) * int(shape[1]) * int(shape[2])
         if count > _MOST:
@@ -123,8 +125,8 @@ class Grid:
         InputError
             When the spacing is no length > 0, so small that there are too many voxels, or so large that one is left.
         """
-        steps = (float(spacing),) * 3 if isinstance(spacing, int | float) else _triple("spacing", spacing)
-        if not all(s > 0 and np.isfinite(s) for s in steps):
+        steps = (float(spacing),) * 3 if isinstance(spacing, Real) else _triple("spacing", spacing)
+        if not all(s > 0 and math.isfinite(s) for s in steps):
             raise InputError(f"grid spacing must be > 0 mm, got {spacing}")
         extents = [(n - 1) * s for n, s in zip(self.shape[::-1], self.spacing, strict=True)]
         nx, ny, nz = (int(np.floor(extent / step + 1e-9)) + 1 for extent, step in zip(extents, steps, strict=True))
@@ -140,5 +142,7 @@ def _triple(name: str, value: Any) -> tuple[Any, Any, Any]:
     try:
         first, second, third = value
     except (TypeError, ValueError):
-        raise InputError(f"grid {name} must be three numbers, got {value!r}") from None
+        first = second = third = None
+    if not all(isinstance(part, Real) for part in (first, second, third)):
+        raise InputError(f"grid {name} must be three numbers, got {value!r}")
     return first, second, third

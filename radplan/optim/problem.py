@@ -17,7 +17,7 @@ from radplan.influence import Dij, ForwardModel, Variables
 from radplan.operators import BlockDiagonal
 from radplan.optim.constraints import Constraint, Kept, refuse_contradictions
 from radplan.optim.curvature import gauss_newton_blocks
-from radplan.optim.goals import Goal
+from radplan.optim.goals import Goal, is_number
 from radplan.optim.points import CostFunction, Point
 from radplan.optim.robust import smooth_maximum
 from radplan.optim.scaling import typical_sizes
@@ -85,8 +85,8 @@ class Problem(CostFunction):
         weights: Mapping[str, Members] | None = None,
         background: Array | None = None,
     ) -> None:
-        self.goals, self._constraints = _checked_terms(goals, constraints, robust)
-        self.fractions = _checked_fractions(fractions)
+        self.goals, self._constraints = checked_terms(goals, constraints, robust)
+        self.fractions = checked_fractions(fractions)
         self.robust = robust
         stated: tuple[Goal | Constraint, ...] = (*self.goals, *self.constraints)
         if background is not None:
@@ -324,9 +324,10 @@ class Problem(CostFunction):
         return self.variables.project(namespace(x).where(reached, scaled, namespace(x).zeros_like(scaled)))
 
 
-def _checked_terms(
+def checked_terms(
     goals: Sequence[Goal], constraints: Sequence[Constraint], robust: str | None
 ) -> tuple[tuple[Goal, ...], tuple[Constraint, ...]]:
+    """Return goals and constraints as tuples, or raise `InputError` where they are no lists of these or contradict."""
     for given, word in ((goals, "goals"), (constraints, "constraints")):
         if isinstance(given, Goal | Constraint | str | Mapping) or not isinstance(given, Iterable):
             raise InputError(f"expected a list of {word}, got {given!r}: write [...] around it")
@@ -358,7 +359,8 @@ def _check_background(background: Array, stated: Sequence[Goal | Constraint]) ->
         raise InputError("the background dose must be finite and >= 0 Gy in every voxel")
 
 
-def _checked_fractions(fractions: int) -> int:
-    if isinstance(fractions, bool) or fractions != int(fractions) or fractions < 1:
+def checked_fractions(fractions: int) -> int:
+    """Return a number of fractions as an int, or raise `InputError` where it is no whole number >= 1."""
+    if not is_number(fractions) or not float(fractions).is_integer() or fractions < 1:
         raise InputError(f"fractions must be a whole number >= 1, got {fractions!r}")
     return int(fractions)

@@ -44,7 +44,10 @@ class CT:
         return f"CT({' x '.join(map(str, self.grid.shape))} voxels of {size} mm)"
 
     def __post_init__(self) -> None:
-        hu = np.array(self.hu, dtype=np.float32, order="C")
+        try:
+            hu = np.array(self.hu, dtype=np.float32, order="C")
+        except (TypeError, ValueError) as error:
+            raise InputError(f"CT values must be numbers ({error})") from None
         if hu.shape != self.grid.shape:
             raise InputError(
                 f"CT values of shape {hu.shape} do not fit the grid's {self.grid.shape}; expected (nz, ny, nx)"

@@ -21,7 +21,7 @@ from radplan.influence import Dij, ForwardModel
 from radplan.influence.given import checked_variables, on_device, variable_bounds, variable_minimum
 from radplan.influence.saved import SavedModel
 from radplan.optim.constraints import Constraint
-from radplan.optim.goals import Goal
+from radplan.optim.goals import Goal, is_number
 from radplan.optim.solvers import Solution, Solver
 from radplan.patient.patient import Patient
 from radplan.patient.sampling import sample, structure_points
@@ -425,7 +425,7 @@ class Plan:
         ((name, wanted),) = level.items()
         if not is_level(name):
             raise InputError(f"{name} does not grow with the dose; scale to one in its unit, such as D95 or Dmean")
-        if not (np.isfinite(wanted) and wanted > 0):
+        if not (is_number(wanted) and np.isfinite(wanted) and wanted > 0):
             raise InputError(f"the level of {name} must be positive and finite, got {wanted!r}")
         if not self.model.linear:
             raise InputError("only a plan of a linear model can be scaled; scale the monitor units of this one instead")

@@ -18,7 +18,7 @@ from radplan.influence.given import checked_variables, on_device
 from radplan.optim.constraints import Constraint
 from radplan.optim.goals import Goal
 from radplan.optim.objectives import SquaredUnderdosing
-from radplan.optim.problem import Problem
+from radplan.optim.problem import Problem, checked_fractions, checked_terms
 from radplan.optim.solvers import SOLVERS, Solution, Solver, Status
 from radplan.optim.solvers.base import Callback, Progress
 from radplan.patient.patient import Patient
@@ -91,7 +91,8 @@ def optimize(
     usual = "augmented_lagrangian" if constraints else "lbfgs"
     chosen = SOLVERS.get(solver)() if isinstance(solver, str) else (solver or SOLVERS.get(usual)())
     earlier = None if background is None else np.asarray(background, dtype=np.float64)
-    count = _fractions(fractions, patient)
+    count = checked_fractions(_fractions(fractions, patient))
+    goals, constraints = checked_terms(goals, constraints, robust)
     floor = dose_floor(patient, count)
     wished = tuple(replace(goal, quantity=floored(goal.quantity, floor, model.images)) for goal in goals)
     kept = tuple(replace(entry, quantity=floored(entry.quantity, floor, model.images)) for entry in constraints)
