@@ -71,3 +71,9 @@ def test_rounding_is_no_fault(tmp_path):
 def test_a_missing_table_is_named(tmp_path):
     with pytest.raises(FileError, match="no such DVH table"):
         read_dvh_table(tmp_path / "none.csv")
+
+
+def test_an_empty_structure_is_left_out(tmp_path):
+    file = tmp_path / "table.csv"
+    file.write_text("ROI,Volume (mL),0cGy,10cGy\nCouch,0.0,0.0,0.0\nPTV,20.0,100,40\n")
+    assert list(read_dvh_table(file)) == ["PTV"]
