@@ -17,6 +17,9 @@ logger = logging.getLogger(__name__)
 _ROUNDED = 0.5
 """How far a curve may rise, or leave 0 to 100, by rounding [%]."""
 
+_LEAST_VOLUME = 1e-3
+"""Volume below which a structure has no curve [cm3]."""
+
 _STARTS = 2.0
 """How far below 100 a curve may begin at level 0 [%]: some systems count voxels at 0 Gy apart."""
 
@@ -28,7 +31,7 @@ def read_dvh_table(path: str | Path) -> dict[str, DVH]:
 
     Each curve is looked at: volumes in percent that begin near 100, never rise, and end at 0 or above; levels that rise
     from 0 or more. A differential DVH, volumes in cm3 and parts of 1 are told apart and refused, as is a structure that
-    stands twice; a structure of no volume, all of whose numbers are 0, is left out.
+    stands twice; a structure of no volume, as of a couch that is a surface, is left out.
 
     Two layouts of comma-separated values are understood: ``dvh.csv`` as `save_plan` writes it (a column per
     structure), and a row per structure with its name, its volume [cm3] and volumes [%] under levels such as ``10cGy``,
@@ -71,8 +74,8 @@ def read_dvh_table(path: str | Path) -> dict[str, DVH]:
         ) from None
     named: dict[str, DVH] = {}
     for curve in curves:
-        if curve.volume == 0.0 and not np.any(curve.percent):
-            logger.info("%s: structure %r is empty and left out", path, curve.structure)
+        if 0.0 <= curve.volume < _LEAST_VOLUME:
+            logger.info("%s: structure %r has no volume and is left out", path, curve.structure)
             continue
         fault = f"structure {curve.structure!r} stands twice" if curve.structure in named else _fault(curve)
         if fault:
