@@ -44,7 +44,7 @@ def dose_at_volume(values: ArrayLike, weights: ArrayLike | None, percent: float)
     if not 0 <= percent <= 100:
         raise InputError(f"D{percent:g}%: the volume must lie between 0 and 100 %")
     d, w = checked(values, weights)
-    order = np.argsort(-d, kind="stable")
+    order = np.argsort(d, kind="stable")[::-1]
     share = w[order]
     return float(np.interp(percent / 100.0, np.cumsum(share) - share / 2, d[order]))
 

@@ -234,6 +234,15 @@ class Plan:
             self._sampled[key] = self._points_of(quantity, structure)
         return self._sampled[key]
 
+    def _ranked(self, quantity: str | Quantity, structure: str) -> tuple[Floats, Floats]:
+        """Return `structure_values`, ascending: sorted once, so that the sorts of metrics and curves cost nothing."""
+        key = self.quantity(quantity).quantity, structure
+        if key not in self._sorted:
+            values, weights = self.structure_values(quantity, structure)
+            order = np.argsort(values, kind="stable")
+            self._sorted[key] = values[order], weights[order]
+        return self._sorted[key]
+
     def _points_of(self, quantity: str | Quantity, structure: str) -> tuple[Floats, Floats]:
         grid, judged = self.model.grid, self.patient.structures[structure]
         voxels, shares = self.patient.structure_weights(structure, grid)
@@ -271,7 +280,7 @@ class Plan:
         """
         table: dict[str, dict[str, float]] = {}
         for name in self._judged(structures):
-            values, weights = self.structure_values(quantity, name)
+            values, weights = self._ranked(quantity, name)
             if values.size == 0:
                 continue
             structure = self.patient.structures[name]
@@ -289,7 +298,7 @@ class Plan:
         self, quantity: str | Quantity = "physical_dose", structures: Sequence[str] | None = None
     ) -> dict[str, DVH]:
         """Return the cumulative DVH of each structure, all read at the same levels."""
-        values = {name: self.structure_values(quantity, name) for name in self._judged(structures)}
+        values = {name: self._ranked(quantity, name) for name in self._judged(structures)}
         values = {name: pair for name, pair in values.items() if pair[0].size}
         if not values:
             raise InputError(f"no structure of {self.patient.name!r} has voxels to draw a DVH from")
@@ -391,6 +400,11 @@ class Plan:
         return {}
 
     @cached_property
+    def _sorted(self) -> dict[tuple[Quantity, str], tuple[Floats, Floats]]:
+        """What `_ranked` has sorted."""
+        return {}
+
+    @cached_property
     def _sampled(self) -> dict[tuple[Quantity, str], tuple[Floats, Floats]]:
         """Values and weights of the structures, kept for as long as the plan lives."""
         return {}
@@ -435,8 +449,13 @@ class Plan:
         """Names asked for, checked; or all that are not ignored and meet the dose grid."""
         if structures is not None:
             return [self.patient.structures[name].name for name in structures]
+        return list(self._on_grid)
+
+    @cached_property
+    def _on_grid(self) -> tuple[str, ...]:
+        """Names of the structures that are not ignored and meet the dose grid; the others are told."""
         known = [s for s in self.patient.structures.values() if s.role != "ignored" and s.voxels.size]
-        met = [s.name for s in known if np.any(self.model.grid.nearest(s.grid.points(s.voxels)) >= 0)]
+        met = tuple(s.name for s in known if np.any(self.model.grid.nearest(s.grid.points(s.voxels)) >= 0))
         for name in (s.name for s in known if s.name not in met):
             _log.warning("structure %r lies outside the dose grid and is not judged", name)
         return met
