@@ -242,7 +242,7 @@ def arc_matrix(
     first = 0
     for arc in arcs:
         block = values[first : first + arc.segments]
-        _fill(block, patient, machine, mlc, arc, isocentre, grid, rows, edges, pairs)
+        _fill(block, patient, machine, arc, isocentre, grid, rows, segment_bixels(mlc, edges, pairs))
         first += arc.segments
     return ArcMatrix(
         tuple(arcs), values, edges, pairs, grid, rows, members, isocentre, mlc.transmission, mlc.leaf_offset
@@ -351,19 +351,17 @@ def _fill(
     block: Singles,
     patient: Patient,
     machine: PhotonMachine,
-    mlc: MLC,
     arc: Arc,
     isocentre: Floats,
     grid: Grid,
     voxels: Ints,
-    edges: Floats,
-    pairs: Ints,
+    bixels: tuple[float, Floats, Ints, Ints],
 ) -> None:
-    """Write the dose of the bixels of one arc, a few segments at a time."""
-    width, centres, rows, columns = segment_bixels(mlc, edges, pairs)
-    cell = rows * (edges.size - 1) + columns
+    """Write the dose of the bixels of one arc, as `segment_bixels` gives them, a few segments at a time."""
+    width, centres, rows, columns = bixels
+    cell = rows * block.shape[2] + columns
     order = np.argsort(cell, kind="stable")
-    starts = np.searchsorted(cell[order], np.arange(pairs.size * (edges.size - 1)))
+    starts = np.searchsorted(cell[order], np.arange(block.shape[1] * block.shape[2]))
     alone = cell.size == starts.size
     for first in range(0, arc.segments, _BATCH):
         angles = arc.middles[first : first + _BATCH]

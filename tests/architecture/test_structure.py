@@ -71,6 +71,58 @@ def test_concrete_classes_are_at_most_two_levels_deep() -> None:
     assert not {name: depth(name) for name in bases if depth(name) > 2}
 
 
+def module_name(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imports_of(path: Path, known: set[str]) -> set[str]:
+    """Modules of radplan that a module imports when it is imported itself."""
+    found: set[str] = set()
+    for node in tree_of(path).body:
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module is not None:
+            names = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= {name for name in names if name in known} or {node.module}
+    return {name for name in found if name in known}
+
+
+def test_no_module_imports_itself_by_way_of_others() -> None:
+    named = {module_name(path): path for path in SOURCES}
+    graph = {name: imports_of(path, set(named)) for name, path in named.items()}
+    done: set[str] = set()
+
+    def walk(name: str, way: tuple[str, ...]) -> list[str]:
+        if name in way:
+            return [" -> ".join([*way[way.index(name) :], name])]
+        if name in done:
+            return []
+        circles = [circle for other in sorted(graph[name]) for circle in walk(other, (*way, name))]
+        done.add(name)
+        return circles
+
+    assert not [circle for name in graph for circle in walk(name, ())]
+
+
+OUTSIDE_KERNELS = [(path, name) for path, name in zip(SOURCES, NAMES, strict=True) if "kernels" not in path.parts]
+
+
+@pytest.mark.parametrize("path", [path for path, _ in OUTSIDE_KERNELS], ids=[name for _, name in OUTSIDE_KERNELS])
+def test_functions_ask_for_at_most_eight_things(path: Path) -> None:
+    """Parameters without a default, self and cls apart, of functions outside the compiled kernels."""
+    many = {}
+    for node in ast.walk(tree_of(path)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            given = [a.arg for a in (*node.args.posonlyargs, *node.args.args)]
+            asked = given[: len(given) - len(node.args.defaults)]
+            asked += [a.arg for a, d in zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True) if d is None]
+            asked = [name for name in asked if name not in ("self", "cls")]
+            if len(asked) > 8:
+                many[node.name] = asked
+    assert not many
+
+
 def in_fresh_python(code: str) -> str:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     return done.stdout.strip().splitlines()[-1]

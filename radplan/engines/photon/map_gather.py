@@ -105,7 +105,7 @@ class MapGather:
         shape: tuple[int, int],
         interpolation: Interpolation,
         place: Device,
-        dtype: str,
+        dtype: str = "float32",
     ) -> MapGather:
         """Return the gather of voxels `rows` at pixel positions `x`, `y` ``(m,)`` with weights ``(K, m)``.
 
