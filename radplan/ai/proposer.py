@@ -83,6 +83,13 @@ class DoseProposer:
             anatomy = anatomy.on(grid)
         return self.propose(anatomy), anatomy.grid
 
+    def fitting(self, grid: Grid) -> Grid:
+        """Return a grid of voxels of a size that was trained on: the given one, or one of the middle of that range."""
+        low, high = np.asarray(self.card["spacing"]["low"]), np.asarray(self.card["spacing"]["high"])
+        spacing = np.asarray(grid.spacing)
+        x, y, z = np.where((spacing >= low) & (spacing <= high), spacing, np.sqrt(low * high)).tolist()
+        return grid if (x, y, z) == grid.spacing else grid.with_spacing((x, y, z))
+
     def propose(self, anatomy: Anatomy) -> Volume:
         """Return the proposed course dose [Gy] (nz, ny, nx) of an anatomy; see `predict`."""
         low, high = np.asarray(self.card["spacing"]["low"]), np.asarray(self.card["spacing"]["high"])

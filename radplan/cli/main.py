@@ -37,6 +37,7 @@ VERBS = {
     "compare": ("radplan.cli.compare", "Show metrics and DVHs of plans beside each other."),
     "gamma": ("radplan.cli.gamma", "Compare two doses: gamma, differences, isodoses."),
     "machines": ("radplan.cli.machines", "List the built-in machines, collimators and limits."),
+    "ai-plan": ("radplan.cli.ai_plan", "Make a deliverable plan of the dose that a network proposes."),
     "dicom": ("radplan.cli.dicom", "List what a folder of DICOM files holds."),
 }
 """Verb -> module that holds its ``command``, and what it does in a line."""
