@@ -145,7 +145,8 @@ def stepped_openings(
 ) -> tuple[Floats, Floats]:
     """Return leaf ends (control points, pairs, 2) [mm] and monitor units given so far (control points,) of shapes.
 
-    Every shape is two control points, before and after its monitor units.
+    Every shape is two control points, before and after its monitor units. They follow one another as the sequencer
+    gives them, or always the nearest, whichever is less way for the leaves.
     """
     shapes, unit = _shapes(fluence, mlc.transmission, sequencer, levels)
     rows = fluence.rows
@@ -159,8 +160,21 @@ def stepped_openings(
         half = np.maximum(half, 0.5 * limits.static_gap)
         opened[rows] = np.stack([middle - half, middle + half], axis=1)
         ends.append(frame.parked(opened, closed, limits.static_gap, limits.bank_span))
-    given = np.concatenate([[0.0], np.cumsum(unit * shapes.units)])
-    return np.repeat(np.asarray(ends), 2, axis=0), np.repeat(given, 2)[1:-1]
+    stands = np.asarray(ends)
+    order = _shortest_order(stands)
+    given = np.concatenate([[0.0], np.cumsum(unit * shapes.units[order])])
+    return np.repeat(stands[order], 2, axis=0), np.repeat(given, 2)[1:-1]
+
+
+def _shortest_order(stands: Floats) -> list[int]:
+    """Return the order of shapes (shapes, pairs, 2) with less way for leaves: as they are, or always the nearest."""
+    ways = np.max(np.abs(stands[:, None] - stands[None]), axis=(2, 3))
+    nearest = [0]
+    left = list(range(1, len(stands)))
+    while left:
+        nearest.append(left.pop(int(np.argmin(ways[nearest[-1], left]))))
+    orders = (list(range(len(stands))), nearest)
+    return min(orders, key=lambda order: float(ways[order[:-1], order[1:]].sum()))
 
 
 def swept_openings(
