@@ -7,6 +7,7 @@ shares divided by the probability that they are in the sample.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -29,6 +30,8 @@ from radplan.machines.photon import PhotonMachine
 from radplan.operators import DenseOperator, SparseOperator
 from radplan.patient.patient import Patient
 
+logger = logging.getLogger(__name__)
+
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 Singles = npt.NDArray[np.float32]
@@ -42,6 +45,9 @@ _NEAR = ((10.0, 0.5), (30.0, 1.0 / 12.0), (np.inf, 1.0 / 80.0))
 
 _FEW, _MANY_TARGET = 1500, 4000
 """Organs with fewer voxels than the first, and targets with fewer than the second, are taken whole."""
+
+_MEMORY = 4e9
+"""Size of the matrix above which fewer voxels are sampled [bytes]."""
 
 _BATCH = 15
 """Segments whose sparse matrix is held at a time."""
@@ -237,7 +243,8 @@ def arc_matrix(
     """
     names = tuple(targets) or patient.target_names
     edges, pairs = _field_of(patient, names, machine, mlc, arcs, isocentre, margin)
-    members, rows = sampled_members(patient, grid, structures, names, seed)
+    bixels = sum(arc.segments for arc in arcs) * pairs.size * (edges.size - 1)
+    members, rows = sampled_members(patient, grid, structures, names, seed, round(_MEMORY / (4 * bixels)))
     values = np.empty((sum(arc.segments for arc in arcs), pairs.size, edges.size - 1, rows.size), dtype=np.float32)
     first = 0
     for arc in arcs:
@@ -250,9 +257,18 @@ def arc_matrix(
 
 
 def sampled_members(
-    patient: Patient, grid: Grid, structures: Sequence[str], targets: Sequence[str], seed: int
+    patient: Patient,
+    grid: Grid,
+    structures: Sequence[str],
+    targets: Sequence[str],
+    seed: int,
+    most: int | None = None,
 ) -> tuple[Members, Ints]:
-    """Return sampled voxels and shares of structures, and the sorted union of all voxels."""
+    """Return sampled voxels and shares of structures, and the sorted union of all voxels.
+
+    Where about so many voxels or more would be sampled as may be at most, all structures are sampled less, which a
+    warning says: goals are then judged on less than they should be.
+    """
     from scipy.spatial import KDTree
 
     random, body = np.random.default_rng(seed), patient.body_voxels(grid)
@@ -261,8 +277,8 @@ def sampled_members(
     }
     aims = [patient.structure_weights(name, grid, voxels=body)[0] for name in targets]
     near = KDTree(grid.points(np.unique(np.concatenate(aims))))
-    members: Members = {}
-    for name, (voxels, shares) in whole.items():
+    chances = {}
+    for name, (voxels, _) in whole.items():
         chance = np.ones(voxels.size)
         if name in targets:
             chance *= min(1.0, _MANY_TARGET / voxels.size)
@@ -270,7 +286,19 @@ def sampled_members(
             away = near.query(grid.points(voxels), distance_upper_bound=31.0)[0]
             chance = np.select([away <= limit for limit, _ in _NEAR], [share for _, share in _NEAR], _NEAR[-1][1])
             chance = np.minimum(chance * max(1.0, _FEW / chance.sum()), 1.0)
+        chances[name] = chance
+    expected = sum(float(chance.sum()) for chance in chances.values())
+    thinned = 1.0 if most is None else min(1.0, most / expected)
+    if thinned < 1.0:
+        logger.warning(
+            "the arcs would need %.0f voxels, %d fit into %.0f GB: a larger spacing of control points or another "
+            "collimator angle leaves more", expected, most, _MEMORY / 1e9,
+        )  # fmt: skip
+    members: Members = {}
+    for name, (voxels, shares) in whole.items():
+        chance = thinned * chances[name]
         kept = random.random(voxels.size) < chance
+        kept[int(np.argmax(chance))] = True
         corrected = shares[kept] / chance[kept]
         members[name] = voxels[kept], corrected / corrected.sum()
     return members, np.unique(np.concatenate([voxels for voxels, _ in members.values()]))
