@@ -56,10 +56,16 @@ def test_the_matrix_is_the_engine_s(patient, search):
     """Dose of every bixel, placed and ordered as said: the engine's own influence at one segment."""
     matrix = search.matrix
     width, centres, rows, columns = segment_bixels(search.mlc, matrix.edges, matrix.pairs)
+    arc = matrix.arcs[0]
     beams = Beams.from_rays(
-        [centres], gantry=[matrix.arcs[0].middles[3]], collimator=matrix.arcs[0].collimator, isocenter=matrix.isocentre, sad=LINAC.sad, bixel_width=width,
+        [centres],
+        gantry=[arc.middles[3]],
+        collimator=arc.collimator,
+        isocenter=matrix.isocentre,
+        sad=LINAC.sad,
+        bixel_width=width,
         machine=LINAC.name,
-    )  # fmt: skip
+    )
     dij = dose_influence(patient, beams, LINAC, grid=matrix.grid, voxels=matrix.voxels)
     weights = np.random.default_rng(0).uniform(size=(matrix.rows, matrix.columns))
     expected = dij.forward(weights[rows, columns])["physical_dose"][0]
