@@ -5,15 +5,18 @@
 
 PYTHON ?= python3
 VENV ?= .venv
-BIN := $(VENV)/bin
+# Where an environment keeps its programs: Scripts on Windows, bin elsewhere.
+BIN := $(VENV)/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 OUT ?= out/tg119
+# Compiled kernels outlive a run, and a checkout where CI keeps this folder.
+export NUMBA_CACHE_DIR ?= $(CURDIR)/.numba_cache
 
 .PHONY: plan test lint check bench gpu clean
 .DELETE_ON_ERROR:
 
 plan: $(VENV)/.plan
-	$(BIN)/radplan plan tg119 --out $(OUT)
+	$(BIN)/python -m radplan plan tg119 --dicom --out $(OUT)
 
 test: lint check
 
@@ -35,16 +38,16 @@ gpu: $(VENV)/.test
 	$(BIN)/python -m pytest -q -m "gpu or not slow" tests/conformance tests/arrays tests/optim
 	$(BIN)/python -m tests.benchmarks --device torch:cuda
 
-$(VENV)/bin/python:
+$(VENV)/pyvenv.cfg:
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/.plan: pyproject.toml constraints.txt | $(VENV)/bin/python
+$(VENV)/.plan: pyproject.toml constraints.txt | $(VENV)/pyvenv.cfg
 	$(PIP) --editable ".[viz]"
 	touch $@
 
-$(VENV)/.test: pyproject.toml constraints.txt | $(VENV)/bin/python
+$(VENV)/.test: pyproject.toml constraints.txt | $(VENV)/pyvenv.cfg
 	$(PIP) --editable ".[test]"
 	touch $@ $(VENV)/.plan
 
 clean:
-	rm -rf $(VENV) out build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) .numba_cache out build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

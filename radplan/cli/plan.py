@@ -68,6 +68,7 @@ def command(
     arcs: Arcs = None,
     limits: Limits = None,
     out: Annotated[str, typer.Option(metavar="DIR", help="Folder for the results.")] = "out",
+    dicom: Annotated[bool, typer.Option("--dicom", help="Write an RTDOSE (DICOM cases get one anyway).")] = False,
     no_figures: Annotated[bool, typer.Option("--no-figures", help="Write no png files.")] = False,
 ) -> int:
     """Plan a case. What the command line says wins over the plan file, which wins over the defaults.
@@ -88,6 +89,7 @@ def command(
         ("biology",): biology,
         ("engine", "grid"): _one_or_all(numbers(grid, "--grid")),
         ("engine", "device"): device,
+        ("outputs", "dicom"): dicom or None,
         ("delivery", "technique"): technique,
         ("delivery", "arcs"): arcs,
         ("delivery", "limits"): limits,

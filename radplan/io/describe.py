@@ -6,16 +6,16 @@ import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import numpy as np
 
+from radplan import __version__
 from radplan.beams.beam import Beam
 from radplan.influence import Dij
 from radplan.influence.saved import SavedModel
 from radplan.io.plan_file.reading import PlanSpec
-from radplan.io.staging import FORMAT
+from radplan.io.staging import FORMAT, NOTICE
 from radplan.optim.solvers import Solver
 from radplan.plan import Plan
 from radplan.quantities.base import Quantity
@@ -29,6 +29,7 @@ def describe(plan: Plan, spec: PlanSpec | None = None, provenance: Mapping[str, 
     tables = {quantity.name: _table(plan, quantity, chosen.metrics) for quantity in told}
     return {
         "format": FORMAT,
+        "notice": NOTICE,
         "spec": chosen.model_dump(mode="json", exclude_none=True),
         "normalization": plan.normalization,
         "quantity": plan.prescribed,
@@ -45,7 +46,7 @@ def describe(plan: Plan, spec: PlanSpec | None = None, provenance: Mapping[str, 
         },
         "beams": None if plan.beams is None else [_described_beam(beam) for beam in plan.beams],
         "provenance": {
-            "radplan": _version("radplan"),
+            "radplan": __version__,
             "numpy": np.__version__,
             "python": platform.python_version(),
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -171,10 +172,3 @@ def rounded(values: Mapping[str, float]) -> dict[str, float | None]:
     {'Dmean': 1.2346, 'D95': None}
     """
     return {name: round(float(v), 4) if np.isfinite(v) else None for name, v in values.items()}
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "unknown"

@@ -15,11 +15,11 @@ import platform
 import shutil
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
-from importlib.metadata import PackageNotFoundError, version
+from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
 
+from radplan import __version__
 from radplan.errors import FileError
 
 MANIFEST = "files.json"
@@ -27,6 +27,9 @@ MANIFEST = "files.json"
 
 FORMAT = 1
 """Version of the layout of saved results; a reader refuses larger ones."""
+
+NOTICE = "research software, not for clinical use"
+"""What every exported file says."""
 
 _COMMIT = ".radplan-commit"
 _EXCHANGE = 2
@@ -184,7 +187,7 @@ def _exchanged(first: Path, second: Path) -> bool:
 
 def _write_manifest(folder: Path, earlier: Mapping[str, str]) -> None:
     own = {path.name: _digest(path) for path in sorted(folder.iterdir()) if path.is_file() and path.name != MANIFEST}
-    data = {"format": FORMAT, "radplan": _version(), "id": uuid4().hex, "files": {**earlier, **own}}
+    data = {"format": FORMAT, "radplan": __version__, "notice": NOTICE, "id": uuid4().hex, "files": {**earlier, **own}}
     (folder / MANIFEST).write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
 
 
@@ -225,9 +228,3 @@ def _runs(process: int) -> bool:
     except OSError:
         return True
     return True
-
-
-def _version() -> str:
-    with suppress(PackageNotFoundError):
-        return version("radplan")
-    return "unknown"

@@ -16,7 +16,7 @@ import numpy as np
 import radplan
 from radplan.io.describe import rounded
 from radplan.io.dicom import write_dose
-from radplan.io.staging import staged
+from radplan.io.staging import NOTICE, staged
 from radplan.machines import PhotonMachine
 from radplan.recalc.comparison import METRICS, Comparison
 from radplan.recalc.recalculate import Recalculation, control_points
@@ -62,7 +62,7 @@ def save_recalculation(
             None if case is None else case.series,
             plan=recalculation.belongs.instance,
             structure_set="" if case is None else case.structure_set,
-            comment=f"recalculated, {recalculation.fractions} fractions, not for clinical use",
+            comment=f"recalculated, {recalculation.fractions} fractions, research software, not for clinical use",
         )
         _write_dvh(partial / "dvh.csv", recalculation)
         if recalculation.comparison is not None:
@@ -75,6 +75,7 @@ def described(recalculation: Recalculation, provenance: Mapping[str, Any] | None
     """Return what ``recalc.json`` says, as plain data."""
     plan, belongs = recalculation.plan, recalculation.belongs
     return {
+        "notice": NOTICE,
         "plan": {
             "name": recalculation.delivery.name,
             "instance": belongs.instance,

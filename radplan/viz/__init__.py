@@ -65,6 +65,7 @@ def save_figures(
     if not figures_available():
         raise InputError("figures need matplotlib, which is not installed: pip install 'radplan[viz]'")
     from radplan.io.staging import staged
+    from radplan.viz.canvas import save_png
     from radplan.viz.dvh import draw_dvh
     from radplan.viz.slices import draw_slices
 
@@ -84,5 +85,5 @@ def save_figures(
         }
     with staged(folder, whole=False) as partial:
         for name, draw in drawn.items():
-            draw().savefig(partial / name, dpi=150)
+            save_png(draw(), partial / name)
     return tuple(Path(folder, name) for name in drawn)

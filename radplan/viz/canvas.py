@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+
+from radplan import __version__
+from radplan.io.staging import NOTICE
 
 
 def own_axes(size: tuple[float, float]) -> Axes:
@@ -19,3 +24,8 @@ def figure_of(axes: Axes) -> Figure:
     figure = axes.get_figure(root=True)
     assert isinstance(figure, Figure)
     return figure
+
+
+def save_png(figure: Figure, path: Path, dpi: int = 150) -> None:
+    """Write a figure as a PNG file that says where it came from."""
+    figure.savefig(path, dpi=dpi, metadata={"Software": f"radplan {__version__}", "Comment": NOTICE})

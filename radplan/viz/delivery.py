@@ -17,6 +17,7 @@ from radplan.errors import InputError
 from radplan.io.staging import staged
 from radplan.machines.limits import MachineLimits
 from radplan.viz.apertures import draw_apertures
+from radplan.viz.canvas import save_png
 
 Floats = npt.NDArray[np.float64]
 
@@ -124,7 +125,7 @@ def save_delivery_figures(plan: DeliveryPlan, limits: MachineLimits, folder: str
     }
     with staged(folder, whole=False) as partial:
         for name, draw in drawn.items():
-            draw().savefig(partial / name, dpi=150)
+            save_png(draw(), partial / name)
     return tuple(Path(folder, name) for name in drawn)
 
 

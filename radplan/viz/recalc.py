@@ -20,6 +20,7 @@ from radplan.io.staging import staged
 from radplan.recalc.comparison import Comparison
 from radplan.recalc.recalculate import Recalculation
 from radplan.viz.apertures import draw_apertures
+from radplan.viz.canvas import save_png
 from radplan.viz.dvh import draw_dvh
 from radplan.viz.palette import structure_colors
 from radplan.viz.scene import AXIAL, CORONAL, Plane
@@ -133,7 +134,7 @@ def save_recalculation_figures(recalculation: Recalculation, folder: str | Path)
         drawn["difference.png"] = lambda: draw_dose_comparison(recalculation)
     with staged(folder, whole=False) as partial:
         for name, draw in drawn.items():
-            draw().savefig(partial / name, dpi=110)
+            save_png(draw(), partial / name, 110)
     return tuple(Path(folder, name) for name in drawn)
 
 

@@ -257,7 +257,7 @@ def save_delivery(
             plan.model.grid,
             series_of(patient) if source is None else source,
             structure_set="" if case is None else case.structure_set,
-            comment=f"recalculated from RP.dcm, {plan.fractions} fractions, not for clinical use",
+            comment=f"recalculated from RP.dcm, {plan.fractions} fractions, research software, not for clinical use",
         )
         text = json.dumps(delivered.described(), indent=1, allow_nan=False)
         (partial / "delivery.json").write_text(text + "\n", encoding="utf-8")

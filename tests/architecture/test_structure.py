@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import io
+import shutil
 import subprocess
 import sys
 import time
@@ -153,3 +154,25 @@ def test_public_names_resolve_and_are_few() -> None:
     )
     assert int(listing) <= 80
     assert time.perf_counter() - start < 60
+
+
+def test_the_version_stands_in_one_place() -> None:
+    import radplan
+
+    project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    assert 'dynamic = ["version"]' in project
+    assert f"\nversion: {radplan.__version__}\n" in (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(("system", "folder"), [("", "bin"), ("Windows_NT", "Scripts")])
+def test_make_finds_the_programs_of_an_environment(system: str, folder: str, tmp_path: Path) -> None:
+    if shutil.which("make") is None:
+        pytest.skip("make is not installed")
+    told = subprocess.run(
+        ["make", "--dry-run", "plan", f"OS={system}", f"VENV={tmp_path / 'venv'}"],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=ROOT,
+    )
+    assert f"venv/{folder}/python -m radplan plan tg119 --dicom" in told.stdout

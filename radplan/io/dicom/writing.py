@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from datetime import datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from radplan.errors import FileError, InputError
+from radplan import __version__
+from radplan.errors import InputError
 from radplan.io.dicom.ct import IDENTITY, CTSeries
 from radplan.io.dicom.orientation import Orientation
 from radplan.io.dicom.reading import Dataset
@@ -82,7 +82,7 @@ def describe_file(dataset: Dataset, sop_class: str, modality: str, description: 
         setattr(dataset, f"{prefix}Date", now.strftime("%Y%m%d"))
         setattr(dataset, f"{prefix}Time", now.strftime("%H%M%S"))
     dataset.Manufacturer, dataset.ManufacturerModelName = "radplan developers", "radplan"
-    dataset.SoftwareVersions, dataset.OperatorsName, dataset.StationName = _version(), "", ""
+    dataset.SoftwareVersions, dataset.OperatorsName, dataset.StationName = __version__, "", ""
     return now
 
 
@@ -150,10 +150,3 @@ def decimal(value: float) -> str:
     if len(said) <= 16:
         return said
     return next(text for text in (f"{value:.{digits}g}" for digits in range(16, 0, -1)) if len(text) <= 16)
-
-
-def _version() -> str:
-    try:
-        return version("radplan")
-    except PackageNotFoundError as error:
-        raise FileError("radplan", "is not installed: its version is not known") from error
