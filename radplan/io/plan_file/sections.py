@@ -381,7 +381,9 @@ class DeliverySpec(Section):
 
     @model_validator(mode="after")
     def _arcs_alone(self) -> DeliverySpec:
-        given = self.model_fields_set & {"arcs", "collimators", "couches", "beam_time", "spacing", "effort"}
+        of_arcs = ("arcs", "collimators", "couches", "beam_time", "spacing", "effort")
+        # Why values: a saved plan states every default.
+        given = [name for name in of_arcs if self.__dict__[name] != type(self).model_fields[name].default]
         if given and self.technique != "vmat":
             msg = f"{', '.join(sorted(given))} belong to technique: vmat, not to {self.technique}"
             raise ValueError(msg)
