@@ -31,15 +31,17 @@ if TYPE_CHECKING:
     from radplan.workflows.planning import Outcome
 
 Numbers = list[str] | None
+Case = Annotated[
+    str | None, typer.Argument(metavar="CASE", help="A DICOM folder, a matRad .mat patient, tg119 or box.")
+]
+PlanFile = Annotated[
+    str | None, typer.Option(metavar="FILE", help="Plan file (YAML or JSON), or the plan.json of an earlier plan.")
+]
 
 
 def command(
-    case: Annotated[
-        str | None, typer.Argument(metavar="CASE", help="A DICOM folder, a matRad .mat patient, tg119 or box.")
-    ] = None,
-    plan: Annotated[
-        str | None, typer.Option(metavar="FILE", help="Plan file (YAML or JSON), or the plan.json of an earlier plan.")
-    ] = None,
+    case: Case = None,
+    plan: PlanFile = None,
     machine: Annotated[
         str | None, typer.Option(metavar="M", help="Built-in name or file (default generic_photon_6mv).")
     ] = None,
