@@ -18,6 +18,9 @@ from radplan.machines import PhotonMachine
 from radplan.patient import Patient
 from radplan.workflows.delivery import Delivered, check_deliverable, deliver_arcs
 
+_EVENNESS = 25.0
+"""Weight of targets and rings in arcs over that in free fluence: leaves lose evenness before they lose organs [1]."""
+
 
 def auto_plan(
     patient: Patient,
@@ -129,7 +132,12 @@ def auto_arcs(
     target = next(name for name in protocol.targets if name in patient.structures)
     percent, share = protocol.normalise["percent"], protocol.normalise["level"]
     level = target, "physical_dose", {f"D{percent:g}": share * protocol.targets[target]}
-    delivered = deliver_arcs(spec, patient, machine, refinement.best.goals, level, case)
+    even = (*protocol.targets, *(protocol.rings or {}))
+    goals = [
+        replace(goal, weight=_EVENNESS * goal.weight) if goal.structure in even else goal
+        for goal in refinement.best.goals
+    ]
+    delivered = deliver_arcs(spec, patient, machine, goals, level, case)
     return AutoArcs(delivered, protocol.scorecard.score(delivered.plan))
 
 
