@@ -17,6 +17,14 @@ collect_ignore = ["benchmarks"]
 settings.register_profile("radplan", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("radplan")
 
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Let finalisers that use `random` run while hypothesis draws: it takes them for the strategy."""
+    config.addinivalue_line(
+        "filterwarnings", "ignore:Do not use the .random. module:hypothesis.errors.HypothesisDeprecationWarning"
+    )
+
+
 TARGETS = ("numpy", "torch:cpu", "array_api_strict", "array_api_strict:device1")
 
 
