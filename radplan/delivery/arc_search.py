@@ -141,6 +141,12 @@ class ArcSearch:
             angles = np.asarray([point.gantry for point in field.points])
             if angles.shape != arc.gantry.shape or np.max(np.abs((angles - arc.gantry + 180) % 360 - 180)) > 0.06:
                 raise InputError(f"{field.label}: stands at other gantry angles than the arc that is planned")
+            turned = (field.points[0].collimator - arc.collimator + 180.0) % 360.0 - 180.0
+            if abs(turned) > 0.06:
+                raise InputError(
+                    f"{field.label}: has its collimator at {field.points[0].collimator:g} degrees, but the arc that is "
+                    f"planned at {arc.collimator:g}: give ArcOptions(collimators=...)"
+                )
             if field.leaf_boundaries is None or not self.mlc.fits(field.leaf_boundaries):
                 raise InputError(f"{field.label}: has other leaves than MLC {self.mlc.name!r}")
             stands = [point.leaves for point in field.points if point.leaves is not None]

@@ -159,7 +159,8 @@ def plan_arcs(
         Structure, share of its volume in (0, 1) and dose [Gy] that it gets at least: monitor units are scaled to it,
         such as ``("PTV", 0.95, 50.0)``.
     start : DeliveryPlan, optional
-        Arcs of the same angles to start from; otherwise from nothing.
+        Arcs of the same angles to start from, an earlier plan or what `radplan.delivery.sequencing.runs.arc_of_fluence`
+        makes of a fluence at every control point; otherwise from nothing.
     progress : bool or callable, optional
         See `radplan.progress`; a callable is told after every step.
 

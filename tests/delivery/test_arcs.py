@@ -15,6 +15,7 @@ from radplan.delivery.arc_search import ArcSearch
 from radplan.delivery.arcs import ArcOptions, exact_dose, placed_arcs, plan_arcs, scaled_mu, search_arcs
 from radplan.delivery.check import check_delivery
 from radplan.delivery.rows import RowDescent
+from radplan.delivery.sequencing.runs import arc_of_fluence
 from radplan.engines import dose_influence
 from radplan.errors import InputError
 from radplan.machines import library_machine
@@ -198,6 +199,28 @@ def test_what_cannot_be_planned_is_refused_at_once(patient, change, message):
     goals = given.pop("goals")
     with pytest.raises(InputError, match=message):
         plan_arcs(patient, goals, LINAC, limits="TrueBeam", **given)
+
+
+def test_a_fluence_at_every_control_point_is_a_start(search):
+    """The rule-based sequencer opens what the fluence asks for; the search goes on from there, with its own limits."""
+    matrix, arc = search.matrix, search.matrix.arcs[0]
+    fluence = np.zeros((arc.gantry.size, search.mlc.pairs, matrix.columns))
+    fluence[:, matrix.pairs, 5:12] = 8.0
+    made = arc_of_fluence(
+        fluence, matrix.edges, arc.gantry, matrix.isocentre, LINAC, search.mlc, TRUEBEAM, collimator=arc.collimator
+    )
+    begun = replace_search(search)
+    begun.begin_at(made)
+    middle = begun.leaves[3].mean(axis=1)
+    np.testing.assert_allclose(middle, 0.5 * (matrix.edges[5] + matrix.edges[12]), atol=0.1)
+    before = begun.cost(begun.dose())[0]
+    assert begun.descend([None]) < before
+    with pytest.raises(InputError, match="has its collimator at 0 degrees"):
+        begun.begin_at(arc_of_fluence(fluence, matrix.edges, arc.gantry, matrix.isocentre, LINAC, search.mlc, TRUEBEAM))
+
+
+def replace_search(search):
+    return ArcSearch(search.matrix, search.cost, search.mlc, search.limits, search.rate, search.budget, search.seed)
 
 
 def test_a_start_of_other_arcs_is_refused(patient, search):
