@@ -162,7 +162,7 @@ def test_bad_files_say_what_is_wrong(tmp_path):
     with pytest.raises(FileError, match="lacks count"):
         read_particle_machine(tmp_path / "less.npz")
     path.write_bytes(path.read_bytes()[:200])
-    with pytest.raises(FileError, match="not a readable"):
+    with pytest.raises(FileError, match="no archive of arrays that can be read"):
         load_machine(path)
     with pytest.raises(InputError, match="only 1 of 2 energies"):
         write_particle_machine(machine((layer(), replace(layer(110.0), let=None))), path)

@@ -9,7 +9,6 @@ from radplan.errors import InputError
 from radplan.geometry.grid import Grid
 from radplan.io.plan_file.reading import plan_spec
 from radplan.patient import CT, Patient, Structure
-from radplan.patient.phantoms import phantom
 from radplan.patient.plannable import check_plannable
 from radplan.workflows import planning
 
@@ -62,8 +61,7 @@ def test_dose_is_not_calculated_for_a_plan_that_cannot_be(monkeypatch):
         raise AssertionError("dose was calculated")
 
     monkeypatch.setattr(planning, "dose_influence", calculated)
-    goals = [dict(goal) for goal in phantom("box").goals]
-    inner = {"structure": "Inner", "objective": "mean"}
-    spec = {"case": "box", "goals": [*goals, inner], "structures": {"Inner": "OuterTarget - 6 mm"}}
+    goals = [{"structure": name, "objective": "mean"} for name in ("OuterTarget", "Inner")]
+    spec = {"case": "box", "goals": goals, "structures": {"Inner": "OuterTarget - 6 mm"}}
     with pytest.raises(InputError, match="'Inner' has no voxel left"):
         planning.run(plan_spec(spec), progress=False)
