@@ -40,7 +40,7 @@ def test_what_is_no_number_is_refused() -> None:
     [
         (["pln", "box"], "Did you mean 'plan'"),
         (["plan", "box", "--gantri", "0"], "--gantry"),
-        (["recalc", "x.dcm"], "Missing option '--patient'"),
+        (["recalc"], "Missing argument 'RTPLAN'"),
         (["plan", "box", "--fractions", "many"], "--fractions"),
     ],
 )

@@ -38,3 +38,12 @@ def test_local_links_lead_somewhere(page: Path) -> None:
 def test_api_page_lists_every_public_name() -> None:
     listed = set(re.findall(r"^\| `(\w+)`", (DOCS / "api.md").read_text(encoding="utf-8"), re.MULTILINE))
     assert listed == set(radplan.__all__)
+
+
+@pytest.mark.parametrize("page", sorted((DOCS / "extend").glob("*.md")), ids=lambda p: p.name)
+def test_listings_are_the_files_they_show(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    listings = re.findall(r"^```py\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    files = [(page.parent / name).read_text(encoding="utf-8") for name in re.findall(r"\]\((\w+\.py)\)", text)]
+    assert listings
+    assert all(listing in files for listing in listings)
