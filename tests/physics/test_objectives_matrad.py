@@ -16,6 +16,7 @@ from radplan.optim.objectives import (
     SquaredDeviation,
     SquaredOverdosing,
     SquaredUnderdosing,
+    VolumeAtDose,
 )
 
 # matRad's parameters in the order of the file; its MaxDVH leaves out ceil(V N) - 1 voxels, ours the volume V itself, so
@@ -64,3 +65,18 @@ def test_constraint_functions(oracle):
         np.testing.assert_allclose(gradient, jacobian[:, column], atol=1e-9)
     eud = EUD(exponent=5.0).equivalent(dose, weights)
     assert float(eud) == pytest.approx(float(oracle.constraints[4].c), rel=1e-10)
+
+
+def test_constraints_on_mean_gradients_and_volumes(oracle):
+    """Values and Jacobians of matRad's constraints; that of its volume at a dose is smoothed and not compared."""
+    dose = oracle.dose
+    weights = np.full(dose.size, 1.0 / dose.size)
+    pairs = [(Mean(), 3), (EUD(exponent=5.0, form="value"), 4), (SquaredOverdosing(2.0), 6)]
+    pairs += [(Maximum(1e-3), 1), (Minimum(1e-3), 2)]
+    for objective, row in pairs:
+        entry = oracle.constraints[row]
+        jacobian = entry.J.toarray() if scipy.sparse.issparse(entry.J) else np.asarray(entry.J)
+        value, gradient = objective.value_and_gradient(dose, weights)
+        assert float(value) == pytest.approx(float(entry.c), rel=1e-8)
+        np.testing.assert_allclose(gradient, jacobian.reshape(-1), rtol=1e-8, atol=1e-8)
+    assert float(VolumeAtDose(2.0).measured(dose, weights)) == pytest.approx(100.0 * float(oracle.constraints[5].c))
