@@ -229,7 +229,7 @@ def test_c_shape_within_a_tenth_of_a_gray():
     patient, machine = rp.load_patient("tg119"), rp.load_machine("generic_photon_6mv")
     beams = rp.place_beams(patient, machine, gantry=range(0, 360, 40), bixel_width=5.0)
     dij = rp.dose_influence(patient, beams, machine, grid=5.0)
-    goals = [rp.Goal.from_spec(goal) for goal in patient.goals]
+    goals = list(patient.goals)
     limits = [Constraint("Core", "D10", upper=15.0), Constraint("OuterTarget", "D95", lower=47.5)]
     plan = rp.optimize(dij, goals, patient, fractions=30, constraints=limits)
     metrics = plan.metrics()
