@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from radplan.arrays import to_numpy
+from radplan.errors import CalculationError
 from radplan.optim import SOLVERS, Solver
 from radplan.optim.solvers import Progress, Solution, Status
 from radplan.optim.solvers.base import first_point, refuse_constraints
@@ -15,8 +17,8 @@ from radplan.optim.solvers.base import first_point, refuse_constraints
 class Descent(Solver):
     """Steps ``x - t s^2 grad f``, s the problem's scale, projected into the bounds."""
 
-    max_iterations: int = 300
-    tolerance: float = 1e-6
+    max_iterations: int = 2000
+    tolerance: float = 1e-7
 
     name = "descent"
 
@@ -25,7 +27,9 @@ class Descent(Solver):
         x, step, history, status = first_point(problem, x0), 1.0, [], Status.ITERATION_LIMIT
         value, gradient = problem.value_and_gradient(x)
         start = float(to_numpy(value))
-        for iteration in range(1, self.max_iterations + 1):
+        if not math.isfinite(start):
+            raise CalculationError(f"the cost at the start is {start}")
+        for _ in range(self.max_iterations):
             trial = problem.variables.project(x - step * problem.scale**2 * gradient)
             lower, slope = problem.value_and_gradient(trial)
             if not float(to_numpy(lower)) < float(to_numpy(value)):
@@ -37,7 +41,7 @@ class Descent(Solver):
             fall = float(to_numpy(value - lower)) / max(abs(float(to_numpy(value))), 1e-300)
             x, value, gradient, step = trial, lower, slope, 2.0 * step
             history.append(float(to_numpy(value)))
-            if callback is not None and callback(Progress(iteration, history[-1], x)) is True:
+            if callback is not None and callback(Progress(len(history), history[-1], x)) is True:
                 status = Status.STOPPED
                 break
             if fall < self.tolerance:
