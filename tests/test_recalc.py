@@ -138,6 +138,20 @@ def test_a_dose_agrees_with_itself_on_the_command_line(tmp_path, plan_file, caps
     assert {row[0] for row in rows[1:]} == {"BODY", "PTV"}
 
 
+def test_robustness_is_evaluated_by_one_command(tmp_path, plan_file, found, capsys):
+    folder, out = small_case(tmp_path), tmp_path / "out"
+    asked = ["recalc", str(plan_file), "--patient", str(folder), "--grid", "4", "--out", str(out)]
+    assert main([*asked, "--setup", "3", "--range", "0.05"]) == 0
+    with (out / "scenarios.csv").open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["structure"] == "PTV"]
+    assert len(rows) == 9
+    nominal, *others = (float(row["Dmean"]) for row in rows)
+    assert min(others) < 0.99 * nominal, "a shift of 3 mm leaves the small field"
+    assert (out / "dvh.png").is_file()
+    assert [field["mu"] for field in json.loads((out / "recalc.json").read_text())["plan"]["fields"]] == [100.0, 101.0]
+    assert json.loads((out / "recalc.json").read_text())["metrics"]["PTV"]["Dmean"] == pytest.approx(nominal, rel=1e-3)
+
+
 def test_a_table_is_compared_by_name_and_gives_the_factor(case, plan_file, found, tmp_path):
     ours = found.dvh()["PTV"]
     table = {"target": replace(ours, levels=0.9 * ours.levels), "ptv": ours}

@@ -17,6 +17,7 @@ from radplan.errors import InputError
 
 if TYPE_CHECKING:
     from radplan.analysis.gamma import GammaCriteria
+    from radplan.influence import Scenarios
     from radplan.recalc import Recalculation
     from radplan.recalc.comparison import StructureComparison
 
@@ -62,6 +63,13 @@ AllowOtherFrame = Annotated[
     bool, typer.Option("--allow-other-frame", help="Take a plan of another frame of reference.")
 ]
 GantrySteps = Annotated[int, typer.Option(metavar="N", help="Gantry angles per arc segment.")]
+Setup = Annotated[
+    float | None, typer.Option(metavar="MM", help="Scenarios too: isocentre shifts by so much along each axis.")
+]
+Range = Annotated[
+    float | None,
+    typer.Option("--range", metavar="SHARE", help="Scenarios too: depths off by this share, as 0.035."),
+]
 Device = Annotated[str, typer.Option(metavar="D", help="Where to calculate: numpy, torch:cuda:0, ...")]
 Out = Annotated[str, typer.Option("--out", "--output", metavar="DIR", help="Folder for the results.")]
 NoFigures = Annotated[bool, typer.Option("--no-figures", help="Write no png files.")]
@@ -89,6 +97,8 @@ def command(
     series: Series = None,
     hu_table: HuTable = None,
     gantry_steps: GantrySteps = 1,
+    setup: Setup = None,
+    range_error: Range = None,
     device: Device = "numpy",
     out: Out = "out",
     no_figures: NoFigures = False,
@@ -97,38 +107,46 @@ def command(
 
     The folder gets RTDOSE, DVHs, figures, and a comparison with a reference. Doses are those of the course.
     """
-    from radplan import arrays
+    from radplan.arrays import as_device
     from radplan.engines import ApertureOptions
     from radplan.recalc import SceneOptions, recalculate
 
     check_folder(out)
-    arrays.as_device(device)
+    as_device(device)
     logging.basicConfig(format="radplan: %(levelname)s: %(message)s", level=logging.WARNING)
     with listening_console() as console:
         recalculation = recalculate(
             rtplan,
             _whose(patient, phantom, point),
-            machine=machine,
-            mlc=mlc,
-            calibration=calibration,
-            grid=spacing(grid, "--grid") or 3.0,
-            options=ApertureOptions(gantry_steps=gantry_steps),
-            fractions=fractions,
-            reference=reference,
+            machine,
+            mlc,
+            calibration,
+            spacing(grid, "--grid") or 3.0,
+            ApertureOptions(gantry_steps=gantry_steps),
+            fractions,
+            reference,
             names=pairs(names, "--names"),
             fit_factor=False if fit_factor is None else (fit_factor or True),
             gamma=_criteria(gamma),
             skin=skin,
             scene=SceneOptions(water, supports, allow_other_frame, None, structure_set, series, hu_table),
             device=device,
+            scenarios=_scenarios(setup, range_error),
         )
-        given = {"rtplan": Path(rtplan).name, "reference": [Path(path).name for path in reference or []]}
-        paths = _written(recalculation, out, given, console, not no_figures)
+        read = {"rtplan": Path(rtplan).name, "reference": [Path(path).name for path in reference or []]}
+        paths = _written(recalculation, out, read, console, not no_figures)
         _tell(recalculation)
-        if phantom:
-            paths += _checked(recalculation, out, numbers(point, "--point"), not no_figures)
+        paths += _checked(recalculation, out, numbers(point, "--point"), not no_figures) if phantom else []
         print(f"\nin {Path(out).resolve()}: {', '.join(path.name for path in paths)}  [{console.total()}]")
     return 0
+
+
+def _scenarios(setup: float | None, range_error: float | None) -> Scenarios | None:
+    from radplan.influence import Scenarios
+
+    if setup is None and range_error is None:
+        return None
+    return Scenarios.setup_and_range(setup or 0.0, range_error or 0.0)
 
 
 def _criteria(given: Texts) -> GammaCriteria | None:

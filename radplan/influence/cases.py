@@ -12,6 +12,7 @@ from radplan.arrays import Array, Device, namespace, to_numpy
 from radplan.errors import InputError
 from radplan.geometry.grid import Grid
 from radplan.influence.dij import Dij
+from radplan.influence.joined import JoinedModel
 from radplan.influence.model import ForwardModel
 from radplan.influence.over import ModelOver
 from radplan.influence.scenarios import Scenarios
@@ -149,7 +150,7 @@ def over_cases(models: Sequence[ForwardModel], scenarios: Scenarios) -> ForwardM
 
 
 def model_of_case(model: ForwardModel, number: int) -> ForwardModel:
-    """Return the model of one scenario by itself, counted from 0, of a `Dij`, a `CasesModel` or a model over one.
+    """Return the model of one scenario by itself, counted from 0, of a `Dij`, a `CasesModel`, or models made of them.
 
     Raises
     ------
@@ -163,6 +164,8 @@ def model_of_case(model: ForwardModel, number: int) -> ForwardModel:
         return model
     if isinstance(model, CasesModel):
         return model.models[number]
+    if isinstance(model, JoinedModel):
+        return replace(model, models=tuple(model_of_case(part, number) for part in model.models))
     if isinstance(model, ModelOver):
         return replace(model, model=model_of_case(model.model, number))
     if not isinstance(model, Dij):

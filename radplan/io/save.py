@@ -93,7 +93,7 @@ def save_plan(
             _write_spots(partial / "spots.csv", plan, machine or _built_in(plan))
             names.append("spots.csv")
         if len(plan.model.scenarios) > 1:
-            _write_scenarios(partial / "scenarios.csv", plan)
+            write_scenarios(partial / "scenarios.csv", plan)
             names.append("scenarios.csv")
         _write_json(partial / "plan.json", describe(plan, spec, provenance))
         asked = None if spec is None else spec.outputs.dicom
@@ -158,7 +158,7 @@ def _write_dvhs(folder: Path, plan: Plan, told: Sequence[Quantity]) -> list[str]
     return list(tables)
 
 
-def _write_scenarios(path: Path, plan: Plan) -> None:
+def write_scenarios(path: Path, plan: Plan) -> None:
     """Write a row for each scenario and structure: its probability and the usual metrics in the prescribed quantity."""
     table = scenario_metrics(plan)
     chances = dict(zip(plan.model.scenarios.names, plan.model.scenarios.probabilities, strict=True))

@@ -16,6 +16,7 @@ import numpy as np
 import radplan
 from radplan.io.describe import rounded
 from radplan.io.dicom import write_dose
+from radplan.io.save import write_scenarios
 from radplan.io.staging import NOTICE, staged
 from radplan.machines import PhotonMachine
 from radplan.recalc.comparison import METRICS, Comparison
@@ -65,6 +66,9 @@ def save_recalculation(
             comment=f"recalculated, {recalculation.fractions} fractions, research software, not for clinical use",
         )
         _write_dvh(partial / "dvh.csv", recalculation)
+        if len(recalculation.plan.model.scenarios) > 1:
+            write_scenarios(partial / "scenarios.csv", recalculation.plan)
+            names.append("scenarios.csv")
         if recalculation.comparison is not None:
             _write_comparison(partial / "comparison.csv", recalculation.comparison)
             names.append("comparison.csv")

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -15,9 +15,11 @@ from radplan.analysis.dvh import DVH
 from radplan.analysis.gamma import GammaCriteria
 from radplan.beams.beam import Beam, Beams
 from radplan.beams.control_points import DeliveryPlan, TreatmentField
-from radplan.engines import ApertureModel, ApertureOptions, aperture_model
+from radplan.engines import ApertureModel, ApertureOptions, PhotonAperture, forward_model
 from radplan.errors import InputError
 from radplan.geometry.grid import Grid
+from radplan.influence import ForwardModel, Scenarios
+from radplan.influence.cases import model_of_case
 from radplan.influence.joined import JoinedModel
 from radplan.io.dicom import DicomCase, PlanReference, read_plan, read_plan_reference
 from radplan.io.reference import ReferenceDose, read_reference
@@ -119,6 +121,7 @@ def recalculate(
     device: str = "numpy",
     dtype: str = "float32",
     progress: Choice = None,
+    scenarios: Scenarios | None = None,
 ) -> Recalculation:
     """Calculate the dose of a photon plan from its leaves, jaws and monitor units, and put it beside a reference.
 
@@ -153,6 +156,8 @@ def recalculate(
     progress : bool or callable, optional
         True shows a bar with the time left, False nothing, a callable is told each `radplan.progress.Report`; left
         out, a bar is shown in a terminal or a notebook.
+    scenarios : Scenarios, optional
+        Cases of setup and range to calculate beside the nominal one, each as long as it: see `radplan.plan.dvh_bands`.
 
     Raises
     ------
@@ -172,7 +177,8 @@ def recalculate(
         held, case, delivery, notes = scene_of(patient, delivery, belongs if belongs.instance else None, where)
         beside = _reference(reference, case, where.allow_other_frame)
         held = replace(held, fractions=count, prescription=belongs.prescription or held.prescription)
-        model = _model(held, delivery, linacs, collimator, grid, chosen, device, dtype)
+        asked = {"grid": grid, "device": device, "dtype": dtype, "scenarios": scenarios}
+        model = _model(held, delivery, linacs, PhotonAperture(collimator, chosen), **asked)
         arrows = _arrows(delivery, linacs)
         evaluated = replace(evaluate(model, model.variables.start, held, count, arrows), normalization="recalculated")
     compared = None if beside is None else compare(evaluated, beside, names, fit_factor, gamma, skin)
@@ -196,19 +202,20 @@ def _model(
     patient: Patient,
     delivery: DeliveryPlan,
     machines: Sequence[PhotonMachine],
-    mlc: MLC | None,
-    grid: float | tuple[float, float, float] | Grid,
-    options: ApertureOptions,
-    device: str,
-    dtype: str,
-) -> ApertureModel | JoinedModel:
+    engine: PhotonAperture,
+    **asked: Any,
+) -> ForwardModel:
     """Return the forward model of all fields, those of one machine together."""
     groups: dict[int, list[TreatmentField]] = {}
     known = {id(machine): machine for machine in machines}
     for one, machine in zip(delivery, machines, strict=True):
         groups.setdefault(id(machine), []).append(one)
+    # Why no position: `scene_of` has looked at it.
     models = [
-        aperture_model(patient, fields, known[key], mlc, grid, options, device, dtype) for key, fields in groups.items()
+        forward_model(
+            patient, replace(delivery, fields=tuple(fields), patient_position=""), known[key], engine=engine, **asked
+        )
+        for key, fields in groups.items()
     ]
     return models[0] if len(models) == 1 else JoinedModel.of(models)
 
@@ -272,9 +279,10 @@ def control_points(recalculation: Recalculation) -> list[dict[str, object]]:
     units: dict[int, float] = {}
     start = 0
     for part in models:
-        if isinstance(part, ApertureModel):
+        nominal = model_of_case(part, 0)
+        if isinstance(nominal, ApertureModel):
             given = recalculation.plan.x[start : start + part.variables.count]
-            units |= {layout.field.number: float(given[layout.mu_slice].sum()) for layout in part.layouts}
+            units |= {layout.field.number: float(given[layout.mu_slice].sum()) for layout in nominal.layouts}
         start += part.variables.count
     return [
         {
