@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pyRadPlan
+from peer_clocks import clock_iterations
 from pyRadPlan import PhotonPlan, calc_dose_influence, fluence_optimization, generate_stf, load_tg119
 from pyRadPlan.optimization.problems import _nonlin_fluence as nonlin
 
@@ -43,6 +44,7 @@ def main(folder: Path) -> dict[str, object]:
         return solve(self)
 
     nonlin.NonLinearFluencePlanningProblem._solve = remember
+    clocks = clock_iterations(problems)
     info: dict[str, object] = {}
     start = time.perf_counter()
     weights = fluence_optimization(ct, cst, stf, dij, plan, opt_info=info)
@@ -79,6 +81,8 @@ def main(folder: Path) -> dict[str, object]:
         "nnz": int(matrix.nnz),
         "dij_peak_mb": peak,
         "evaluation_s": statistics.median(problem._obj_times) + statistics.median(problem._deriv_times),
+        "clocks": clocks,
+        "evaluation_cpu_s": clocks[-1][0] / clocks[-1][1],
         "iterations": int(info["num_iter"]),
         "objective": float(info["obj_history"][-1]),
         "optimise_s": optimise,

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import pyRadPlan
+from peer_clocks import clock_iterations
 from pyRadPlan import IonPlan, calc_dose_influence, fluence_optimization, generate_stf, load_tg119
 from pyRadPlan.optimization.problems import _nonlin_fluence as nonlin
 
@@ -59,6 +60,7 @@ def optimise(ct, cst, plan, stf, dij, folder: Path) -> dict[str, object]:
         return solve(self)
 
     nonlin.NonLinearFluencePlanningProblem._solve = remember
+    clocks = clock_iterations(problems)
     info: dict[str, object] = {}
     begun = time.process_time()
     weights = fluence_optimization(ct, cst, stf, dij, plan, opt_info=info)
@@ -99,6 +101,8 @@ def optimise(ct, cst, plan, stf, dij, folder: Path) -> dict[str, object]:
         "objective_s": statistics.median(problem._obj_times),
         "gradient_s": statistics.median(problem._deriv_times),
         "evaluations": len(problem._obj_times),
+        "clocks": clocks,
+        "evaluation_cpu_s": clocks[-1][0] / clocks[-1][1],
         "iterations": int(info["num_iter"]),
         "objective": float(info["obj_history"][-1]),
         "best_objective": float(min(info["obj_history"])),
