@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
 
-from radplan import arrays
+from radplan import arrays, testing
 
 collect_ignore = ["benchmarks"]
 
@@ -25,10 +25,14 @@ def pytest_configure(config: pytest.Config) -> None:
     )
 
 
-TARGETS = ("numpy", "torch:cpu", "array_api_strict", "array_api_strict:device1")
+DEVICES = [
+    pytest.param(name, marks=[pytest.mark.gpu] if name.partition(":")[2].startswith("cuda") or name == "cupy" else [])
+    for name in testing.available_devices()
+]
+"""Those that conformance checks run on, too: all that this machine has, CUDA among them."""
 
 
-@pytest.fixture(params=TARGETS)
+@pytest.fixture(params=DEVICES)
 def xp_device(request: pytest.FixtureRequest) -> arrays.Device:
     """Each array device of the numeric suite in turn."""
     return arrays.as_device(request.param)
