@@ -77,7 +77,7 @@ class WeightSweep:
     40
     """
 
-    tolerance: float = 2e-4
+    tolerance: float = 1e-4
     memory: int = 40
     max_iterations: int = 200
 
