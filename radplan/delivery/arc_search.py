@@ -204,7 +204,8 @@ class ArcSearch:
 
         What arcs are measured by: nothing that leaves deliver is as good on the same matrix.
         """
-        best = ProjectedLBFGS(max_iterations=iterations).solve(self.cost.problem).x
+        start = self.weights().reshape(-1)  # what leaves give is allowed, so that the end is no worse
+        best = ProjectedLBFGS(max_iterations=iterations).solve(self.cost.problem, x0=start).x
         return np.asarray(best, dtype=np.float64).reshape(self.matrix.values.shape[:3])
 
     def weights(self) -> Floats:
