@@ -71,7 +71,7 @@ def envelope(positions: Array, travel: Array) -> Envelope:
         How far it may go between them, >= 0 [mm].
 
     >>> envelope(np.asarray([[0.0], [9.0], [0.0]]), np.asarray([2.0, 2.0])).values.ravel().tolist()
-    [3.5, 4.5, 3.5]
+    [3.5, 5.5, 3.5]
     """
     xp = namespace(positions)
     travelled = xp.cumulative_sum(travel, include_initial=True)[:, None]

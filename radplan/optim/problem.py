@@ -239,6 +239,8 @@ class Problem(CostFunction):
 
     def judged(self, x: Array | Point) -> tuple[Kept, ...]:
         """Return what each bounded metric is at `x`, unsmoothed, in the nominal scenario."""
+        if not self.constraint_terms:
+            return ()
         point = x if isinstance(x, Point) else self.at(x)
         values = [scalar(term.measured(point.values_of(term.quantity))) for term in self.constraint_terms]
         return tuple(Kept(*pair) for pair in zip(self.constraints, values, strict=True))

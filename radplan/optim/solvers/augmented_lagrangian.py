@@ -12,7 +12,17 @@ from radplan.optim.augmented import AugmentedProblem, Hold
 from radplan.optim.constraints import Kept
 from radplan.optim.points import Point
 from radplan.optim.problem import Problem
-from radplan.optim.solvers.base import SOLVERS, Callback, Progress, Solution, Solver, Status, first_point, last_value
+from radplan.optim.solvers.base import (
+    SOLVERS,
+    Callback,
+    Progress,
+    Solution,
+    Solver,
+    Status,
+    first_point,
+    last_judged,
+    last_value,
+)
 from radplan.optim.solvers.projected_lbfgs import ProjectedLBFGS
 
 _ROUNDS = 25
@@ -87,7 +97,7 @@ class AugmentedLagrangian(Solver):
         except KeyboardInterrupt:
             status = Status.INTERRUPTED
         value, status = last_value(problem, rounds.x, status)
-        kept = problem.judged(rounds.x)
+        kept, status = last_judged(problem, rounds.x, status)
         if status is Status.CONVERGED and _worst(kept, self.violation) > 1.0:
             status = Status.INFEASIBLE
         return Solution(rounds.x, value, status, tuple(rounds.history), start_value, kept, self.violation)

@@ -199,6 +199,14 @@ def last_value(problem: CostFunction, x: Array, status: Status) -> tuple[float, 
     return checked_value(problem, point, float(to_numpy(point.value))), status
 
 
+def last_judged(problem: Problem, x: Array, status: Status) -> tuple[tuple[Kept, ...], Status]:
+    """Return what bounded metrics are at the end of a search and its status; an interruption costs an evaluation."""
+    try:
+        return problem.judged(x), status
+    except KeyboardInterrupt:
+        return problem.judged(x), Status.INTERRUPTED
+
+
 def refuse_constraints(solver: Solver, problem: CostFunction) -> None:
     """Raise `InputError` when the problem has constraints, which the solver would ignore."""
     if problem.constraints:

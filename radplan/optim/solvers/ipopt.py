@@ -24,6 +24,7 @@ from radplan.optim.solvers.base import (
     Status,
     checked_value,
     first_point,
+    last_judged,
     last_value,
 )
 
@@ -105,7 +106,7 @@ class Ipopt(Solver):
             start_value = scalar(problem.at(x).value)
         except KeyboardInterrupt:
             value, status = last_value(problem, x, Status.INTERRUPTED)
-            return Solution(x, value, status, (), value, problem.judged(x), self.violation)
+            return Solution(x, value, status, (), value, last_judged(problem, x, status)[0], self.violation)
         search = _Search(problem, x, callback)
         with one_blas_thread():
             status = search.run(self._options())
@@ -114,7 +115,7 @@ class Ipopt(Solver):
         if not problem.constraints and value > start_value:
             # Why: the barrier pushes a start off its bounds, and does not always come back.
             best, value = x, start_value
-        kept = problem.judged(best)
+        kept, status = last_judged(problem, best, status)
         solution = Solution(best, value, status, tuple(search.history), start_value, kept, self.violation)
         if status is Status.CONVERGED and solution.missed:
             status = Status.INFEASIBLE
