@@ -56,6 +56,20 @@ def test_two_passages_leave_out_what_lies_between():
     assert np.any(peaks > 59.5)
 
 
+def test_an_oblique_ray_through_a_concave_target_has_peaks_in_both_passages_alone():
+    """Faces by closed form: depth (y + 60) / cos 30 degrees in water behind 431 mm more air than the machine's own."""
+    grid, slope = Grid((5, 60, 60), (2.0, 2.0, 2.0), (-59.0, -59.0, -4.0)), np.cos(np.pi / 6)
+    target = np.zeros(grid.shape, dtype=bool)
+    target[:, 15:20], target[:, 30:35] = True, True
+    source = 10000.0 * np.asarray([np.sin(np.pi / 6), -slope, 0.0])
+    water = np.ones(grid.shape, dtype=np.float32)
+    _, energies = place_spots(water, target, grid, source, np.zeros((1, 3)), machine(), 0.1)
+    air = 0.0011 * (500.0 - 60.0 / slope)
+    depths = (machine().peaks - air) * slope
+    inside = ((depths >= 30.0) & (depths <= 40.0)) | ((depths >= 60.0) & (depths <= 70.0))
+    np.testing.assert_array_equal(machine().peaks[energies], machine().peaks[inside])
+
+
 def test_a_range_shifter_asks_for_more_energy():
     peaks = machine().peaks[spots(slab(20, 30), spacing=0.1, shift=20.0)[1]] - 20.0
     air = 0.0011 * (10000.0 - 60.0 + 500.0 - 10000.0)
