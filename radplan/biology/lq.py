@@ -79,8 +79,9 @@ def dose_of_effect(effect: Array, alpha: Array, beta: Array) -> Array:
     """
     xp = namespace(effect)
     divisor = alpha + xp.sqrt(alpha * alpha + 4.0 * beta * effect)
-    safe = xp.where(divisor > 0.0, divisor, xp.ones_like(divisor))
-    return xp.where(divisor > 0.0, 2.0 * effect / safe, xp.zeros_like(divisor))
+    none = divisor == 0.0  # Why: a NaN is no 0 and stays one.
+    safe = xp.where(none, xp.ones_like(divisor), divisor)
+    return xp.where(none, xp.zeros_like(divisor), 2.0 * effect / safe)
 
 
 def dose_of_effect_slope(effect: Array, alpha: Array, beta: Array) -> Array:
@@ -104,8 +105,9 @@ def dose_of_effect_slope(effect: Array, alpha: Array, beta: Array) -> Array:
     """
     xp = namespace(effect)
     root = xp.sqrt(alpha * alpha + 4.0 * beta * effect)
-    safe = xp.where(root > 0.0, root, xp.ones_like(root))
-    return xp.where(root > 0.0, 1.0 / safe, xp.zeros_like(root))
+    none = root == 0.0
+    safe = xp.where(none, xp.ones_like(root), root)
+    return xp.where(none, xp.zeros_like(root), 1.0 / safe)
 
 
 def bed(dose: Array, alpha_beta: Array, fractions: int = 1) -> Array:

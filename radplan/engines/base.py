@@ -22,7 +22,7 @@ from radplan.errors import InputError, UnknownNameError
 from radplan.geometry.grid import Grid
 from radplan.influence import Dij, ForwardModel, Scenarios, over_cases
 from radplan.patient.patient import Patient
-from radplan.progress import Choice
+from radplan.progress import Choice, listening
 from radplan.registry import Registry
 
 logger = logging.getLogger(__name__)
@@ -177,7 +177,8 @@ def dose_influence(
     chosen = find_engine(engine, machine.radiation)
     check_beams(beams, machine)
     scope = Scope.of(patient, grid, voxels, scenarios, device, dtype, stored)
-    model = _over_cases(chosen, patient, beams, machine, scope)
+    with listening(progress):
+        model = _over_cases(chosen, patient, beams, machine, scope)
     if not isinstance(model, Dij):
         raise InputError(f"the engine {chosen.name!r} gives a {type(model).__name__}, not a Dij: call forward_model")
     return replace(model, settings={**engine_to_spec(chosen), "stored": stored})

@@ -71,6 +71,8 @@ def test_uniform_values_give_finite_results(objective, level):
 def test_splitting_a_voxel_changes_nothing(objective):
     if isinstance(objective, Maximum) or objective.name == "minimum":
         pytest.skip("the smoothed extremes count voxels")
+    if objective.name == "dose_at_volume":
+        pytest.skip("a dose at a volume lies between the ranks of two voxels, as D95 of the metrics does")
     values, weights = case()
     split_values, split_weights = np.append(values, values[0]), np.append(weights, 0.25 * weights[0])
     split_weights[0] *= 0.75
@@ -143,7 +145,7 @@ def test_mimicking_is_cut_to_the_structure():
         (lambda: MaxDVH(20.0, 30.0), r"fraction of the structure in \[0, 1\], got 30.0; for 30 % write 0.3"),
         (lambda: MinDVH(20.0, -0.1), "got -0.1"),
         (lambda: EUD(1.0, 0.0), "exponent must not be 0"),
-        (lambda: EUD(1.0, 2.0, "above"), "form must be one of 'deviation', 'over', 'under', got 'above'"),
+        (lambda: EUD(1.0, 2.0, "above"), "form must be one of 'deviation', 'over', 'under', 'value', got 'above'"),
         (lambda: Mean(form="cubic"), "form must be one of 'linear', 'quadratic'"),
         (lambda: DoseMimicking("dose.npz"), "got str"),
         (lambda: DoseMimicking(1.0, overdosing=-1.0), "must be >= 0"),
