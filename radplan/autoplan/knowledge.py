@@ -191,12 +191,12 @@ def fit_knowledge(
     return DVHKnowledge(tuple(targets), learned)
 
 
-def dose_at_volumes(plan: Plan, structure: str) -> Floats:
-    """Return the doses at `VOLUMES` of a structure [Gy]."""
+def dose_at_volumes(plan: Plan, structure: str, volumes: Floats = VOLUMES) -> Floats:
+    """Return the doses at volumes [%] of a structure [Gy], read from its values sorted once."""
     values, weights = plan.structure_values(plan.prescribed, structure)
     order = np.argsort(-values)
     ranks = 100.0 * (np.cumsum(weights[order]) - 0.5 * weights[order])
-    return np.asarray(np.interp(VOLUMES, ranks, values[order]))
+    return np.asarray(np.interp(volumes, ranks, values[order]))
 
 
 def organ_features(patient: Patient, organ: str, targets: Sequence[str]) -> Floats:

@@ -13,6 +13,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from radplan.autoplan.knowledge import dose_at_volumes
 from radplan.autoplan.protocol import Protocol
 from radplan.autoplan.scorecard import ItemScore, Score, ScoreItem
 from radplan.optim import Goal, MaxDVH, Mean, SquaredOverdosing, SquaredUnderdosing
@@ -112,11 +113,8 @@ class DVHMargins(ObjectivePolicy):
         for organ in organs:
             if organ == "External":
                 continue
-            values, shares = plan.structure_values(plan.prescribed, organ)
-            order = np.argsort(-values)
-            ranks = 100.0 * (np.cumsum(shares[order]) - 0.5 * shares[order])
-            for volume in VOLUMES:
-                dose = float(np.interp(volume, ranks, values[order]))
+            doses = dose_at_volumes(plan, organ, np.asarray(VOLUMES))
+            for volume, dose in zip(VOLUMES, doses.tolist(), strict=True):
                 level, priority = dose_to_objective(dose, volume, organ.endswith("_less_PTV"))
                 if dose > 1.0:
                     objective = MaxDVH(dose + (level - dose) * state.shrink, volume / 100.0)

@@ -24,6 +24,7 @@ def command(
     """Compare two doses: gamma, mean absolute difference, Dice of the 50 and 95 % isodoses."""
     import numpy as np
 
+    from radplan.analysis.agreement import isodose_dice, mean_absolute_difference
     from radplan.analysis.gamma import GammaCriteria, gamma_index
     from radplan.geometry.resample import resample_linear
     from radplan.workflows.doses import given_dose
@@ -37,12 +38,7 @@ def command(
     there = np.asarray(resample_linear(ours.dose, ours.grid, theirs.grid))
     print(f"gamma {gamma.criteria}: {gamma.passing:.2f} % of {gamma.points} points pass")
     judged = theirs.dose > 0.1 * theirs.dose.max()
-    print(f"mean absolute difference above 10 %: {np.abs(there - theirs.dose)[judged].mean():.3f} Gy")
-    sizes = np.count_nonzero
-    for share in (0.5, 0.95):
-        level = share * float(theirs.dose.max())
-        first, second = there >= level, theirs.dose >= level
-        both = sizes(first) + sizes(second)
-        dice = 2.0 * sizes(first & second) / max(int(both), 1)
-        print(f"Dice of the {100 * share:.0f} % isodose of the maximum: {dice:.4f}")
+    print(f"mean absolute difference above 10 %: {mean_absolute_difference(there, theirs.dose, judged):.3f} Gy")
+    for percent, dice in isodose_dice(there, theirs.dose, percents=(50.0, 95.0)).items():
+        print(f"Dice of the {percent:.0f} % isodose of the maximum: {dice:.4f}")
     return 0
