@@ -230,16 +230,18 @@ def bent_step(memory: Memory, x: Array, gradient: Array, box: Box, variables: Va
     until it descends.
     """
     xp = namespace(x)
-    outward = held = box.holds(x, -gradient)
+    held = box.holds(x, -gradient)
+    to_bounds = xp.zeros_like(x)
     for _ in range(_HOLDS):
         step = memory.solve(gradient, ~held)
-        room = xp.where(step < 0.0, x - box.lower, box.upper - x)
-        pushed = (room < _FAR * xp.abs(step)) & ~held
+        to_bound = xp.where(step < 0.0, box.lower - x, box.upper - x)
+        pushed = (xp.abs(to_bound) < _FAR * xp.abs(step)) & ~held
         if not bool(xp.any(pushed)):
             break
         held = held | pushed
-    to_bound = xp.where(gradient > 0.0, box.lower - x, box.upper - x)
-    step = step + xp.where(held & ~outward & xp.isfinite(to_bound), to_bound, xp.zeros_like(x))
+        # Why: towards the bound the step pushes to; the gradient may point to the other.
+        to_bounds = xp.where(pushed, to_bound, to_bounds)
+    step = xp.where(held, to_bounds, step)
     promised = xp.abs(xp.sum(gradient * step))
     for t in _SHARES:
         direction = variables.project(x + t * step) - x

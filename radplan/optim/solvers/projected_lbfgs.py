@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
-import numpy as np
-
 from radplan.arrays import Array, all_finite, like, namespace, to_numpy, weighted_sum
 from radplan.errors import CalculationError, InputError
 from radplan.kernels.threads import one_blas_thread
@@ -138,14 +136,8 @@ class ProjectedLBFGS(Solver):
         return Solution(x, value, status, tuple(history), start_value if math.isfinite(start_value) else value)
 
     def _measures(self, problem: CostFunction, iteration: int) -> bool:
-        """Say whether second derivatives within groups are looked at after an iteration.
-
-        Not where variables have upper bounds: a search bent along these may end a little above the optimum.
-        """
-        variables = problem.variables
-        if not self.blocks or variables.groups is None or not (problem.linear and variables.separable):
-            return False
-        if math.isfinite(float(np.min(to_numpy(variables.upper)))):
+        """Say whether second derivatives within groups are looked at after an iteration."""
+        if not self.blocks or problem.variables.groups is None or not (problem.linear and problem.variables.separable):
             return False
         return iteration in _MEASURED or iteration % _MEASURED_EVERY == 0
 
