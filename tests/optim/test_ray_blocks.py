@@ -99,7 +99,8 @@ def test_the_optimum_between_bounds_is_reached_with_blocks(upper, seed):
     problem = Problem(model_of(stacked_peaks(rng), upper=upper), GOALS, fractions=3, weights=MEMBERS)
     least = scipy.optimize.minimize(
         lambda x: problem.value_and_gradient(x), problem.start, jac=True, method="L-BFGS-B",
-        bounds=[(0.0, upper)] * problem.variables.count, options={"ftol": 1e-14, "gtol": 1e-9, "maxiter": 5000, "maxfun": 9000},
+        bounds=[(0.0, upper)] * problem.variables.count,
+        options={"ftol": 1e-14, "gtol": 1e-9, "maxiter": 5000, "maxfun": 9000},
     )  # fmt: skip
     solution = ProjectedLBFGS(tolerance=1e-7).solve(problem)
     assert solution.status is Status.CONVERGED
