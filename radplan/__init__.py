@@ -79,6 +79,7 @@ _HOME = {
     "draw_slices": "radplan.viz.slices",
     "gamma": "radplan.plan.compared",
     "save_figures": "radplan.viz",
+    "save_report": "radplan.report.document",
     "Protocol": "radplan.autoplan.protocol",
     "Scorecard": "radplan.autoplan.scorecard",
     "auto_plan": "radplan.autoplan.planner",

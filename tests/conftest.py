@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -61,6 +62,20 @@ def tg119_plan():
     beams = rp.place_beams(patient, machine, gantry=range(0, 360, 40), bixel_width=5.0)
     dij = rp.dose_influence(patient, beams, machine, grid=5.0)
     return rp.optimize(dij, patient.goals, patient, fractions=30).scaled("OuterTarget", D95=50.0)
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """A headless Chromium of this machine, or the one that RADPLAN_BROWSER names; skips where there is none."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    names = (os.environ.get("RADPLAN_BROWSER", ""), "chromium", "chromium-browser", "google-chrome", "chrome")
+    program = next((found for name in names if name and (found := shutil.which(name))), None)
+    if program is None:
+        pytest.skip("no Chromium on this machine: install one, or name it in RADPLAN_BROWSER")
+    with playwright.sync_playwright() as drive:
+        live = drive.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        yield live
+        live.close()
 
 
 @pytest.fixture

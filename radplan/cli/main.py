@@ -36,6 +36,8 @@ VERBS = {
     "predict": ("radplan.cli.predict", "Propose a dose for a patient by a trained network."),
     "compare": ("radplan.cli.compare", "Show metrics and DVHs of plans beside each other."),
     "gamma": ("radplan.cli.gamma", "Compare two doses: gamma, differences, isodoses."),
+    "dvh": ("radplan.cli.dvh", "Show a plan's dose-volume histogram; write it as a table or a figure."),
+    "report": ("radplan.cli.report", "Write a plan's report: one HTML file that needs no network."),
     "machines": ("radplan.cli.machines", "List the built-in machines, collimators and limits."),
     "ai-plan": ("radplan.cli.ai_plan", "Make a deliverable plan of the dose that a network proposes."),
     "dicom": ("radplan.cli.dicom", "List what a folder of DICOM files holds."),

@@ -154,7 +154,7 @@ def _write_dvhs(folder: Path, plan: Plan, told: Sequence[Quantity]) -> list[str]
     if plan.model.radiation != "photons":
         tables |= {f"dvh_{quantity.name}.csv": quantity for quantity in told if quantity.name != plan.prescribed}
     for name, quantity in tables.items():
-        _write_dvh(folder / name, plan, quantity)
+        write_dvh(folder / name, plan, quantity)
     return list(tables)
 
 
@@ -172,8 +172,9 @@ def write_scenarios(path: Path, plan: Plan) -> None:
                 writer.writerow([case, f"{chances[case]:.6f}", structure, *values])
 
 
-def _write_dvh(path: Path, plan: Plan, quantity: str | Quantity) -> None:
-    curves = plan.dvh(quantity)
+def write_dvh(path: Path, plan: Plan, quantity: str | Quantity, structures: Sequence[str] | None = None) -> None:
+    """Write a column of volume [%] for each structure over the level of a quantity (CSV)."""
+    curves = plan.dvh(quantity, structures)
     first = next(iter(curves.values()))
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
