@@ -70,17 +70,18 @@ class ArcSearch:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        count = self.matrix.segments
+        bixels = self.matrix.bixels
         self.random = np.random.default_rng(self.seed)
-        self.leaves: Floats = np.zeros((self.matrix.points, self.matrix.rows, 2))
-        self.mu: Floats = np.zeros(count)
-        self.seconds: Floats = np.zeros(count)
+        self.bounds = bixels.leaf_bounds(self.limits.bank_span)
+        self.leaves: Floats = np.zeros((bixels.points, bixels.rows, 2))
+        self.mu: Floats = np.zeros(bixels.segments)
+        self.seconds: Floats = np.zeros(bixels.segments)
         self._share(self._fastest)
 
     @property
     def _fastest(self) -> Floats:
         """Seconds that the gantry needs for every segment."""
-        fastest: Floats = self.matrix.travel / self.limits.gantry_speed
+        fastest: Floats = self.matrix.bixels.travel / self.limits.gantry_speed
         return fastest
 
     @property
@@ -91,14 +92,14 @@ class ArcSearch:
 
     def mu_bounds(self, slack: float = 1.0) -> tuple[Floats, Floats]:
         """Return fewest and most monitor units of every segment [MU]."""
-        least, most = (self.matrix.travel * per_degree for per_degree in self.limits.mu_per_degree)
+        least, most = (self.matrix.bixels.travel * per_degree for per_degree in self.limits.mu_per_degree)
         least = _SPARE_MU * least
         upper: Floats = np.maximum(np.minimum(slack * self.rate * self.seconds, most / _SPARE_MU), least)
         return least, upper
 
     def needed(self) -> Floats:
         """Return the seconds that gantry, leaves and dose rate need in every segment."""
-        begin = self.matrix.begin
+        begin = self.matrix.bixels.begin
         moves = np.abs(self.leaves[begin + 1] - self.leaves[begin]).max(axis=(1, 2))
         seconds: Floats = np.maximum.reduce([self._fastest, moves / self.limits.leaf_speed, self.mu / self.rate])
         return seconds
@@ -117,13 +118,20 @@ class ArcSearch:
         bounds = self.mu_bounds(_SLACK)
         shapes, self.mu = priced_shapes(self.matrix, self.cost, self.travel, *bounds, level)
         leaves = []
-        for arc in range(len(self.matrix.arcs)):
-            own = shapes[self.matrix.arc_of == arc]
+        for arc in range(len(self.matrix.bixels.arcs)):
+            own = shapes[self.matrix.bixels.arc_of == arc]
             leaves.append(np.concatenate([own[:1], 0.5 * (own[1:] + own[:-1]), own[-1:]]))
-        middle = np.concatenate(leaves).mean(axis=2)
-        half = np.maximum(0.5 * np.ptp(np.concatenate(leaves), axis=2), 0.5 * self.gap)
-        self.leaves = np.stack([middle - half, middle + half], axis=2)
+        self.leaves = self._within(np.concatenate(leaves))
         return self._solved(_SLACK)
+
+    def _within(self, leaves: Floats) -> Floats:
+        """Return leaf ends (points, rows, 2) brought within bounds, pairs no closer than their gap [mm]."""
+        low, high = self.matrix.bixels.places[..., 0], self.matrix.bixels.places[..., 1]
+        inside = np.clip(leaves, low[..., None], high[..., None])
+        half = np.maximum(0.5 * np.ptp(inside, axis=2), 0.5 * self.gap)
+        middle = np.clip(inside.mean(axis=2), low + half, high - half)
+        bounded: Floats = np.clip(np.stack([middle - half, middle + half], axis=2), *self.bounds)
+        return bounded
 
     def begin_at(self, plan: DeliveryPlan) -> None:
         """Take leaves and monitor units of a plan of the same arcs.
@@ -133,7 +141,7 @@ class ArcSearch:
         InputError
             When it has other arcs or control points, or another collimator.
         """
-        arcs = self.matrix.arcs
+        arcs = self.matrix.bixels.arcs
         if len(plan.fields) != len(arcs):
             raise InputError(f"the start has {len(plan.fields)} fields, but {len(arcs)} arcs are planned")
         leaves, mu = [], []
@@ -150,12 +158,9 @@ class ArcSearch:
             if field.leaf_boundaries is None or not self.mlc.fits(field.leaf_boundaries):
                 raise InputError(f"{field.label}: has other leaves than MLC {self.mlc.name!r}")
             stands = [point.leaves for point in field.points if point.leaves is not None]
-            ends = np.stack(stands)[:, self.matrix.pairs]
-            leaves.append(np.clip(ends, self.matrix.edges[0], self.matrix.edges[-1]))
+            leaves.append(np.stack(stands)[:, self.matrix.bixels.pairs])
             mu.append(np.diff([point.meterset for point in field.points]))
-        middle = np.concatenate(leaves).mean(axis=2)
-        half = np.maximum(0.5 * np.ptp(np.concatenate(leaves), axis=2), 0.5 * self.gap)
-        self.leaves = np.stack([middle - half, middle + half], axis=2)
+        self.leaves = self._within(np.concatenate(leaves))
         self.mu = np.concatenate(mu)
         self._share(self.needed())
 
@@ -171,7 +176,7 @@ class ArcSearch:
             if penalty is None and not hard_before:
                 self.hold()
                 hard_before = True
-            rows = RowDescent(self.matrix, self.cost, self.leaves, self.mu, self.gap)
+            rows = RowDescent(self.matrix, self.cost, self.leaves, self.mu, self.gap, self.bounds)
             moved = rows.sweep(self.travel, penalty, self.random)
             self.leaves = rows.leaves
             value = self._solved(1.0 if penalty is None else _SLACK)
@@ -181,10 +186,10 @@ class ArcSearch:
 
     def hold(self) -> None:
         """Bring leaves and monitor units within what the times of the segments allow."""
-        parts = []
-        for arc in range(len(self.matrix.arcs)):
-            own = self.matrix.arc_of == arc
-            first = int(self.matrix.begin[own][0])
+        bixels, parts = self.matrix.bixels, []
+        for arc in range(len(bixels.arcs)):
+            own = bixels.arc_of == arc
+            first = int(bixels.begin[own][0])
             ends = self.leaves[first : first + int(own.sum()) + 1]
             parts.append(np.stack([envelope(ends[..., bank], self.travel[own]).values for bank in (0, 1)], axis=2))
         self.leaves = np.concatenate(parts)
@@ -200,19 +205,17 @@ class ArcSearch:
         return self.matrix.dose(self.mu, self.leaves)
 
     def fluence(self, iterations: int = 60) -> Floats:
-        """Return the free fluence of all bixels (segments, rows, columns) that serves the goals best [MU].
+        """Return the free fluence of all bixels (bixels,) that serves the goals best [MU].
 
         What arcs are measured by: nothing that leaves deliver is as good on the same matrix.
         """
-        start = self.weights().reshape(-1)  # what leaves give is allowed, so that the end is no worse
+        start = self.weights()  # what leaves give is allowed, so that the end is no worse
         best = ProjectedLBFGS(max_iterations=iterations).solve(self.cost.problem, x0=start).x
-        return np.asarray(best, dtype=np.float64).reshape(self.matrix.values.shape[:3])
+        return np.asarray(best, dtype=np.float64)
 
     def weights(self) -> Floats:
-        """Return the fluence behind the leaves as they are (segments, rows, columns) [MU]."""
-        matrix = self.matrix
-        given: Floats = self.mu[:, None, None] * matrix.fluence(matrix.swept(self.leaves))
-        return given
+        """Return the fluence behind the leaves as they are (bixels,) [MU]."""
+        return self.matrix.weights(self.mu, self.leaves)
 
     def search_ends(self, machine: PhotonMachine, iterations: int) -> float:
         """Search leaf ends and monitor units together, through the trajectories; return the cost."""
@@ -254,40 +257,40 @@ class ArcSearch:
         return scale
 
     def _times(self) -> list[Floats]:
-        return [self.seconds[self.matrix.arc_of == arc] for arc in range(len(self.matrix.arcs))]
+        bixels = self.matrix.bixels
+        return [self.seconds[bixels.arc_of == arc] for arc in range(len(bixels.arcs))]
 
     def _apertures(self, fields: list[TreatmentField]) -> BixelApertures:
         """Return the model of all leaves of the fields on the matrix: rows move, other pairs and the jaws stay."""
-        matrix, layouts = self.matrix, [FieldLayout.of(fields[0], 0)]
+        matrix, bixels, layouts = self.matrix, self.matrix.bixels, [FieldLayout.of(fields[0], 0)]
         for field in fields[1:]:
             layouts.append(FieldLayout.of(field, layouts[-1].stop))
-        low = np.broadcast_to(matrix.edges[:-1], matrix.values.shape[:3]).reshape(-1)
-        ends = np.empty((4, matrix.segments, matrix.rows), dtype=np.int64)
-        mu = np.empty(matrix.segments, dtype=np.int64)
+        ends = np.empty((4, bixels.segments, bixels.rows), dtype=np.int64)
+        mu = np.empty(bixels.segments, dtype=np.int64)
         lower, upper = (np.concatenate([layout.start for layout in layouts]) for _ in range(2))
         least, most = self.mu_bounds()
         for arc, layout in enumerate(layouts):
-            own = np.flatnonzero(matrix.arc_of == arc)
+            own = np.flatnonzero(bixels.arc_of == arc)
             pairs = layout.leaves.shape[1]
             for side in (0, 1):
                 opening = layout.openings[side : side + own.size, None]
-                first = layout.offset + 2 * (opening * pairs + matrix.pairs)
+                first = layout.offset + 2 * (opening * pairs + bixels.pairs)
                 ends[2 * side, own], ends[2 * side + 1, own] = first, first + 1
             mu[own] = layout.mu_slice.start + np.arange(own.size)
-        moving = np.unique(ends)
-        lower[moving], upper[moving] = matrix.edges[0], matrix.edges[-1]
+        for side, point in ((0, bixels.begin), (2, bixels.begin + 1)):
+            for end in (0, 1):
+                lower[ends[side + end]], upper[ends[side + end]] = (bound[point, :, end] for bound in self.bounds)
         lower[mu], upper[mu] = least, most
         start = np.concatenate([layout.start for layout in layouts])
         scale = np.full(start.size, 5.0)
         scale[mu] = max(float(self.mu.mean()), 1e-3)
-        columns = matrix.columns
         openings = BixelOpenings(
-            bixel=np.arange(low.size),
-            low=low,
-            high=low + np.diff(matrix.edges)[0],
-            ends=np.repeat(ends.reshape(4, -1), columns, axis=1),
-            mu=np.repeat(mu, matrix.rows * columns),
-            within=np.ones(low.size),
+            bixel=np.arange(bixels.count),
+            low=bixels.edges[bixels.column],
+            high=bixels.edges[bixels.column + 1],
+            ends=ends.reshape(4, -1)[:, bixels.lines],
+            mu=mu[bixels.segment],
+            within=np.ones(bixels.count),
         )
         variables = Variables(
             start.size, lower, upper, start, scale, ("leaf end [mm]", "jaw [mm]", "monitor units [MU]")
@@ -299,28 +302,28 @@ class ArcSearch:
         leaves, mu = [], []
         for layout in model.layouts:
             ends = x[layout.leaf_slice].reshape(layout.leaves.shape)[layout.openings]
-            leaves.append(ends[:, self.matrix.pairs])
+            leaves.append(ends[:, self.matrix.bixels.pairs])
             mu.append(x[layout.mu_slice])
         self.leaves, self.mu = np.concatenate(leaves), np.concatenate(mu)
 
     def fields(self, machine: PhotonMachine) -> list[TreatmentField]:
         """Return the arcs as fields of control points, with jaws about the rows and other pairs parked behind them."""
-        matrix, made = self.matrix, []
-        for number, arc in enumerate(matrix.arcs):
-            own = np.flatnonzero(matrix.arc_of == number)
-            first = int(matrix.begin[own[0]])
+        bixels, made = self.matrix.bixels, []
+        for number, arc in enumerate(bixels.arcs):
+            own = np.flatnonzero(bixels.arc_of == number)
+            first = int(bixels.begin[own[0]])
             metersets = np.concatenate([[0.0], np.cumsum(self.mu[own])])
             points = []
             for k in range(arc.segments + 1):
                 ends = self._parked()
-                ends[matrix.pairs] = self.leaves[first + k]
+                ends[bixels.pairs] = self.leaves[first + k]
                 points.append(
                     ControlPoint(
                         meterset=float(metersets[k]),
                         gantry=float(arc.gantry[k]),
                         collimator=arc.collimator,
                         couch=arc.couch,
-                        isocenter=matrix.isocentre,
+                        isocenter=bixels.isocentre,
                         jaws_x=self._jaws(0),
                         jaws_y=self._jaws(1),
                         leaves=ends,
@@ -337,7 +340,7 @@ class ArcSearch:
 
     def _parked(self) -> Floats:
         """Return leaf ends of all pairs at their gap in the middle of the field."""
-        middle = 0.5 * (self.matrix.edges[0] + self.matrix.edges[-1])
+        middle = 0.5 * (self.matrix.bixels.edges[0] + self.matrix.bixels.edges[-1])
         steps = self.limits.leaf_step
         first = np.round((middle - 0.5 * self.gap) / steps) * steps
         return np.tile([first, first + self.gap], (self.mlc.pairs, 1))
@@ -346,7 +349,7 @@ class ArcSearch:
         """Return where jaws of axis 0 (X) or 1 (Y) stand; None where the linac has none."""
         if self.limits.jaw_past_axis[axis] is None:
             return None
-        matrix = self.matrix
+        bixels = self.matrix.bixels
         if axis == 0:
-            return np.asarray([matrix.edges[0] - _JAW_MARGIN, matrix.edges[-1] + _JAW_MARGIN])
-        return np.asarray([self.mlc.boundaries[matrix.pairs[0]], self.mlc.boundaries[matrix.pairs[-1] + 1]])
+            return np.asarray([bixels.edges[0] - _JAW_MARGIN, bixels.edges[-1] + _JAW_MARGIN])
+        return np.asarray([self.mlc.boundaries[bixels.pairs[0]], self.mlc.boundaries[bixels.pairs[-1] + 1]])

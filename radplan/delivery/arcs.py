@@ -17,8 +17,9 @@ from radplan import arrays
 from radplan.beams.arc import arc_angles
 from radplan.beams.control_points import DeliveryPlan
 from radplan.beams.place import target_center
+from radplan.delivery.arc_bixels import Arc, arc_bixels
 from radplan.delivery.arc_cost import ArcCost
-from radplan.delivery.arc_matrix import Arc, arc_matrix
+from radplan.delivery.arc_matrix import arc_matrix
 from radplan.delivery.arc_search import ArcSearch
 from radplan.delivery.check import check_delivery
 from radplan.delivery.rounding import rounded_plan
@@ -203,13 +204,16 @@ def search_arcs(
     centre = np.asarray(target_center(patient) if isocenter is None else isocenter, dtype=np.float64)
     with listening(progress), threadpoolctl.threadpool_limits(limits=1, user_api="blas"):
         dose_grid = patient.ct.grid.with_spacing(grid)
-        matrix = arc_matrix(
-            patient, machine, collimator, placed, structures, centre, dose_grid, chosen.margin, chosen.seed
-        )
-        _told(
-            f"matrix: {matrix.segments} segments, {matrix.rows} x {matrix.columns} bixels, {matrix.voxels.size} voxels"
-        )
         planning = linac.planning()
+        agility = planning.leaf_speed / planning.gantry_speed
+        targets = patient.target_names
+        bixels = arc_bixels(patient, targets, machine, collimator, placed, centre, chosen.margin, agility)
+        bixels.leaf_bounds(planning.bank_span)  # refuses what the carriages cannot do, before the long work
+        matrix = arc_matrix(patient, machine, collimator, bixels, structures, targets, dose_grid, chosen.seed)
+        _told(
+            f"matrix: {bixels.segments} segments, {bixels.rows} x {bixels.columns} leaf rows and columns, "
+            f"{bixels.count} bixels, {matrix.voxels.size} voxels"
+        )
         rate = planning.dose_rate(machine.energy) / 60.0 / _SPARE_RATE
         cost = ArcCost.of(matrix, goals, count)
         search = ArcSearch(matrix, cost, collimator, planning, rate, budget, chosen.seed)

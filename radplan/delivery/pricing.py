@@ -11,6 +11,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from radplan.delivery.arc_bixels import ArcBixels
 from radplan.delivery.arc_cost import ArcCost, solve_mu
 from radplan.delivery.arc_matrix import ArcMatrix
 
@@ -44,24 +45,27 @@ def priced_shapes(
     level : float
         Mean dose of the sampled voxels of the target that the first shapes are brought to, per fraction [Gy].
     """
-    count, (rows, columns) = matrix.segments, matrix.values.shape[1:3]
-    ends = np.full((count, rows, 2), np.nan)
+    bixels = matrix.bixels
+    count = bixels.segments
+    ends = np.full((count, bixels.rows, 2), np.nan)
     mu, doses = np.zeros(count), np.zeros((count, matrix.voxels.size), dtype=np.float32)
     dose, chosen = np.zeros(matrix.voxels.size), np.zeros(count, dtype=bool)
     middle = np.cumsum(travel) - 0.5 * travel
     while not chosen.all():
         gain = -matrix.pulled(cost(dose)[1])
         free = np.flatnonzero(~chosen)
-        reach = [_reach(matrix, ends, chosen, middle, int(k)) for k in free]
-        found = [_best_shape(matrix.edges, gain[k], *span) for k, span in zip(free, reach, strict=True)]
-        batch = _spread(matrix, free, np.asarray([price for _, price in found]))
+        closed = -10.0 * float(np.abs(gain).max())
+        found = [
+            _best_shape(bixels.edges, bixels.spread(gain, k, closed), *_reach(bixels, ends, chosen, middle, k))
+            for k in free.tolist()
+        ]
+        batch = _spread(bixels, free, np.asarray([price for _, price in found]))
         for k in batch:
             ends[free[k]] = found[k][0]
         added = free[batch]
         chosen[added] = True
         for k in added:
-            fluence = matrix.fluence(_still(matrix, ends[k])).astype(np.float32)
-            doses[k] = fluence.reshape(rows * columns) @ matrix.values[k].reshape(rows * columns, -1)
+            doses[k] = matrix.segment_dose(int(k), _still(matrix, int(k), ends[k]))
         known = np.flatnonzero(chosen)
         first = not mu.any()
         mu[added] = 1.0 if first else mu[mu > 0].mean()
@@ -75,23 +79,24 @@ def priced_shapes(
     return ends, mu
 
 
-def _still(matrix: ArcMatrix, ends: Floats) -> Floats:
-    low, high = matrix.edges[:-1], matrix.edges[1:]
-    first, second = ends[:, :1] - matrix.leaf_offset, ends[:, 1:] + matrix.leaf_offset
-    opened: Floats = np.maximum(np.minimum(second, high) - np.maximum(first, low), 0.0) / (high - low)
-    return opened
+def _still(matrix: ArcMatrix, segment: int, ends: Floats) -> Floats:
+    """Return the open share of every bixel (bixels,) where leaf ends (rows, 2) of one segment stand."""
+    bixels = matrix.bixels
+    standing = np.zeros((bixels.points, bixels.rows, 2))
+    standing[bixels.begin[segment]] = standing[bixels.begin[segment] + 1] = ends
+    return bixels.swept(standing, matrix.leaf_offset)
 
 
 def _reach(
-    matrix: ArcMatrix, ends: Floats, chosen: npt.NDArray[np.bool_], middle: Floats, k: int
+    bixels: ArcBixels, ends: Floats, chosen: npt.NDArray[np.bool_], middle: Floats, k: int
 ) -> tuple[Floats, Floats]:
     """Return the lowest and highest place of each leaf end (rows, 2) that neighbours in the arc allow, a bit more."""
     low = np.full(ends.shape[1:], -np.inf)
     high = np.full(ends.shape[1:], np.inf)
-    known = np.flatnonzero(chosen & (matrix.arc_of == matrix.arc_of[k]))
+    known = np.flatnonzero(chosen & (bixels.arc_of == bixels.arc_of[k]))
     for near in (known[known < k][-1:], known[known > k][:1]):
         if near.size:
-            slack = abs(middle[k] - middle[near[0]]) + 0.5 * (matrix.edges[1] - matrix.edges[0])
+            slack = abs(middle[k] - middle[near[0]]) + 0.5 * (bixels.edges[1] - bixels.edges[0])
             low = np.maximum(low, ends[near[0]] - slack)
             high = np.minimum(high, ends[near[0]] + slack)
     return low, high
@@ -115,16 +120,16 @@ def _best_shape(edges: Floats, gain: Floats, low: Floats, high: Floats) -> tuple
     return ends, float(gained[~none].sum())
 
 
-def _spread(matrix: ArcMatrix, free: Ints, prices: Floats) -> list[int]:
+def _spread(bixels: ArcBixels, free: Ints, prices: Floats) -> list[int]:
     """Return which free segments come next: the best priced that are not neighbours of each other."""
-    wanted = _BATCH * len(matrix.arcs)
+    wanted = _BATCH * len(bixels.arcs)
     if free.size <= wanted:
         return list(range(free.size))
     chosen: list[int] = []
     for candidate in np.argsort(prices)[::-1]:
-        k, arc = free[candidate], matrix.arcs[matrix.arc_of[free[candidate]]]
+        k, arc = free[candidate], bixels.arcs[bixels.arc_of[free[candidate]]]
         gap = max(arc.segments // _APART, 2)
-        if all(matrix.arc_of[k] != matrix.arc_of[free[c]] or abs(k - free[c]) > gap for c in chosen):
+        if all(bixels.arc_of[k] != bixels.arc_of[free[c]] or abs(k - free[c]) > gap for c in chosen):
             chosen.append(int(candidate))
         if len(chosen) == wanted:
             break

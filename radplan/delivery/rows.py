@@ -43,6 +43,8 @@ class RowDescent:
         Monitor units [MU].
     gap : float
         Least gap of a pair [mm].
+    bounds : (array, array)
+        Lowest and highest places of leaf ends, of the shape of `leaves` [mm].
     """
 
     matrix: ArcMatrix
@@ -50,6 +52,7 @@ class RowDescent:
     leaves: Floats
     mu: Floats
     gap: float
+    bounds: tuple[Floats, Floats]
 
     def sweep(self, travel: Floats, penalty: float | None, random: np.random.Generator) -> int:
         """Visit all control points and rows once, in random order; return how many rows moved.
@@ -72,12 +75,12 @@ class RowDescent:
         self._dose = matrix.dose(self.mu, self.leaves)
         self._value, self._slope = self.cost(self._dose)
         moved = 0
-        for point in random.permutation(matrix.points):
+        for point in random.permutation(matrix.bixels.points):
             curvature = self.cost.curvature(self._dose, self._slope).astype(np.float32)
             active = np.flatnonzero(curvature > 0)
             root = np.sqrt(curvature[active])
             sides = self._sides(int(point), travel)
-            for row in random.permutation(matrix.rows):
+            for row in random.permutation(matrix.bixels.rows):
                 moved += self._improved(int(point), int(row), sides, active, root, penalty)
         return moved
 
@@ -88,7 +91,7 @@ class RowDescent:
 
     def _sides(self, point: int, travel: Floats) -> list[tuple[int, int, float]]:
         """Return segment, control point at its other end, and travel on either side of a control point."""
-        begin = self.matrix.begin
+        begin = self.matrix.bixels.begin
         before = np.flatnonzero(begin + 1 == point)
         after = np.flatnonzero(begin == point)
         return [(int(s), point - 1, float(travel[s])) for s in before] + [
@@ -106,18 +109,17 @@ class RowDescent:
     ) -> bool:
         """Move one row of one control point to its best place; return whether it moved."""
         matrix, own = self.matrix, self.leaves[point, row]
-        block = np.concatenate([matrix.values[s, row] for s, _, _ in sides])
+        block = np.concatenate([matrix.values[matrix.bixels.row_slice(s, row)] for s, _, _ in sides])
         slope = (block @ self._slope.astype(np.float32)).astype(np.float64)
         if penalty is None and not self._open(sides, point, row) and slope.min() >= 0.0:
             return False
         weighted = block[:, active] * root
         hessian = (weighted @ weighted.T).astype(np.float64)
-        places = np.arange(matrix.edges[0] + 0.5 * _PITCH, matrix.edges[-1], _PITCH)
-        first, second = np.append(places, own[0]), np.append(places, own[1])
+        first, second = (np.append(self._places(point, row, end), own[end]) for end in (0, 1))
         change, extra, allowed = [], [], []
         for end, tried, offset in ((0, first, -matrix.leaf_offset), (1, second, matrix.leaf_offset)):
             near = [(s, self.leaves[other, row, end], reach) for s, other, reach in sides]
-            swept = np.concatenate([self._swept(s, tried, there, offset) for s, there, _ in near], axis=1)
+            swept = np.concatenate([self._swept(s, row, tried, there, offset) for s, there, _ in near], axis=1)
             change.append(swept - swept[-1])
             beyond = np.stack([np.maximum(np.abs(tried - there) - reach, 0.0) for _, there, reach in near])
             extra.append((penalty or 0.0) * np.sum(beyond**2, axis=0))
@@ -143,9 +145,18 @@ class RowDescent:
         gaps = [np.ptp(self.leaves[p, row]) for p in (point, *(other for _, other, _ in sides))]
         return bool(max(gaps) > self.gap + 1e-6)
 
-    def _swept(self, segment: int, tried: Floats, there: float, offset: float) -> Floats:
+    def _places(self, point: int, row: int, end: int) -> Floats:
+        """Return where a leaf end is tried: every few millimetres, never on an edge of a bixel [mm]."""
+        edges = self.matrix.bixels.edges
+        places = np.arange(edges[0] + 0.5 * _PITCH, edges[-1], _PITCH)
+        low, high = (bound[point, row, end] for bound in self.bounds)
+        tried: Floats = places[(places >= low) & (places <= high)]
+        return tried
+
+    def _swept(self, segment: int, row: int, tried: Floats, there: float, offset: float) -> Floats:
         """Return the weight of bixels below a leaf end that goes from each place tried to its neighbour's [MU]."""
-        low, high = self.matrix.edges[:-1], self.matrix.edges[1:]
+        edges = self.matrix.bixels.row_edges(segment, row)
+        low, high = edges[:-1], edges[1:]
         open_share = filled(tried[:, None] + offset, np.full((1, 1), there + offset), low, high) / (high - low)
         weights: Floats = self.mu[segment] * (1.0 - self.matrix.transmission) * open_share
         return weights

@@ -125,6 +125,8 @@ class Track:
         Least gap of a pair [mm].
     span : float
         Largest distance of two leaf ends of one bank [mm]; infinite where leaves move freely.
+    moving : bool
+        Whether leaves move under beam: the carriage then stands, and a bank keeps its span over the whole field.
     """
 
     first: int
@@ -133,6 +135,7 @@ class Track:
     travel: Floats
     gap: float
     span: float
+    moving: bool = False
 
     @property
     def stop(self) -> int:
@@ -218,7 +221,10 @@ class LeafTrajectories(Variables):
 
 @dataclass(frozen=True, eq=False)
 class _Window:
-    """Leaf ends of a bank cut to a window of its span about the middle of the bank, (points, pairs)."""
+    """Leaf ends of a bank (points, pairs) cut to a window of its span about the middle of the bank.
+
+    One window for a field whose carriage stands, with all ends in one row; else one for each opening.
+    """
 
     values: Array
     below: Array
@@ -228,15 +234,17 @@ class _Window:
 
     @classmethod
     def of(cls, ends: Array, track: Track) -> _Window:
-        xp = namespace(ends)
+        xp, shape = namespace(ends), ends.shape
+        if track.moving:
+            ends = xp.reshape(ends, (1, -1))
         low, high = xp.min(ends, axis=1, keepdims=True), xp.max(ends, axis=1, keepdims=True)
         if math.isinf(track.span):
             never = xp.zeros(ends.shape, dtype=xp.bool, device=arrays.native_device(ends))
-            return cls(ends, never, never, low, high)
+            return cls(xp.reshape(ends, shape), never, never, low, high)
         middle, half = 0.5 * (low + high), 0.5 * track.span
         below, above = ends < middle - half - _ROUNDING, ends > middle + half + _ROUNDING
         cut = xp.where(below, middle - half, xp.where(above, middle + half, ends))
-        return cls(cut, below, above, xp.argmin(ends, axis=1), xp.argmax(ends, axis=1))
+        return cls(xp.reshape(cut, shape), below, above, xp.argmin(ends, axis=1), xp.argmax(ends, axis=1))
 
     def pullback(self, gradient: Array) -> Array:
         """Return the gradient by the ends before they were cut: a cut one goes to the outermost two, half each."""
@@ -244,13 +252,14 @@ class _Window:
         cut = xp.logical_or(self.below, self.above)
         if self.lowest.ndim == 2:
             return gradient
+        shape, gradient = gradient.shape, xp.reshape(gradient, self.below.shape)
         nothing = xp.zeros_like(gradient)
         shared = 0.5 * xp.sum(xp.where(cut, gradient, nothing), axis=1, keepdims=True)
         columns = xp.arange(gradient.shape[1], dtype=self.lowest.dtype, device=arrays.native_device(gradient))[None, :]
         kept = xp.where(cut, nothing, gradient)
         for outermost in (self.lowest, self.highest):
             kept = kept + xp.where(columns == outermost[:, None], shared + nothing, nothing)
-        return kept
+        return xp.reshape(kept, shape)
 
 
 def leaf_trajectories(
@@ -315,4 +324,4 @@ def _track(layout: FieldLayout, limits: MachineLimits, seconds: Floats) -> Track
             travel[begin] = min(np.floor(limits.leaf_speed * seconds[segment] / step + _ROUNDING) * step, _FREE)
     moving = any(layout.openings[s] != layout.openings[s + 1] for s in layout.delivering)
     gap = np.ceil((limits.dynamic_gap if moving else limits.static_gap) / step - _ROUNDING) * step
-    return Track(layout.offset, points, pairs, travel, float(gap), limits.bank_span)
+    return Track(layout.offset, points, pairs, travel, float(gap), limits.bank_span, moving)

@@ -13,9 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from radplan.analysis.gamma import GammaCriteria, gamma_index
-from radplan.beams.beam import Beams
 from radplan.beams.control_points import DeliveryPlan
-from radplan.delivery.arc_matrix import arc_beams, segment_bixels
+from radplan.delivery.arc_bixels import bixel_beams
 from radplan.delivery.arcs import ArcOptions, ArcOutcome, check_arcs, scaled_mu, search_arcs
 from radplan.delivery.bixel_apertures import bixel_apertures
 from radplan.delivery.check import DeliveryReport, check_delivery
@@ -340,21 +339,12 @@ def _dose_of(
 def _bixel_plans(
     outcome: ArcOutcome, fluences: Mapping[str, Floats], patient: Patient, machine: PhotonMachine, spec: PlanSpec
 ) -> dict[str, Plan]:
-    """Return the dose of fluences (segments, rows, columns) in the whole body, calculated on the fly."""
+    """Return the dose of fluences (bixels,) in the whole body, calculated on the fly."""
     matrix, mlc = outcome.search.matrix, outcome.search.mlc
-    width, centres, rows, columns = segment_bixels(mlc, matrix.edges, matrix.pairs)
-    placed = [
-        beam
-        for arc in matrix.arcs
-        for beam in arc_beams(patient, machine, arc, arc.middles, matrix.isocentre, (width, centres))
-    ]
-    beams = Beams(tuple(placed), "photons", machine.name)
+    beams, parts = bixel_beams(patient, machine, mlc, matrix.bixels, range(matrix.bixels.segments))
     dij = dose_influence(patient, beams, machine, grid=matrix.grid, stored=False)
     fractions = outcome.plan.fractions or 30
-    return {
-        label: evaluate(dij, fluence[:, rows, columns].reshape(-1), patient, fractions)
-        for label, fluence in fluences.items()
-    }
+    return {label: evaluate(dij, fluence[parts], patient, fractions) for label, fluence in fluences.items()}
 
 
 def _agreement(inner: Plan, exact: Plan, patient: Patient, level: Level | None) -> Agreement:

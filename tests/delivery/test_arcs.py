@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from radplan.beams import place_arc
-from radplan.beams.beam import Beams
+from radplan.delivery.arc_bixels import Arc, arc_bixels, bixel_beams
 from radplan.delivery.arc_cost import ArcCost, solve_mu
-from radplan.delivery.arc_matrix import Arc, arc_matrix, sampled_members, segment_bixels
+from radplan.delivery.arc_matrix import arc_matrix, sampled_members
 from radplan.delivery.arc_search import ArcSearch
 from radplan.delivery.arcs import ArcOptions, exact_dose, placed_arcs, plan_arcs, scaled_mu, search_arcs
 from radplan.delivery.check import check_delivery
@@ -18,6 +18,7 @@ from radplan.delivery.rows import RowDescent
 from radplan.delivery.sequencing.runs import arc_of_fluence
 from radplan.engines import dose_influence
 from radplan.errors import InputError
+from radplan.geometry.frames import beam_rotation, isocentre_plane, world_to_beam
 from radplan.machines import library_machine
 from radplan.machines.limits import library_limits
 from radplan.machines.mlc import library_mlc
@@ -46,7 +47,8 @@ def search(patient):
     mlc, names = library_mlc("Millennium 120"), [goal.structure for goal in GOALS]
     grid = patient.ct.grid.with_spacing(8.0)
     centre = patient.ct.grid.points(patient.structures["OuterTarget"].voxels).mean(axis=0)
-    matrix = arc_matrix(patient, LINAC, mlc, arcs, names, centre, grid)
+    bixels = arc_bixels(patient, patient.target_names, LINAC, mlc, arcs, centre)
+    matrix = arc_matrix(patient, LINAC, mlc, bixels, names, patient.target_names, grid)
     planning = TRUEBEAM.planning()
     made = ArcSearch(matrix, ArcCost.of(matrix, GOALS, 30), mlc, planning, planning.dose_rate() / 60.0, 100.0)
     made.price(50.0 / 30)
@@ -55,23 +57,47 @@ def search(patient):
 
 def test_the_matrix_is_the_engine_s(patient, search):
     """Dose of every bixel, placed and ordered as said: the engine's own influence at one segment."""
-    matrix = search.matrix
-    width, centres, rows, columns = segment_bixels(search.mlc, matrix.edges, matrix.pairs)
-    arc = matrix.arcs[0]
-    beams = Beams.from_rays(
-        [centres],
-        gantry=[arc.middles[3]],
-        collimator=arc.collimator,
-        isocenter=matrix.isocentre,
-        sad=LINAC.sad,
-        bixel_width=width,
-        machine=LINAC.name,
-    )
+    matrix, bixels = search.matrix, search.matrix.bixels
+    beams, parts = bixel_beams(patient, LINAC, search.mlc, bixels, [3])
+    assert (beams[0].gantry, beams[0].collimator) == (bixels.arcs[0].middles[3], bixels.arcs[0].collimator)
+    rows, columns = bixels.lines[parts] - 3 * bixels.rows, bixels.column[parts]
+    np.testing.assert_allclose(beams[0].bixels[:, 0], 0.5 * (bixels.edges[columns] + bixels.edges[columns + 1]))
+    boundaries = search.mlc.boundaries
+    pairs = bixels.pairs[rows]
+    assert np.all((beams[0].bixels[:, 1] > boundaries[pairs]) & (beams[0].bixels[:, 1] < boundaries[pairs + 1]))
     dij = dose_influence(patient, beams, LINAC, grid=matrix.grid, voxels=matrix.voxels)
-    weights = np.random.default_rng(0).uniform(size=(matrix.rows, matrix.columns))
-    expected = dij.forward(weights[rows, columns])["physical_dose"][0]
-    found = weights.reshape(-1).astype(np.float32) @ matrix.values[3].reshape(-1, matrix.voxels.size)
+    weights = np.random.default_rng(0).uniform(size=bixels.count)
+    expected = dij.forward(weights[parts])["physical_dose"][0]
+    own = bixels.segment_slice(3)
+    found = weights[own].astype(np.float32) @ matrix.values[own]
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6 * expected.max())
+
+
+def test_leaf_ends_stay_where_the_target_is_seen(patient, search):
+    """Bounds lie at the target's outline and margin, move no faster than leaves, and keep the span of a bank."""
+    bixels, grid = search.matrix.bixels, patient.ct.grid
+    points = grid.points(patient.structures["OuterTarget"].voxels)
+    arc, boundaries = bixels.arcs[0], search.mlc.boundaries
+    for point in (0, 6, 14):
+        rotation = beam_rotation(arc.gantry[point], arc.couch, arc.collimator)
+        x, y, _ = isocentre_plane(world_to_beam(points, bixels.isocentre, rotation), LINAC.sad)
+        for row in range(bixels.rows):
+            pair = bixels.pairs[row]
+            seen = x[(y >= boundaries[pair]) & (y < boundaries[pair + 1])]
+            if seen.size:
+                low, high = bixels.places[point, row]
+                assert low <= seen.min() - 4.99
+                assert high >= seen.max() + 4.99
+    moves = np.abs(np.diff(bixels.places, axis=0))
+    assert np.all(moves <= 25.0 / 6.0 * arc.travel[:, None, None] + 1e-6)
+    assert bixels.count < 0.8 * bixels.segments * bixels.rows * bixels.columns
+    whole = float(np.ptp(bixels.places))
+    lower, upper = bixels.leaf_bounds(whole - 10.0)
+    assert np.all(lower <= upper)
+    for bank in (0, 1):
+        assert np.ptp(np.stack([lower[..., bank], upper[..., bank]])) <= whole - 10.0 + 1e-9
+    with pytest.raises(InputError, match="leaves of one bank stay within 20 mm"):
+        bixels.leaf_bounds(20.0)
 
 
 def test_shares_of_sampled_voxels_keep_the_mean(patient, search):
@@ -80,9 +106,9 @@ def test_shares_of_sampled_voxels_keep_the_mean(patient, search):
     whole = patient.structure_weights("OuterTarget", matrix.grid, overlap_with=[goal.structure for goal in GOALS])
     np.testing.assert_array_equal(matrix.members["OuterTarget"][0], whole[0])
     body = patient.structure_weights("BODY", matrix.grid, overlap_with=[goal.structure for goal in GOALS])
-    away = np.linalg.norm(matrix.grid.points(body[0]) - matrix.isocentre, axis=1)
+    away = np.linalg.norm(matrix.grid.points(body[0]) - matrix.bixels.isocentre, axis=1)
     kept, shares = matrix.members["BODY"]
-    sampled = np.linalg.norm(matrix.grid.points(kept) - matrix.isocentre, axis=1) @ shares
+    sampled = np.linalg.norm(matrix.grid.points(kept) - matrix.bixels.isocentre, axis=1) @ shares
     assert shares.sum() == pytest.approx(1.0)
     assert sampled == pytest.approx(away @ body[1], rel=0.1)
 
@@ -114,14 +140,15 @@ def test_curvature_and_slope_of_the_cost(search):
 def test_row_descent_only_goes_down_and_keeps_a_hard_limit(search):
     search.hold()
     matrix, travel = search.matrix, search.travel
-    rows = RowDescent(matrix, search.cost, search.leaves.copy(), search.mu.copy(), search.gap)
+    rows = RowDescent(matrix, search.cost, search.leaves.copy(), search.mu.copy(), search.gap, search.bounds)
     before = search.cost(matrix.dose(rows.mu, rows.leaves))[0]
     moved = rows.sweep(travel, None, np.random.default_rng(0))
     after = search.cost(matrix.dose(rows.mu, rows.leaves))[0]
     assert moved > 20
     assert after < 0.9 * before
     assert rows.value == pytest.approx(after, rel=1e-4)
-    moves = np.abs(rows.leaves[matrix.begin + 1] - rows.leaves[matrix.begin]).max(axis=(1, 2))
+    begin = matrix.bixels.begin
+    moves = np.abs(rows.leaves[begin + 1] - rows.leaves[begin]).max(axis=(1, 2))
     assert np.all(moves <= travel + 1e-9)
     assert np.ptp(rows.leaves, axis=2).min() >= search.gap - 1e-9
 
@@ -203,20 +230,21 @@ def test_what_cannot_be_planned_is_refused_at_once(patient, change, message):
 
 def test_a_fluence_at_every_control_point_is_a_start(search):
     """The rule-based sequencer opens what the fluence asks for; the search goes on from there, with its own limits."""
-    matrix, arc = search.matrix, search.matrix.arcs[0]
-    fluence = np.zeros((arc.gantry.size, search.mlc.pairs, matrix.columns))
-    fluence[:, matrix.pairs, 5:12] = 8.0
+    bixels, arc = search.matrix.bixels, search.matrix.bixels.arcs[0]
+    fluence = np.zeros((arc.gantry.size, search.mlc.pairs, bixels.columns))
+    fluence[:, bixels.pairs, 5:12] = 8.0
     made = arc_of_fluence(
-        fluence, matrix.edges, arc.gantry, matrix.isocentre, LINAC, search.mlc, TRUEBEAM, collimator=arc.collimator
+        fluence, bixels.edges, arc.gantry, bixels.isocentre, LINAC, search.mlc, TRUEBEAM, collimator=arc.collimator
     )
     begun = replace_search(search)
     begun.begin_at(made)
-    middle = begun.leaves[3].mean(axis=1)
-    np.testing.assert_allclose(middle, 0.5 * (matrix.edges[5] + matrix.edges[12]), atol=0.1)
+    low, high = bixels.places[3].T
+    expected = 0.5 * (np.clip(bixels.edges[5], low, high) + np.clip(bixels.edges[12], low, high))
+    np.testing.assert_allclose(begun.leaves[3].mean(axis=1), expected, atol=0.8)  # leaf offset
     before = begun.cost(begun.dose())[0]
     assert begun.descend([None]) < before
     with pytest.raises(InputError, match="has its collimator at 0 degrees"):
-        begun.begin_at(arc_of_fluence(fluence, matrix.edges, arc.gantry, matrix.isocentre, LINAC, search.mlc, TRUEBEAM))
+        begun.begin_at(arc_of_fluence(fluence, bixels.edges, arc.gantry, bixels.isocentre, LINAC, search.mlc, TRUEBEAM))
 
 
 def replace_search(search):

@@ -49,7 +49,7 @@ def violations(limits: MachineLimits, tracks: LeafTrajectories, x: np.ndarray, s
         "speed": np.any(fastest > limits.leaf_speed * seconds + 1e-6),
         "gap": np.any(ends[:, :, 1] - ends[:, :, 0] < limits.dynamic_gap - 1e-6),
         "bounds": np.any(ends < bounds[:, 0] - 1e-6) or np.any(ends > bounds[:, 1] + 1e-6),
-        "span": np.any(np.ptp(ends, axis=1) > limits.bank_span + 1e-6),
+        "span": np.any(np.ptp(ends, axis=(0, 1)) > limits.bank_span + 1e-6),
     }
     return [name for name, broken in wrong.items() if broken]
 
