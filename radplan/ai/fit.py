@@ -13,10 +13,11 @@ import numpy as np
 import torch
 
 from radplan.ai.data import OPENKBP_LAYOUT, cached_samples, patient_files
+from radplan.ai.loop import Training
 from radplan.ai.metrics import PatientScore, scores
 from radplan.ai.proposer import load_proposer, openkbp_scores, save_proposer
 from radplan.ai.spec import TrainSpec
-from radplan.ai.train import Trainer
+from radplan.ai.train import DoseTask
 from radplan.io.openkbp import read_openkbp
 
 _DATA = {
@@ -64,7 +65,7 @@ def fit_proposer(
     files = {name: patient_files(data, getattr(spec.data, name)) for name in ("train", "choose", "test")}
     train = cached_samples(files["train"], OPENKBP_LAYOUT, kept)
     choose = cached_samples(files["choose"], OPENKBP_LAYOUT, kept)
-    trainer = Trainer(spec, OPENKBP_LAYOUT, train, choose, folder, tell)
+    trainer = Training(spec, DoseTask(spec, OPENKBP_LAYOUT, train, choose), folder, tell)
     best = trainer.run()
     if not trainer.first:
         return folder / "model"
@@ -80,7 +81,7 @@ def fit_proposer(
             "steps": trainer.step,
             "processor_seconds": round(float(trainer.elapsed[0]), 1),
             "seconds": round(float(trainer.elapsed[1]), 1),
-            "device": _device_name(trainer.device),
+            "device": device_name(trainer.device),
             "torch": torch.__version__,
             "python": platform.python_version(),
         },
@@ -109,7 +110,8 @@ def score_facts(results: list[PatientScore], seconds: list[float]) -> dict[str, 
     }
 
 
-def _device_name(device: Any) -> str:
+def device_name(device: Any) -> str:
+    """Return what a training ran on, for a card."""
     if device.type == "cuda":
         return str(torch.cuda.get_device_name(device))
     return f"{platform.machine()} CPU, {torch.get_num_threads()} threads"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,23 +9,19 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
-from radplan.ai.checkpoint import read_tensors
+from radplan.ai.cards import Model, check_spacing, fitting_grid, load_weights, read_model, save_model
 from radplan.ai.data import Sample
 from radplan.ai.features import Anatomy, Layout, dose_channels
+from radplan.ai.loop import torch_device
 from radplan.ai.metrics import PatientScore, patient_score
 from radplan.ai.spec import TrainSpec
 from radplan.ai.train import dose_net, predicted
-from radplan.errors import FileError, InputError, UnknownNameError
 from radplan.geometry.grid import Grid
 from radplan.io.openkbp import DOSE_MASK, LEVELS, ORGANS, read_openkbp
 from radplan.patient.patient import Patient
 
 FORMAT = "radplan dose proposer 1"
-
-MODELS = Path(__file__).parent / "models"
-"""Where the models that come with radplan lie."""
 
 Volume = npt.NDArray[np.float32]
 
@@ -37,28 +31,23 @@ class DoseProposer:
 
     Parameters
     ----------
-    card : mapping
-        The model card; see `save_proposer`.
-    weights : mapping of str to tensor
-        Of the network that the card describes.
+    model : Model
+        Card and weights; see `save_proposer`.
     device : str
         Where it calculates: ``"cpu"`` or ``"cuda"``.
 
     Raises
     ------
     InputError
-        When the weights do not fit the card's network.
+        When the weights do not fit the card's network, or torch finds no such device.
     """
 
-    def __init__(self, card: Mapping[str, Any], weights: Mapping[str, Any], device: str = "cpu") -> None:
-        self.card, self.device = dict(card), device
-        self.spec = TrainSpec.model_validate(card["spec"])
-        self.layout = Layout.from_dict(card["layout"])
+    def __init__(self, model: Model, device: str = "cpu") -> None:
+        self.card, self.device = dict(model.card), torch_device(device)
+        self.spec = TrainSpec.model_validate(self.card["spec"])
+        self.layout = Layout.from_dict(self.card["layout"])
         self._net = dose_net(self.spec, self.layout)
-        try:
-            self._net.load_state_dict({key: value.float() for key, value in weights.items()})
-        except RuntimeError as error:
-            raise InputError(f"the weights do not fit the network of the card: {error}") from None
+        load_weights(self._net, model)
         self._net.to(device)
 
     def predict(self, patient: Patient, grid: Grid | None = None, mask: str | None = None) -> tuple[Volume, Grid]:
@@ -85,21 +74,11 @@ class DoseProposer:
 
     def fitting(self, grid: Grid) -> Grid:
         """Return a grid of voxels of a size that was trained on: the given one, or one of the middle of that range."""
-        low, high = np.asarray(self.card["spacing"]["low"]), np.asarray(self.card["spacing"]["high"])
-        spacing = np.asarray(grid.spacing)
-        x, y, z = np.where((spacing >= low) & (spacing <= high), spacing, np.sqrt(low * high)).tolist()
-        return grid if (x, y, z) == grid.spacing else grid.with_spacing((x, y, z))
+        return fitting_grid(self.card, grid)
 
     def propose(self, anatomy: Anatomy) -> Volume:
         """Return the proposed course dose [Gy] (nz, ny, nx) of an anatomy; see `predict`."""
-        low, high = np.asarray(self.card["spacing"]["low"]), np.asarray(self.card["spacing"]["high"])
-        spacing = np.asarray(anatomy.grid.spacing)
-        if not ((spacing >= 0.95 * low) & (spacing <= 1.05 * high)).all():
-            raise InputError(
-                f"the model {self.card['name']} was trained on voxels of {low.tolist()} to {high.tolist()} mm, "
-                f"those of {anatomy.name} are {spacing.tolist()}: "
-                "give a grid between, such as patient.ct.grid.with_spacing(4.0)"
-            )
+        check_spacing(self.card, anatomy.grid, anatomy.name)
         channels = dose_channels(anatomy, self.layout).astype(np.float16)
         voxels = np.flatnonzero(anatomy.inside).astype(np.int32)
         nothing = np.zeros(voxels.size)
@@ -144,31 +123,13 @@ def save_proposer(
     half : bool
         Keep weights as float16.
     """
-    from safetensors.torch import save_file
-
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    kept = {key: value.to(torch.float16 if half else value.dtype).contiguous() for key, value in weights.items()}
-    save_file(kept, folder / "weights.safetensors")
-    digest = hashlib.sha256((folder / "weights.safetensors").read_bytes()).hexdigest()
-    card = {
-        "format": FORMAT,
-        "name": spec.name,
-        "radiation": "photons",
+    described = {
         "layout": layout.as_dict(),
         "channels": list(layout.channels),
-        "parameters": int(sum(value.numel() for value in weights.values())),
-        "sha256": digest,
         "spec": spec.model_dump(mode="json"),
         **facts,
     }
-    (folder / "model.json").write_text(json.dumps(card, indent=1) + "\n")
-    return folder
-
-
-def shipped_models() -> tuple[str, ...]:
-    """Return the names of the models that come with radplan."""
-    return tuple(sorted(path.parent.name for path in MODELS.glob("*/model.json")))
+    return save_model(folder, FORMAT, spec.name, weights, described, half)
 
 
 def load_proposer(model: str | Path, device: str = "cpu") -> DoseProposer:
@@ -183,22 +144,7 @@ def load_proposer(model: str | Path, device: str = "cpu") -> DoseProposer:
     InputError
         When torch finds no such device.
     """
-    folder = MODELS / str(model) if str(model) in shipped_models() else Path(model)
-    if not folder.is_dir():
-        raise UnknownNameError("model, or folder of one,", str(model), shipped_models())
-    try:
-        card = json.loads((folder / "model.json").read_text())
-    except (OSError, json.JSONDecodeError) as error:
-        raise FileError(folder / "model.json", f"is no model card ({error})") from None
-    if card.get("format") != FORMAT:
-        raise FileError(folder / "model.json", f"has format {card.get('format')!r}, expected {FORMAT!r}")
-    path = folder / "weights.safetensors"
-    weights = read_tensors(path)
-    if hashlib.sha256(path.read_bytes()).hexdigest() != card["sha256"]:
-        raise FileError(path, "is not the file that the model card describes: its sha256 differs")
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        raise InputError(f"device {device!r} is wanted, but torch finds no CUDA device: take device='cpu'")
-    return DoseProposer(card, weights, device)
+    return DoseProposer(read_model(model, (FORMAT,)), device)
 
 
 def openkbp_scores(

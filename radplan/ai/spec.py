@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 from pathlib import Path
 from typing import Literal
@@ -12,9 +13,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from radplan.errors import FileError, UnknownNameError
 
+_STRICT = ConfigDict(extra="forbid", frozen=True)
+
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = _STRICT
 
 
 class DataSection(_Section):
@@ -61,30 +64,24 @@ class BudgetSection(_Section):
         return self
 
 
-class TrainSpec(_Section):
-    """All that determines a training of a dose network.
+class TrainingSpec(BaseModel):
+    """What every training has.
 
     Parameters
     ----------
     name : str
         Of the model.
-    voxels : int, optional
-        Reference voxels that the loss is taken over at each step, drawn anew; None takes all.
-    dvh_weight : float
-        Weight of the DVH loss beside the mean absolute difference.
     interval : float
         Share of the budget between two looks at the patients in `choose`.
     processes : int
         Devices, or processes on the CPU, that each take one patient a step and share their gradients.
     """
 
+    model_config = _STRICT
+
     name: str
-    data: DataSection
-    network: NetworkSection
     optimiser: OptimiserSection = OptimiserSection()
     budget: BudgetSection
-    voxels: int | None = Field(default=None, ge=1)
-    dvh_weight: float = Field(default=0.1, ge=0)
     interval: float = Field(default=0.1, gt=0, le=1)
     seed: int = Field(default=0, ge=0)
     device: str = "cpu"
@@ -96,6 +93,93 @@ class TrainSpec(_Section):
     def digest(self) -> str:
         """The specification's sha256, by which a half-done training is told from another."""
         return hashlib.sha256(json.dumps(self.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()
+
+
+class TrainSpec(TrainingSpec):
+    """All that determines a training of a dose network.
+
+    Parameters
+    ----------
+    voxels : int, optional
+        Reference voxels that the loss is taken over at each step, drawn anew; None takes all.
+    dvh_weight : float
+        Weight of the DVH loss beside the mean absolute difference.
+    """
+
+    kind: Literal["dose"] = "dose"
+    data: DataSection
+    network: NetworkSection
+    voxels: int | None = Field(default=None, ge=1)
+    dvh_weight: float = Field(default=0.1, ge=0)
+
+
+class CohortSection(_Section):
+    """Which patients of a cohort: their numbers; `choose` is for all choices, `test` is looked at once."""
+
+    train: tuple[int, int]
+    choose: tuple[int, int]
+    test: tuple[int, int]
+
+    @model_validator(mode="after")
+    def _apart(self) -> CohortSection:
+        parts = sorted([self.train, self.choose, self.test])
+        if any(first < 0 or last < first for first, last in parts):
+            raise ValueError("numbers of patients read [first, last], 0 <= first <= last")
+        if any(before[1] >= after[0] for before, after in itertools.pairwise(parts)):
+            raise ValueError("a patient must be in one of train, choose and test only")
+        return self
+
+
+class DvhNetworkSection(_Section):
+    """Sizes of `radplan.ai.nets.dvh_unet.DvhUNet`."""
+
+    widths: tuple[int, ...] = Field(min_length=2)
+    pool: int = Field(default=2, ge=1)
+    head: int = Field(default=64, ge=1)
+    conditioning: Literal["concat", "film", "both", "none"] = "both"
+
+
+class DvhSpec(TrainingSpec):
+    """All that determines a training of a network that is steered by DVHs.
+
+    Parameters
+    ----------
+    target : str
+        Structure whose mean dose is the unit of dose.
+    structures : sequence of str
+        Structures whose DVHs steer, the target and the body among them.
+    organs : sequence of str
+        Structures whose parts are channels.
+    protocol : str
+        By which other names of structures are understood.
+    wishes : int
+        DVHs of each step, for one patient.
+    own : float
+        Share of them that are of the patient's own plans; others are of other patients' plans, and ask for the
+        patient's plan that is nearest to them.
+    unsteered : float
+        Share of them that say nothing, so that the network knows what is usual too.
+    voxels : int
+        Voxels of the body that the loss is taken over at each step, beside those of the other structures.
+    dvh_weight : float
+        Weight of the DVH loss beside the mean squared difference.
+    """
+
+    kind: Literal["dvh"]
+    data: CohortSection
+    network: DvhNetworkSection
+    target: str = "PTV"
+    structures: tuple[str, ...] = ("PTV", "Bladder", "Rectum", "Femur_Head_L", "Femur_Head_R", "External")
+    organs: tuple[str, ...] = ("Bladder", "Rectum", "Femur_Head_L", "Femur_Head_R")
+    protocol: str = "prostate"
+    wishes: int = Field(default=6, ge=1)
+    own: float = Field(default=0.4, ge=0, le=1)
+    unsteered: float = Field(default=0.15, ge=0, le=1)
+    voxels: int = Field(default=4000, ge=1)
+    dvh_weight: float = Field(default=0.1, ge=0)
+
+
+_KINDS: dict[str, type[TrainingSpec]] = {"dose": TrainSpec, "dvh": DvhSpec}
 
 
 SPECS = Path(__file__).parent / "specs"
@@ -111,7 +195,7 @@ def shipped_specs() -> tuple[str, ...]:
     return tuple(sorted(path.stem for path in SPECS.glob("*.yaml")))
 
 
-def read_spec(source: str | Path) -> TrainSpec:
+def read_spec(source: str | Path) -> TrainingSpec:
     """Return a specification that comes with radplan, by name, or that of a YAML file.
 
     Raises
@@ -126,7 +210,10 @@ def read_spec(source: str | Path) -> TrainSpec:
         raise UnknownNameError("training specification", str(source), shipped_specs())
     try:
         data = yaml.safe_load(path.read_text(encoding="utf-8"))
-        return TrainSpec.model_validate(data)
+        kind = data.get("kind", "dose") if isinstance(data, dict) else "dose"
+        if kind not in _KINDS:
+            raise FileError(path, f"kind: there is no training of the kind {kind!r}; there are {', '.join(_KINDS)}")
+        return _KINDS[kind].model_validate(data)
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise FileError(path, f"cannot be read as YAML ({error})") from None
     except ValidationError as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,9 +12,13 @@ from radplan.cli.arguments import spacing
 from radplan.cli.plan import check_folder
 from radplan.errors import InputError
 
+if TYPE_CHECKING:
+    from radplan.ai.dvh_planner import SteeredDose
+    from radplan.plan import Plan
+
 
 def command(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="A model's folder, or openkbp-small.")],
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A model's folder, openkbp-small or pelvis-dvh.")],
     case: Annotated[str, typer.Argument(metavar="CASE", help="OpenKBP patient, DICOM folder, matRad .mat file.")],
     grid: Annotated[
         list[str] | None, typer.Option(metavar="MM", help="Dose grid, one or x,y,z (default: the CT's voxels).")
@@ -23,13 +27,19 @@ def command(
         str | None,
         typer.Option(metavar="NAME", help="Structure in which dose counts (default: OpenKBP's mask, or the body)."),
     ] = None,
+    asked: Annotated[
+        list[str] | None,
+        typer.Option("--wish", metavar="NAME:mean=-20%", help="Move a structure's DVH (models steered by DVHs)."),
+    ] = None,
     device: Annotated[str, typer.Option(metavar="D", help="cpu, cuda or cuda:N.")] = "cpu",
     no_figures: Annotated[bool, typer.Option("--no-figures", help="Write no png files.")] = False,
     out: Annotated[str, typer.Option(metavar="DIR", help="Folder for the results.")] = "out",
 ) -> int:
     """Propose a dose: metrics, DVHs and figures; a proposal is no plan (radplan mimic makes one)."""
     try:
-        from radplan.ai.proposer import load_proposer
+        from radplan.ai.dvh import Wish
+        from radplan.ai.dvh_planner import DvhPlanner
+        from radplan.ai.loading import load_model
     except ImportError as error:
         raise InputError(f"a network needs torch ({error}): pip install 'radplan[ai]'") from None
     from radplan.io.load import load_patient
@@ -40,21 +50,42 @@ def command(
 
     check_folder(out)
     logging.basicConfig(format="radplan: %(levelname)s: %(message)s", level=logging.WARNING)
-    proposer = load_proposer(model, device)
+    changes = [Wish.parse(text) for text in asked or ()]
+    network = load_model(model, device)
+    if changes and not isinstance(network, DvhPlanner):
+        raise InputError(f"the model {network.card['name']} is not steered by DVHs and takes no --wish: try pelvis-dvh")
     known = read_openkbp(case) if Path(case).exists() and is_openkbp(case) else None
     patient = load_patient(case) if known is None else known.patient
     steps = spacing(grid, "--grid")
     where = None if steps is None else patient.ct.grid.with_spacing(steps)
     counted = mask or (DOSE_MASK if DOSE_MASK in patient.structures else None)
-    dose, placed = proposer.predict(patient, where, counted)
-    plan = plan_of_dose(dose, placed, patient, f"proposed by {proposer.card['name']}")
+    beside, label = None, "planned"
+    if isinstance(network, DvhPlanner):
+        patient = network.named(patient)
+        result = network.steer(patient, changes, where, counted)
+        dose, placed = result.dose, result.grid
+        if changes:
+            beside, label = (result.usual, placed), "without wishes"
+            _tell_wishes(result)
+    else:
+        dose, placed = network.predict(patient, where, counted)
+        if known is not None and known.dose.any():
+            beside = known.dose, known.patient.ct.grid
+    plan = plan_of_dose(dose, placed, patient, f"proposed by {network.card['name']}")
     paths = save_plan(plan, out)
     if figures_available() and not no_figures:
-        beside, label = None, "planned"
-        if known is not None and known.dose.any():
-            beside = plan_of_dose(known.dose, known.patient.ct.grid, patient).dvh()
-        save_figures(plan, out, beside=beside, label=label)
-    for name, values in plan.metrics(names=["Dmean", "D98", "D2"]).items():
-        print(f"{name:14s} " + "  ".join(f"{key} {value:6.2f} Gy" for key, value in values.items()))
+        save_figures(plan, out, beside=beside and plan_of_dose(*beside, patient).dvh(), label=label)
+    _tell_doses(plan)
     print(f"in {Path(out).resolve()}: {', '.join(path.name for path in paths)}")
     return 0
+
+
+def _tell_doses(plan: Plan) -> None:
+    for name, values in plan.metrics(names=["Dmean", "D98", "D2"]).items():
+        print(f"{name:14s} " + "  ".join(f"{key} {value:6.2f} Gy" for key, value in values.items()))
+
+
+def _tell_wishes(result: SteeredDose) -> None:
+    for name in result.asked:
+        before, asked, reached = (result.mean(c, name) for c in (result.before, result.asked, result.reached))
+        print(f"{name:14s} mean without wishes {before:6.2f}, asked {asked:6.2f}, reached {reached:6.2f} Gy")

@@ -25,7 +25,7 @@ def load_patient(case: str | Path, progress: Choice = None) -> Patient:
         A built-in phantom (``"tg119"``, ``"box"``), a folder of DICOM files, a folder of images (``ct.nii.gz``
         and masks; `radplan.io.images`), a matRad ``.mat`` file, or a patient of
         OpenKBP (a folder of csv files or a compact ``.npz``; `radplan.io.openkbp.read_openkbp` gives its dose too) or
-        of GDP-HMM (``.npz``; `radplan.io.gdp_hmm.read_gdp_hmm`).
+        of GDP-HMM (``.npz``; `radplan.io.gdp_hmm.read_gdp_hmm`), or a patient's folder of a cohort.
     progress : bool or callable, optional
         True shows a bar with the time left, False nothing, a callable is told each `radplan.progress.Report`; left
         out, a bar is shown in a terminal or a notebook.
@@ -65,6 +65,10 @@ def load_patient(case: str | Path, progress: Choice = None) -> Patient:
 
     if is_gdp_hmm(path):
         return read_gdp_hmm(path).patient
+    from radplan.io.cohort_patient import is_cohort_patient, read_cohort_patient
+
+    if is_cohort_patient(path):
+        return read_cohort_patient(path)
     if path.is_dir():
         from radplan.io.images import is_image_folder, read_image_folder
 

@@ -58,39 +58,62 @@ def test_a_wish_scales_the_mean(rng):
             Wish.parse(text)
 
 
+def _anatomy(shape=(7, 9, 10), channels=3):
+    voxels = torch.arange(0, shape[0] * shape[1] * shape[2], 2)
+    return torch.randn(channels, voxels.numel()), voxels, shape
+
+
 @pytest.mark.parametrize("conditioning", ["concat", "film", "both", "none"])
-def test_networks_of_all_kinds_take_odd_sizes(conditioning):
+def test_networks_of_all_kinds_take_odd_sizes_and_many_codes(conditioning):
     torch.manual_seed(0)
-    net = DvhUNet(3, 8, width=4, conditioning=conditioning, levels=3).eval()
-    anatomy = torch.randn(2, 3, 7, 9, 10)
+    net = DvhUNet(3, 8, widths=(4, 8, 8), head=8, conditioning=conditioning).eval()
+    channels, voxels, shape = _anatomy()
+    wanted = torch.tensor([0, 5, 100])
+    codes = torch.stack([torch.zeros(8), torch.ones(8)])
     with torch.no_grad():
-        first, other = net(anatomy, torch.zeros(2, 8)), net(anatomy, torch.ones(2, 8))
-    assert tuple(first.shape) == (2, 1, 7, 9, 10)
-    assert (first > 0).all()
+        both = net(channels, voxels, shape, wanted, codes)
+        alone = net(channels, voxels, shape, wanted, codes[1:])
+    assert tuple(both.shape) == (2, 3)
+    assert (both > 0).all()
+    torch.testing.assert_close(both[1:], alone, rtol=1e-4, atol=1e-5)
+    same = torch.allclose(both[0], both[1], rtol=1e-5)
     # concatenation acts from the start, FiLM is the identity until it is trained, and none never acts
-    assert bool((first != other).any()) == (conditioning in ("concat", "both"))
-    with pytest.raises(InputError, match="code has shape"):
-        net(anatomy, torch.zeros(2, 9))
+    assert same == (conditioning in ("film", "none"))
+    with pytest.raises(InputError, match="codes have shape"):
+        net(channels, voxels, shape, wanted, torch.zeros(2, 9))
+
+
+def test_a_network_with_a_first_guess_begins_there():
+    net = DvhUNet(3, 8, widths=(4, 8), head=8, prior=1)
+    channels, voxels, shape = _anatomy()
+    with torch.no_grad():
+        dose = net(channels, voxels, shape, torch.arange(voxels.numel()), torch.ones(1, 8))
+    torch.testing.assert_close(dose[0], torch.nn.functional.softplus(4 * channels[1]) / 4)
 
 
 @pytest.mark.parametrize("conditioning", ["concat", "film"])
 def test_a_network_learns_to_follow_the_code(conditioning):
-    """Dose in an organ shall be what the code's first number says, elsewhere 1."""
+    """Dose in an organ shall be 1 and half the code's first number, elsewhere 1."""
     torch.manual_seed(0)
-    net = DvhUNet(2, 4, width=4, conditioning=conditioning, levels=2, dropout=0.0)
-    organ = torch.zeros(1, 1, 4, 6, 6)
-    organ[..., 1:4, 1:4] = 1
-    anatomy = torch.cat([organ, torch.ones_like(organ)], dim=1)
-    optimiser = torch.optim.Adam(net.parameters(), 0.02)
+    net = DvhUNet(2, 4, widths=(8, 8), pool=1, head=16, conditioning=conditioning)
+    organ = torch.zeros(4, 6, 6)
+    organ[:, 1:4, 1:4] = 1
+    organ = organ.reshape(-1)
+    voxels = torch.arange(organ.numel())
+    channels = torch.stack([organ, torch.ones_like(organ)])
+    optimiser = torch.optim.Adam(net.parameters(), 0.03)
     draw = torch.Generator().manual_seed(1)
-    for _ in range(80):
-        wish = torch.rand(1, generator=draw)
-        code = torch.cat([wish, torch.zeros(3)])[None]
-        loss = (net(anatomy, code) - torch.where(organ > 0, wish, torch.ones(1))).abs().mean()
+    for _ in range(30):
+        asked = 2 * torch.rand(6, 1, generator=draw) - 1
+        codes = torch.cat([asked, torch.zeros(6, 3)], dim=1)
+        loss = (
+            (net(channels, voxels, (4, 6, 6), voxels, codes) - torch.where(organ > 0, 1 + asked / 2, 1.0)).abs().mean()
+        )
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
     with torch.no_grad():
-        doses = [float(net(anatomy, torch.tensor([[wish, 0, 0, 0]]))[organ > 0].mean()) for wish in (0.2, 0.5, 0.8)]
+        codes = torch.tensor([[level, 0, 0, 0] for level in (-0.8, 0.0, 0.8)])
+        doses = net(channels, voxels, (4, 6, 6), voxels, codes)[:, organ > 0].mean(dim=1)
     assert doses[0] < doses[1] < doses[2]
     assert doses[2] - doses[0] > 0.1

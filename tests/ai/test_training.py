@@ -20,11 +20,12 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("lightning_fabric")
 
 from radplan.ai import checkpoint, losses  # noqa: E402
+from radplan.ai.loop import Training  # noqa: E402
 from radplan.ai.nets.blocks import InstanceNorm  # noqa: E402
 from radplan.ai.nets.resunet import DoseNet  # noqa: E402
 from radplan.ai.proposer import load_proposer, openkbp_scores, save_proposer  # noqa: E402
 from radplan.ai.spec import TrainSpec, read_spec, shipped_specs  # noqa: E402
-from radplan.ai.train import Trainer, dose_net  # noqa: E402
+from radplan.ai.train import DoseTask, dose_net  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +45,11 @@ def _spec(steps=12, **changed):
         "interval": 1.0,
     }
     return TrainSpec.model_validate(data | changed)
+
+
+def _training(spec, samples, folder, tell=None):
+    choose = [sample for sample in samples if np.isfinite(sample.dose).all()][:1]
+    return Training(spec, DoseTask(spec, OPENKBP_LAYOUT, samples, choose), folder, tell)
 
 
 def test_norm_is_instance_normalisation_and_keeps_the_order_of_memory():
@@ -104,8 +110,8 @@ def test_pooled_values_are_means_of_children():
 
 def test_loss_falls_and_the_state_chosen_is_the_best(samples, tmp_path):
     lines = []
-    trainer = Trainer(_spec(30), OPENKBP_LAYOUT, samples, samples[:1], tmp_path, lines.append)
-    first = trainer.score(samples[:1])[0].dose
+    trainer = _training(_spec(30), samples, tmp_path, lines.append)
+    first = trainer.task.score(samples[:1], trainer.trained(), "cpu")[0].dose
     best = trainer.run()
     assert best["dose_score"] < 0.6 * first
     assert lines[-1]["event"] == "look"
@@ -115,10 +121,10 @@ def test_loss_falls_and_the_state_chosen_is_the_best(samples, tmp_path):
 @pytest.mark.parametrize("voxels", [None, 300])
 def test_a_stopped_training_goes_on_as_if_nothing_had_happened(samples, tmp_path, voxels):
     spec = _spec(12, voxels=voxels)
-    whole = Trainer(spec, OPENKBP_LAYOUT, samples, samples[:1], tmp_path / "whole")
+    whole = _training(spec, samples, tmp_path / "whole")
     whole.run()
-    Trainer(spec, OPENKBP_LAYOUT, samples, samples[:1], tmp_path / "cut").run(until=7)
-    again = Trainer(spec, OPENKBP_LAYOUT, samples, samples[:1], tmp_path / "cut")
+    _training(spec, samples, tmp_path / "cut").run(until=7)
+    again = _training(spec, samples, tmp_path / "cut")
     assert again.step == 7
     again.run()
     for key, value in whole.net.state_dict().items():
@@ -130,13 +136,14 @@ _TRAINING = """
 import sys
 from radplan.ai.data import OPENKBP_LAYOUT, sample_of
 from radplan.ai.spec import TrainSpec
-from radplan.ai.train import Trainer
+from radplan.ai.loop import Training
+from radplan.ai.train import DoseTask
 from tests.ai.small_patients import small_case
 samples = [sample_of(small_case(seed), OPENKBP_LAYOUT) for seed in range(3)]
 spec = TrainSpec.model_validate_json(sys.argv[2])
 def tell(line):
     print(line["event"], flush=True)
-Trainer(spec, OPENKBP_LAYOUT, samples, samples[:1], sys.argv[1], tell).run()
+Training(spec, DoseTask(spec, OPENKBP_LAYOUT, samples, samples[:1]), sys.argv[1], tell).run()
 print("done", flush=True)
 """
 
@@ -171,9 +178,9 @@ def test_a_killed_training_goes_on_as_if_nothing_had_happened(tmp_path):
 
 
 def test_a_checkpoint_of_another_specification_is_refused(samples, tmp_path):
-    Trainer(_spec(2), OPENKBP_LAYOUT, samples, samples[:1], tmp_path).run()
+    _training(_spec(2), samples, tmp_path).run()
     with pytest.raises(InputError, match="another specification"):
-        Trainer(_spec(3), OPENKBP_LAYOUT, samples, samples[:1], tmp_path)
+        _training(_spec(3), samples, tmp_path)
 
 
 def test_a_loss_that_is_no_number_names_the_patient(samples, tmp_path):
@@ -181,7 +188,7 @@ def test_a_loss_that_is_no_number_names_the_patient(samples, tmp_path):
 
     broken = replace(samples[0], dose=np.full_like(samples[0].dose, np.nan))
     with pytest.raises(CalculationError, match="patient small_0"):
-        Trainer(_spec(3), OPENKBP_LAYOUT, [broken], samples[:1], tmp_path).run()
+        _training(_spec(3), [broken], tmp_path).run()
 
 
 def test_half_written_checkpoints_are_not_taken_for_whole_ones(tmp_path):

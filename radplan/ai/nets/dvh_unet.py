@@ -1,14 +1,17 @@
-"""A U-Net from anatomy and wished DVHs to dose, after Ma et al., steered at its bottom and head or at every level."""
+"""A U-Net from anatomy and wished DVHs to dose, after Ma et al.: anatomy is read once, many wishes are answered."""
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
 from torch import nn
 from torch.nn import functional
 
-from radplan.ai.nets.blocks import Norm, normalisation
+from radplan.ai.nets.blocks import Norm, ResidualBlock
+from radplan.ai.nets.resunet import coarse_volume, features_at
 from radplan.errors import InputError
 
 Tensor = Any
@@ -16,103 +19,117 @@ Conditioning = Literal["concat", "film", "both", "none"]
 
 
 class DvhUNet(nn.Module):  # type: ignore[misc]
-    r"""Dose (batch, 1, z, y, x) of anatomy (batch, channels, z, y, x) and a DVH code (batch, bins).
+    r"""Dose in chosen voxels for each of several DVH codes, of one anatomy.
 
-    Levels halve the volume, at most `levels` times. Each level has two layers of convolution 3^3, normalisation and
-    ReLU, with dropout that grows with depth. The code joins the channels of the lowest level and of the voxelwise
-    head, where no normalisation takes it away again (``"concat"``), or scales and shifts each decoder level's channels
-    (``"film"``: :math:`\gamma \odot x + \beta` from a perceptron that is the identity at the start), or both.
+    An encoder of residual blocks sees the anatomy, as means over `pool`^3 voxels. From its lowest level on everything
+    is done for each code: the code joins the lowest level and the voxelwise head, where no normalisation takes it away
+    again (``"concat"``), or scales and shifts each decoder level's channels (``"film"``: :math:`\gamma \odot x + \beta`
+    from a perceptron that is the identity at the start), or both. The head sees each voxel's own channels too. Dose is
+    :math:`\mathrm{softplus}(4(y + p))/4` of its output y and a first guess p, the channel `prior`.
 
     Source: Ma et al., individualised dose prediction from anatomy and desired DVH; Perez et al., AAAI 2018, for FiLM.
 
     Parameters
     ----------
     channels : int
-        Of the anatomy.
+        Channels in each voxel.
     bins : int
-        Length of the code.
-    width : int
-        Channels of the first level; each level doubles them, up to `most`.
+        Length of a code.
+    widths : sequence of int
+        Channels of the U-Net's levels, two or more.
+    pool : int
+        Voxels along each axis that the U-Net sees as one.
+    head : int
+        Hidden width of the voxelwise perceptron.
     conditioning : {"concat", "film", "both", "none"}
-        How the code is used.
-    levels : int
-        Largest number of levels.
-    most : int
-        Largest number of channels.
+        How codes are used.
+    prior : int, optional
+        Channel that holds a first guess of dose; None starts from nothing.
     norm : {"instance", "batch"}
-        Kind of normalisation; batches of one to three want ``"instance"``.
-    dropout : float
-        Of the lowest level; others have their share by depth.
+        Kind of normalisation.
     """
 
     def __init__(
         self,
         channels: int,
         bins: int,
-        width: int = 8,
+        widths: Sequence[int] = (16, 32, 64),
+        pool: int = 2,
+        head: int = 64,
         conditioning: Conditioning = "both",
-        levels: int = 4,
-        most: int = 128,
+        prior: int | None = None,
         norm: Norm = "instance",
-        dropout: float = 0.2,
     ) -> None:
         super().__init__()
-        if levels < 1 or width < 1 or bins < 1:
-            raise InputError(f"levels, width and bins must be >= 1, got {levels}, {width} and {bins}")
-        self.bins, self.conditioning = bins, conditioning
-        widths = [min(width * 2**level, most) for level in range(levels)]
-        ins = [channels, *widths[:-1]]
+        if len(widths) < 2 or bins < 1 or pool < 1:
+            raise InputError(f"a DVH U-Net needs two widths or more, bins and pool >= 1, got {widths}, {bins}, {pool}")
+        self.bins, self.pool, self.levels = bins, pool, len(widths)
+        self.conditioning, self.prior = conditioning, prior
         self.down = nn.ModuleList(
-            [
-                _two_layers(a, b, norm, dropout * k / max(levels - 1, 1))
-                for k, (a, b) in enumerate(zip(ins, widths, strict=True))
-            ]
+            [ResidualBlock(a, b, norm) for a, b in zip((channels + 1, *widths[:-1]), widths, strict=True)]
         )
-        extra = bins if conditioning in ("concat", "both") else 0
-        self.join = _two_layers(widths[-1] + extra, widths[-1], norm, dropout, kernel=1)
-        self.up = nn.ModuleList(
-            [_two_layers(widths[k] + widths[k + 1], widths[k], norm, 0.0) for k in range(levels - 2, -1, -1)]
-        )
-        films = widths[-2::-1] if conditioning in ("film", "both") else []
+        joined = bins if conditioning in ("concat", "both") else 0
+        self.join = nn.Sequential(nn.Conv3d(widths[-1] + joined, widths[-1], 1), nn.GELU())
+        pairs = list(itertools.pairwise(widths))[::-1]
+        self.up = nn.ModuleList([ResidualBlock(fine + coarse, fine, norm) for fine, coarse in pairs])
+        films = [fine for fine, _ in pairs] if conditioning in ("film", "both") else []
         self.film = nn.ModuleList([_identity_film(bins, count) for count in films])
-        self.head = nn.Sequential(nn.Conv3d(widths[0] + extra, 16, 1), nn.GELU(), nn.Conv3d(16, 1, 1))
+        self.local = nn.Linear(channels, head)
+        self.around = nn.Linear(widths[0], head)
+        self.code = nn.Linear(joined, head) if joined else None
+        self.head = nn.Sequential(nn.GELU(), nn.Linear(head, head), nn.GELU(), nn.Linear(head, 1))
+        if prior is not None:
+            nn.init.zeros_(self.head[-1].weight)
+            nn.init.zeros_(self.head[-1].bias)
 
-    def forward(self, anatomy: Tensor, code: Tensor) -> Tensor:
-        """Return dose (batch, 1, z, y, x), > 0."""
-        if code.shape != (anatomy.shape[0], self.bins):
-            raise InputError(f"the DVH code has shape {tuple(code.shape)}, wanted {(anatomy.shape[0], self.bins)}")
-        x, skips = anatomy, []
+    def forward(
+        self, channels: Tensor, voxels: Tensor, shape: tuple[int, int, int], wanted: Tensor, codes: Tensor
+    ) -> Tensor:
+        """Return dose (codes, k), > 0, in the units trained on.
+
+        Parameters
+        ----------
+        channels : tensor of shape (channels, n)
+            In the voxels where dose counts.
+        voxels : tensor of shape (n,)
+            Their flat indices.
+        shape : (int, int, int)
+            Of the grid.
+        wanted : tensor of shape (k,)
+            Which of the n are predicted.
+        codes : tensor of shape (codes, bins)
+            DVH codes.
+        """
+        if codes.ndim != 2 or codes.shape[1] != self.bins:
+            raise InputError(f"DVH codes have shape {tuple(codes.shape)}, wanted (codes, {self.bins})")
+        x, place = coarse_volume(channels, voxels, shape, self.pool, self.levels)
+        skips = []
         for level, block in enumerate(self.down):
-            x = block(x if level == 0 else functional.max_pool3d(x, 2, ceil_mode=True))
+            x = block(x if level == 0 else functional.max_pool3d(x, 2))
             skips.append(x)
-        x = self.join(self._with_code(x, code))
+        x = self._joined(x.expand(codes.shape[0], -1, -1, -1, -1), codes)
         for k, (block, skip) in enumerate(zip(self.up, skips[-2::-1], strict=True)):
             grown = functional.interpolate(x, size=skip.shape[2:], mode="trilinear", align_corners=False)
-            x = block(torch.cat([grown, skip], dim=1))
+            x = block(torch.cat([grown, skip.expand(codes.shape[0], -1, -1, -1, -1)], dim=1))
             if len(self.film):
-                scale, shift = self.film[k](code)[:, :, None, None, None].chunk(2, dim=1)
+                scale, shift = self.film[k](codes)[:, :, None, None, None].chunk(2, dim=1)
                 x = x * (1.0 + scale) + shift
-        return functional.softplus(4.0 * self.head(self._with_code(x, code))) / 4.0
+        near = self.local(channels[:, wanted].T)[None] + self.around(features_at(x, place[wanted], self.pool))
+        if self.code is not None:
+            near = near + self.code(codes)[:, None]
+        output = self.head(near)[..., 0].float()
+        if self.prior is not None:
+            output = output + channels[self.prior, wanted].float()
+        return functional.softplus(4.0 * output) / 4.0
 
-    def _with_code(self, x: Tensor, code: Tensor) -> Tensor:
-        if self.conditioning not in ("concat", "both"):
-            return x
-        return torch.cat([x, code[:, :, None, None, None].expand(-1, -1, *x.shape[2:])], dim=1)
-
-
-def _two_layers(channels: int, width: int, norm: Norm, dropout: float, kernel: int = 3) -> nn.Sequential:
-    layers: list[nn.Module] = []
-    for count in (channels, width):
-        layers.append(nn.Conv3d(count, width, kernel, padding=kernel // 2, bias=False))
-        # Why: a volume of one voxel has no spread of its own to be normalised by.
-        layers += [normalisation(norm, width)] if kernel > 1 else []
-        layers.append(nn.ReLU())
-        layers += [nn.Dropout3d(dropout)] if dropout > 0 else []
-    return nn.Sequential(*layers)
+    def _joined(self, x: Tensor, codes: Tensor) -> Tensor:
+        if self.code is None:
+            return self.join(x)
+        return self.join(torch.cat([x, codes[:, :, None, None, None].expand(-1, -1, *x.shape[2:]).to(x.dtype)], dim=1))
 
 
 def _identity_film(bins: int, count: int) -> nn.Sequential:
     last = nn.Linear(64, 2 * count)
     nn.init.zeros_(last.weight)
     nn.init.zeros_(last.bias)
-    return nn.Sequential(nn.Linear(bins, 128), nn.GELU(), nn.Linear(128, 64), nn.GELU(), last)
+    return nn.Sequential(nn.Linear(bins, 64), nn.GELU(), last)

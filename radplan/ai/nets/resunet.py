@@ -106,30 +106,44 @@ class DoseNet(nn.Module):  # type: ignore[misc]
         wanted : tensor of shape (k,)
             Which of the n are predicted.
         """
-        step = self.pool * 2 ** (self.levels - 1)
-        padded = tuple(-(-n // step) * step for n in shape)
-        place = _in_padded(voxels, shape, padded)
-        seen = torch.cat([channels, torch.ones_like(channels[:1])])
-        volume = seen.new_zeros((seen.shape[0], padded[0] * padded[1] * padded[2])).index_copy_(1, place, seen)
-        volume = volume.view(1, -1, *padded)
-        if self.pool > 1:
-            volume = functional.avg_pool3d(volume, self.pool)
-        features = self.trunk(volume.contiguous(memory_format=torch.channels_last_3d))
+        volume, place = coarse_volume(channels, voxels, shape, self.pool, self.levels)
+        features = self.trunk(volume)
         local = channels[:, wanted].T
-        around = self._features_at(features, place[wanted], padded)
+        around = features_at(features, place[wanted], self.pool)[0]
         output = self.head(torch.cat([local, around.to(local.dtype)], dim=1))[:, 0].float()
         return functional.softplus(4.0 * output) / 4.0
 
-    def _features_at(self, features: Tensor, place: Tensor, padded: tuple[int, ...]) -> Tensor:
-        """Return the U-Net's features (k, widths[0]) in voxels of the padded grid."""
-        if self.pool == 1:
-            return features.permute(0, 2, 3, 4, 1).reshape(-1, features.shape[1])[place]
-        _, ny, nx = padded
-        index = torch.stack([place % nx, place // nx % ny, place // (nx * ny)], dim=1)
-        size = torch.tensor(padded[::-1], device=place.device)
-        points = ((2 * index + 1) / size - 1.0).to(features.dtype).view(1, -1, 1, 1, 3)
-        sampled = functional.grid_sample(features, points, mode="bilinear", padding_mode="border", align_corners=False)
-        return sampled[0, :, :, 0, 0].T
+
+def coarse_volume(
+    channels: Tensor, voxels: Tensor, shape: Sequence[int], pool: int, levels: int
+) -> tuple[Tensor, Tensor]:
+    """Return channels and where dose counts as means over `pool`^3 voxels (1, channels + 1, z, y, x), and places.
+
+    The volume is padded so that it can be halved ``levels - 1`` times; places (n,) are the voxels' flat indices in the
+    padded grid of single voxels.
+    """
+    step = pool * 2 ** (levels - 1)
+    padded = tuple(-(-n // step) * step for n in shape)
+    place = _in_padded(voxels, shape, padded)
+    seen = torch.cat([channels, torch.ones_like(channels[:1])])
+    volume = seen.new_zeros((seen.shape[0], padded[0] * padded[1] * padded[2])).index_copy_(1, place, seen)
+    volume = volume.view(1, -1, *padded)
+    if pool > 1:
+        volume = functional.avg_pool3d(volume, pool)
+    return volume.contiguous(memory_format=torch.channels_last_3d), place
+
+
+def features_at(features: Tensor, place: Tensor, pool: int) -> Tensor:
+    """Return features (batch, k, width) of a volume (batch, width, z, y, x) in voxels of the padded grid (k,)."""
+    nz, ny, nx = (pool * n for n in features.shape[2:])
+    if pool == 1:
+        return features.permute(0, 2, 3, 4, 1).reshape(features.shape[0], -1, features.shape[1])[:, place]
+    index = torch.stack([place % nx, place // nx % ny, place // (nx * ny)], dim=1)
+    size = torch.tensor((nx, ny, nz), device=place.device)
+    points = ((2 * index + 1) / size - 1.0).to(features.dtype).view(1, -1, 1, 1, 3)
+    points = points.expand(features.shape[0], -1, -1, -1, -1)
+    sampled = functional.grid_sample(features, points, mode="bilinear", padding_mode="border", align_corners=False)
+    return sampled[:, :, :, 0, 0].transpose(1, 2)
 
 
 def _in_padded(voxels: Tensor, shape: Sequence[int], padded: Sequence[int]) -> Tensor:

@@ -1,0 +1,147 @@
+"""Trained models on disk: weights as safetensors beside a card that says what they are and come from."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from radplan.ai.checkpoint import read_tensors
+from radplan.errors import FileError, InputError, UnknownNameError
+from radplan.geometry.grid import Grid
+
+MODELS = Path(__file__).parent / "models"
+"""Where the models that come with radplan lie."""
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """What a model's folder holds.
+
+    Parameters
+    ----------
+    card : mapping
+        The model card.
+    weights : mapping of str to tensor
+        Of its network, on the CPU.
+    """
+
+    card: Mapping[str, Any]
+    weights: Mapping[str, Any]
+
+
+def save_model(
+    folder: str | Path,
+    kind: str,
+    name: str,
+    weights: Mapping[str, Any],
+    facts: Mapping[str, Any],
+    half: bool = True,
+) -> Path:
+    """Write ``weights.safetensors`` and the model card ``model.json``.
+
+    Parameters
+    ----------
+    folder : path-like
+        Where; made when absent.
+    kind, name : str
+        The card's format, and the model's name.
+    weights : mapping of str to tensor
+        Of the network.
+    facts : mapping
+        What else the card says: specification, channels, data, scores, seconds, device, licence, limits.
+    half : bool
+        Keep weights as float16.
+    """
+    import torch
+    from safetensors.torch import save_file
+
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    kept = {key: value.to(torch.float16 if half else value.dtype).contiguous() for key, value in weights.items()}
+    save_file(kept, folder / "weights.safetensors")
+    card = {
+        "format": kind,
+        "name": name,
+        "radiation": "photons",
+        "parameters": int(sum(value.numel() for value in weights.values())),
+        "sha256": _digest(folder / "weights.safetensors"),
+        **facts,
+    }
+    (folder / "model.json").write_text(json.dumps(card, indent=1) + "\n")
+    return folder
+
+
+def shipped_models() -> tuple[str, ...]:
+    """Return the names of the models that come with radplan."""
+    return tuple(sorted(path.parent.name for path in MODELS.glob("*/model.json")))
+
+
+def read_model(model: str | Path, kinds: tuple[str, ...]) -> Model:
+    """Return a model that comes with radplan, by name, or one of a folder.
+
+    Raises
+    ------
+    UnknownNameError
+        When there is neither a model nor a folder of that name.
+    FileError
+        When the card is missing or of another format, or the weights are damaged, pickled or not the card's.
+    """
+    folder = MODELS / str(model) if str(model) in shipped_models() else Path(model)
+    if not folder.is_dir():
+        raise UnknownNameError("model, or folder of one,", str(model), shipped_models())
+    try:
+        card = json.loads((folder / "model.json").read_text())
+    except (OSError, json.JSONDecodeError) as error:
+        raise FileError(folder / "model.json", f"is no model card ({error})") from None
+    if card.get("format") not in kinds:
+        expected = " or ".join(map(repr, kinds))
+        raise FileError(folder / "model.json", f"has format {card.get('format')!r}, expected {expected}")
+    path = folder / "weights.safetensors"
+    weights = read_tensors(path)
+    if _digest(path) != card["sha256"]:
+        raise FileError(path, "is not the file that the model card describes: its sha256 differs")
+    return Model(card, {key: value.float() for key, value in weights.items()})
+
+
+def load_weights(net: Any, model: Model) -> None:
+    """Give a network the weights of a model.
+
+    Raises
+    ------
+    InputError
+        When the weights do not fit the card's network.
+    """
+    try:
+        net.load_state_dict(model.weights)
+    except RuntimeError as error:
+        raise InputError(f"the weights do not fit the network of the card: {error}") from None
+
+
+def fitting_grid(card: Mapping[str, Any], grid: Grid) -> Grid:
+    """Return a grid of voxels of a size that was trained on: the given one, or one of the middle of that range."""
+    low, high = np.asarray(card["spacing"]["low"]), np.asarray(card["spacing"]["high"])
+    spacing = np.asarray(grid.spacing)
+    x, y, z = np.where((spacing >= low) & (spacing <= high), spacing, np.sqrt(low * high)).tolist()
+    return grid if (x, y, z) == grid.spacing else grid.with_spacing((x, y, z))
+
+
+def check_spacing(card: Mapping[str, Any], grid: Grid, name: str) -> None:
+    """Raise `InputError` when voxels are of another size than those that a model was trained on."""
+    low, high = np.asarray(card["spacing"]["low"]), np.asarray(card["spacing"]["high"])
+    spacing = np.asarray(grid.spacing)
+    if not ((spacing >= 0.95 * low) & (spacing <= 1.05 * high)).all():
+        raise InputError(
+            f"the model {card['name']} was trained on voxels of {low.tolist()} to {high.tolist()} mm, "
+            f"those of {name} are {spacing.tolist()}: "
+            f"give a grid between, such as patient.ct.grid.with_spacing({float(np.sqrt(low * high)[0]):.1f})"
+        )
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()

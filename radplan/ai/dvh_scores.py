@@ -1,0 +1,141 @@
+"""How well predicted doses follow DVHs that are asked for: the published table, and whether less asked gives less."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from radplan.ai.dvh import dvh_levels
+from radplan.ai.dvh_task import CodeScale, code_parts, nearest_plan, steered
+from radplan.ai.nets.dvh_unet import DvhUNet
+from radplan.ai.planned import PlannedPatient
+from radplan.ai.spec import DvhSpec
+from radplan.analysis.metrics import metric
+
+Floats = npt.NDArray[np.float64]
+
+LEAST_CHANGE = 0.05
+"""Relative difference of two asked means from which on their order counts."""
+
+_ASKED = 20
+"""Plans of other patients that each test patient is asked for."""
+
+
+@dataclass(frozen=True, eq=False)
+class Followed:
+    """One patient: mean and hottest dose of each structure, in units of the target's mean.
+
+    Parameters
+    ----------
+    name : str
+        The patient's.
+    planned, predicted : array of shape (2, plans, structures)
+        Mean and D1 % of the patient's own plans and of what was predicted for their DVHs.
+    asked, answered, labelled : array of shape (requests, structures)
+        Mean doses of other patients' DVHs, of the prediction for them, and of the patient's plan nearest to them.
+    """
+
+    name: str
+    planned: Floats
+    predicted: Floats
+    asked: Floats
+    answered: Floats
+    labelled: Floats
+
+
+def followed(
+    net: DvhUNet, scale: CodeScale, spec: DvhSpec, patients: Sequence[PlannedPatient], device: Any
+) -> list[Followed]:
+    """Return how a network follows each patient's own plans, and twenty plans of the other patients given.
+
+    Which plans of others is drawn from the specification's seed.
+    """
+    draw = np.random.default_rng([spec.seed, 4])
+    target, results = spec.structures.index(spec.target), []
+    for index, patient in enumerate(patients):
+        shares = patient.parts.astype(np.float64)
+        predicted = steered(net, patient, scale.given(patient.codes), target, device)
+        planned = patient.doses.astype(np.float64)
+        others = [k for k in range(len(patients)) if k != index] or [index]
+        chosen = [patients[others[int(draw.integers(len(others)))]] for _ in range(_ASKED)]
+        codes = np.stack([other.codes[int(draw.integers(len(other.codes)))] for other in chosen])
+        answers = steered(net, patient, scale.given(codes), target, device)
+        labels = [nearest_plan(patient, code) for code in codes]
+        results.append(
+            Followed(
+                patient.name,
+                _figures(planned, shares),
+                _figures(predicted, shares),
+                np.stack([_asked_means(code, spec.structures) for code in codes]),
+                _figures(answers, shares)[0],
+                _figures(planned[labels], shares)[0],
+            )
+        )
+    return results
+
+
+def table(results: Sequence[Followed], structures: Sequence[str]) -> dict[str, dict[str, float]]:
+    """Return planned less predicted, in percent of the target's mean, by structure.
+
+    ``mean`` and ``maximum`` (D1 %) are means of the patients' means; ``mean_sd`` and ``maximum_sd`` are standard
+    deviations over all plans, each patient counting once; ``mean_patients_sd`` is that of the patients' means.
+    """
+    rows = {}
+    for k, name in enumerate(structures):
+        row: dict[str, float] = {}
+        for label, kind in (("mean", 0), ("maximum", 1)):
+            differences = [100.0 * (r.planned[kind, :, k] - r.predicted[kind, :, k]) for r in results]
+            means = np.asarray([values.mean() for values in differences])
+            squares = np.asarray([((values - means.mean()) ** 2).mean() for values in differences])
+            row[label] = round(float(means.mean()), 3)
+            row[f"{label}_sd"] = round(float(np.sqrt(squares.mean())), 3)
+            row[f"{label}_patients_sd"] = round(float(means.std()), 3)
+        rows[name] = row
+    return rows
+
+
+def monotone(results: Sequence[Followed], structures: Sequence[str]) -> dict[str, dict[str, float]]:
+    """Return by structure the share of pairs of requests, 5 % or more apart, in whose order the answers come.
+
+    ``network`` is that of the predictions and ``labels`` that of the patient's nearest plans [%], ``pairs`` their
+    number; pairs are those of one patient.
+    """
+    rows = {}
+    for k, name in enumerate(structures):
+        right = {"network": 0, "labels": 0}
+        pairs = 0
+        for result in results:
+            asked = result.asked[:, k]
+            first, second = np.triu_indices(asked.size, 1)
+            apart = np.abs(asked[first] - asked[second]) >= LEAST_CHANGE * np.maximum(asked[first], asked[second])
+            first, second = first[apart], second[apart]
+            order = np.sign(asked[first] - asked[second])
+            pairs += first.size
+            for label, values in (("network", result.answered[:, k]), ("labels", result.labelled[:, k])):
+                right[label] += int((order * (values[first] - values[second]) > 0).sum())
+        rows[name] = {**{label: round(100.0 * n / max(pairs, 1), 2) for label, n in right.items()}, "pairs": pairs}
+    return rows
+
+
+def _figures(doses: npt.NDArray[np.floating[Any]], shares: Floats) -> Floats:
+    """Return mean and D1 % (2, plans, structures) of doses (plans, n)."""
+    values = np.empty((2, len(doses), len(shares)))
+    for row, own in enumerate(shares):
+        inside = own > 0
+        weights = own[inside]
+        for plan, dose in enumerate(doses):
+            seen = np.asarray(dose[inside], dtype=np.float64)
+            values[0, plan, row] = float(np.average(seen, weights=weights))
+            values[1, plan, row] = metric("D1", seen, weights)
+    return values
+
+
+def _asked_means(code: npt.ArrayLike, structures: Sequence[str]) -> Floats:
+    """Return the mean doses (structures,) that DVHs stand for, by the trapezoidal rule."""
+    levels = np.concatenate([[0.0], dvh_levels()])
+    curves = code_parts(code, structures).values()
+    return np.asarray([np.trapezoid(np.concatenate([[1.0], curve]), levels) for curve in curves])

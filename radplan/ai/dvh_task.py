@@ -1,0 +1,230 @@
+"""What a network that is steered by DVHs is taught: plans of an anatomy, each asked for by a DVH."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from radplan.ai.dvh import LEVELS
+from radplan.ai.features import Layout
+from radplan.ai.loop import Task
+from radplan.ai.nets.dvh_unet import DvhUNet
+from radplan.ai.planned import PlannedPatient, mirrored_patient
+from radplan.ai.spec import DvhSpec
+
+Tensor = Any
+Floats = npt.NDArray[np.float64]
+
+_STRUCTURES_WEIGHT = 1.5
+"""Weight of each structure's squared difference beside the body's."""
+
+_HOTTEST = 0.01
+"""Share of a structure's voxels whose mean difference counts too."""
+
+_LOOKED_AT = 6
+"""Plans of each patient that states are chosen by."""
+
+
+@dataclass(frozen=True, eq=False)
+class CodeScale:
+    """Mean and spread of DVH codes over training plans: codes are given to the network as z-scores.
+
+    A last number says whether there is a wish at all: without one all numbers are 0.
+
+    Parameters
+    ----------
+    mean, spread : array of shape (bins,)
+        Over all plans of the training patients.
+    """
+
+    mean: Floats
+    spread: Floats
+
+    @classmethod
+    def of(cls, patients: Sequence[PlannedPatient]) -> CodeScale:
+        """Return the scale of the patients' plans, each patient counting once."""
+        means = np.stack([patient.codes.mean(axis=0, dtype=np.float64) for patient in patients])
+        squares = np.stack([(patient.codes.astype(np.float64) ** 2).mean(axis=0) for patient in patients])
+        mean = means.mean(axis=0)
+        return cls(mean, np.sqrt(np.maximum(squares.mean(axis=0) - mean**2, 0.0)))
+
+    @property
+    def bins(self) -> int:
+        """Length of what the network is given."""
+        return int(self.mean.size) + 1
+
+    def given(self, codes: npt.ArrayLike) -> npt.NDArray[np.float32]:
+        """Return what the network is given (plans, bins) for codes (plans, structures * levels)."""
+        # Why: levels at which all training plans agree would blow up what little a wish differs there.
+        scores = (np.asarray(codes, dtype=np.float64) - self.mean) / np.maximum(self.spread, 0.01)
+        return np.concatenate([np.clip(scores, -4.0, 4.0), np.ones((len(scores), 1))], axis=1).astype(np.float32)
+
+    def nothing(self) -> npt.NDArray[np.float32]:
+        """Return what the network is given (1, bins) where nothing is wished."""
+        return np.zeros((1, self.bins), dtype=np.float32)
+
+
+class DvhTask(Task):
+    """Plans of a cohort's patients, asked for by DVHs.
+
+    At each step a patient is shown with several DVHs. Those of the patient's own plans ask for these; those of
+    other patients' plans ask for that plan of the patient whose DVHs are nearest (Ma et al.); and some say nothing.
+    Doses are compared in units of the target's mean: squared differences in the body and in each structure, the
+    distance of DVHs, and the difference of each structure's mean and hottest hundredth.
+
+    Parameters
+    ----------
+    spec : DvhSpec
+        Network, wishes and losses.
+    layout : Layout
+        The channels.
+    train, choose : sequence of PlannedPatient
+        Patients to train on, and patients on whom the best state is chosen.
+    """
+
+    def __init__(
+        self, spec: DvhSpec, layout: Layout, train: Sequence[PlannedPatient], choose: Sequence[PlannedPatient]
+    ) -> None:
+        self.spec, self.layout = spec, layout
+        self._train, self._choose = list(train), list(choose)
+        self.scale = CodeScale.of(train)
+
+    @property
+    def size(self) -> int:
+        return len(self._train)
+
+    def network(self) -> DvhUNet:
+        return dvh_net(self.spec, self.layout, self.scale.bins)
+
+    def loss(self, net: Any, index: int, draw: np.random.Generator, device: Any) -> tuple[str, Tensor]:
+        patient = self._train[index]
+        codes, plans = self._asked(index, draw)
+        shown = mirrored_patient(patient, self.layout) if draw.random() < 0.5 else patient
+        organs = np.flatnonzero(patient.parts[self._inner].any(axis=0))
+        body = draw.choice(patient.voxels.size, min(self.spec.voxels, patient.voxels.size), replace=False)
+        wanted = np.concatenate([organs, body])
+        dose = net(
+            _tensor(np.array(shown.channels), device).float(),
+            _tensor(shown.voxels.astype(np.int64), device),
+            shown.shape,
+            _tensor(wanted, device),
+            _tensor(codes, device),
+        )
+        # Why: rows are read one after the other, as doses lie in a file that is mapped in.
+        planned = _tensor(np.stack([patient.doses[k][wanted] for k in plans]).astype(np.float32), device)
+        shares = _tensor(patient.parts[self._inner][:, organs].astype(np.float32), device)
+        target = shares[self._inner.index(self.spec.structures.index(self.spec.target))]
+        count = organs.size
+        level = (dose[:, :count] * target).sum(dim=1, keepdim=True) / target.sum()
+        dose = dose / level.clamp(min=0.1)
+        loss = ((dose[:, count:] - planned[:, count:]) ** 2).mean() + 0.1 * ((level - 1.0) ** 2).mean()
+        loss = loss + _STRUCTURES_WEIGHT * _squared(dose[:, :count], planned[:, :count], shares)
+        return patient.name, loss + self.spec.dvh_weight * _curves(dose[:, :count], planned[:, :count], shares)
+
+    def judged(self, net: Any, device: Any) -> dict[str, float]:
+        squares: dict[str, list[float]] = {"voxels": [], "organs": [], "hottest": []}
+        for patient in self._choose:
+            plans = np.unique(np.linspace(0, len(patient.doses) - 1, _LOOKED_AT).astype(int))
+            predicted = steered(net, patient, self.scale.given(patient.codes[plans]), self._target, device)
+            planned = patient.doses[plans].astype(np.float32)
+            squares["voxels"].append(float(((predicted - planned) ** 2).mean()))
+            for row in self._inner:
+                own = patient.parts[row].astype(np.float32)
+                difference = ((predicted - planned) * own).sum(axis=1) / own.sum()
+                squares["organs"].append(float((difference**2).mean()))
+                inside = own >= 0.5
+                hottest = np.quantile(predicted[:, inside], 0.99, axis=1) - np.quantile(
+                    planned[:, inside], 0.99, axis=1
+                )
+                squares["hottest"].append(float((hottest**2).mean()))
+        return {name: round(100.0 * float(np.sqrt(np.mean(values))), 4) for name, values in squares.items()}
+
+    @property
+    def _inner(self) -> list[int]:
+        """Rows of the structures other than the body."""
+        names = self.spec.structures
+        return [k for k, name in enumerate(names) if name == self.spec.target or name in self.spec.organs]
+
+    @property
+    def _target(self) -> int:
+        return self.spec.structures.index(self.spec.target)
+
+    def _asked(self, index: int, draw: np.random.Generator) -> tuple[npt.NDArray[np.float32], list[int]]:
+        """Return what the network is given (wishes, bins), and the plans that answer."""
+        patient, rows, plans = self._train[index], [], []
+        for _ in range(self.spec.wishes):
+            kind = draw.random()
+            if kind < self.spec.unsteered:
+                rows.append(self.scale.nothing()[0])
+                plans.append(int(draw.integers(len(patient.codes))))
+                continue
+            own = kind < self.spec.unsteered + self.spec.own or self.size == 1
+            source = patient if own else self._train[(index + 1 + int(draw.integers(self.size - 1))) % self.size]
+            code = source.codes[int(draw.integers(len(source.codes)))]
+            rows.append(self.scale.given(code[None])[0])
+            plans.append(nearest_plan(patient, code))
+        return np.stack(rows), plans
+
+
+def dvh_net(spec: DvhSpec, layout: Layout, bins: int) -> DvhUNet:
+    """Return the network of a specification, with fresh weights."""
+    network = spec.network
+    prior = layout.channels.index("conformal")
+    return DvhUNet(len(layout.channels), bins, network.widths, network.pool, network.head, network.conditioning, prior)
+
+
+def nearest_plan(patient: PlannedPatient, code: npt.ArrayLike) -> int:
+    """Return the plan of a patient whose DVHs are nearest to a code, by the sum of absolute differences."""
+    return int(np.argmin(np.abs(patient.codes - np.asarray(code, dtype=np.float32)).sum(axis=1)))
+
+
+def steered(
+    net: DvhUNet, patient: PlannedPatient, given: npt.NDArray[np.float32], target: int, device: Any
+) -> npt.NDArray[np.float32]:
+    """Return doses (wishes, n) in units of the target's mean dose, for what the network is given (wishes, bins)."""
+    channels = _tensor(np.array(patient.channels), device).float()
+    voxels = _tensor(patient.voxels.astype(np.int64), device)
+    own = patient.parts[target].astype(np.float64)
+    rows = []
+    with torch.inference_mode():
+        everything = torch.arange(voxels.numel(), device=device)
+        for row in given:
+            dose = net(channels, voxels, patient.shape, everything, _tensor(row[None], device))[0].cpu().numpy()
+            rows.append(dose * (own.sum() / max(float(dose.astype(np.float64) @ own), 1e-6)))
+    return np.asarray(rows, dtype=np.float32)
+
+
+def _squared(dose: Tensor, planned: Tensor, shares: Tensor) -> Tensor:
+    """Return the sum over structures of their mean squared differences, mean over wishes."""
+    weights = shares / shares.sum(dim=1, keepdim=True).clamp(min=1e-6)
+    return (((dose - planned) ** 2) @ weights.T).sum(dim=1).mean()
+
+
+def _curves(dose: Tensor, planned: Tensor, shares: Tensor) -> Tensor:
+    """Return the mean over structures of the distance of DVHs and of means and hottest hundredths."""
+    terms = []
+    for part in shares:
+        own = torch.nonzero(part >= 0.5)[:, 0]
+        if own.numel() == 0:
+            continue
+        given, aimed = torch.sort(dose[:, own], dim=1).values, torch.sort(planned[:, own], dim=1).values
+        hottest = max(1, round(_HOTTEST * own.numel()))
+        terms.append((given - aimed).abs().mean())
+        terms.append((given.mean(dim=1) - aimed.mean(dim=1)).abs().mean())
+        terms.append((given[:, -hottest:].mean(dim=1) - aimed[:, -hottest:].mean(dim=1)).abs().mean())
+    return torch.stack(terms).sum() / max(len(shares), 1)
+
+
+def _tensor(array: npt.NDArray[Any], device: Any) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(array)).to(device)
+
+
+def code_parts(code: npt.ArrayLike, structures: Sequence[str]) -> dict[str, Floats]:
+    """Return the DVH (levels,) of each structure in a code."""
+    rows = np.asarray(code, dtype=np.float64).reshape(len(structures), LEVELS)
+    return dict(zip(structures, rows, strict=True))

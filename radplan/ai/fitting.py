@@ -1,0 +1,46 @@
+"""Trainings by their kind: from a specification to a model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from radplan.ai.dvh_fit import fit_dvh_planner
+from radplan.ai.fit import fit_proposer
+from radplan.ai.spec import DvhSpec, TrainingSpec, TrainSpec
+from radplan.errors import InputError
+
+
+def fit(
+    spec: TrainingSpec,
+    data: str | Path,
+    folder: str | Path,
+    cache: str | Path | None = None,
+    tell: Callable[[dict[str, Any]], None] | None = None,
+) -> Path:
+    """Train what a specification says and return the model's folder, ``folder/model``.
+
+    Parameters
+    ----------
+    spec : TrainSpec or DvhSpec
+        What determines the training.
+    data : path-like
+        OpenKBP's folder, or that of a cohort.
+    folder : path-like
+        For checkpoints, log, model and scores; a half-done training goes on.
+    cache : path-like, optional
+        Where samples are kept between trainings; None keeps them in memory.
+    tell : callable, optional
+        Called with each line of the log.
+
+    Raises
+    ------
+    InputError
+        When there is no such kind of training.
+    """
+    if isinstance(spec, TrainSpec):
+        return fit_proposer(spec, data, folder, cache, tell)
+    if isinstance(spec, DvhSpec):
+        return fit_dvh_planner(spec, data, folder, cache, tell)
+    raise InputError(f"there is no training of {type(spec).__name__}: give a TrainSpec or a DvhSpec")

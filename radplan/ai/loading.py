@@ -1,0 +1,32 @@
+"""Models by name or folder, whatever they plan with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from radplan.ai import dvh_planner, proposer
+from radplan.ai.cards import Model, read_model
+from radplan.ai.dvh_planner import DvhPlanner
+from radplan.ai.proposer import DoseProposer
+
+_MODELS: dict[str, Callable[[Model, str], DoseProposer | DvhPlanner]] = {
+    proposer.FORMAT: DoseProposer,
+    dvh_planner.FORMAT: DvhPlanner,
+}
+
+
+def load_model(model: str | Path, device: str = "cpu") -> DoseProposer | DvhPlanner:
+    """Return a model that comes with radplan, by name, or one of a folder, ready to be applied.
+
+    Raises
+    ------
+    UnknownNameError
+        When there is neither a model nor a folder of that name.
+    FileError
+        When the card is missing or of no known format, or the weights are damaged, pickled or not the card's.
+    InputError
+        When torch finds no such device.
+    """
+    read = read_model(model, tuple(_MODELS))
+    return _MODELS[read.card["format"]](read, device)
