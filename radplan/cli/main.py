@@ -40,6 +40,7 @@ VERBS = {
     "report": ("radplan.cli.report", "Write a plan's report: one HTML file that needs no network."),
     "machines": ("radplan.cli.machines", "List the built-in machines, collimators and limits."),
     "ai-plan": ("radplan.cli.ai_plan", "Make a deliverable plan of the dose that a network proposes."),
+    "export": ("radplan.cli.export", "Write a plan or a case for other programs: matRad, images, anonymous DICOM."),
     "dicom": ("radplan.cli.dicom", "List what a folder of DICOM files holds."),
 }
 """Verb -> module that holds its ``command``, and what it does in a line."""

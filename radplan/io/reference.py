@@ -10,7 +10,7 @@ import numpy as np
 
 from radplan.analysis.dvh import DVH
 from radplan.errors import FileError
-from radplan.io.dicom import DicomCase, DoseImage, Orientation, read_dose
+from radplan.io.dicom import DicomCase, DoseImage, Orientation, read_dose, read_summed_dose
 from radplan.io.dicom.reading import is_dicom
 from radplan.io.dvh_table import read_dvh_table
 from radplan.io.nrrd import read_nrrd
@@ -43,15 +43,17 @@ def read_reference(
 ) -> ReferenceDose:
     """Read what another system calculated: an RTDOSE or NRRD dose [Gy], a DVH table, or one of each.
 
+    Several RTDOSE files of single beams of one plan are summed.
+
     Raises
     ------
     FileError
-        When a file cannot be read, is a dose of one beam, does not hold physical dose in Gy or cGy, or there are two of
-        a kind.
+        When a file cannot be read, is a dose of one beam alone, does not hold physical dose in Gy or cGy, or there are
+        two of a kind.
     """
     given = [paths] if isinstance(paths, str | Path) else list(paths)
     curves: dict[str, DVH] = {}
-    dose: DoseImage | None = None
+    images: list[Path] = []
     for path in (Path(entry) for entry in given):
         if not path.is_file():
             raise FileError(path, "no such file; expected an RTDOSE file, an NRRD dose or a DVH table")
@@ -60,10 +62,24 @@ def read_reference(
                 raise FileError(path, "is a second DVH table; expected one")
             curves = _read_curves(path)
             continue
-        if dose is not None:
-            raise FileError(path, "is a second dose; expected one")
-        dose = _read_image(path, case, allow_other_frame)
-    return ReferenceDose(curves, dose)
+        images.append(path)
+    return ReferenceDose(curves, _read_doses(images, case, allow_other_frame))
+
+
+def _read_doses(paths: list[Path], case: DicomCase | None, allow_other_frame: bool) -> DoseImage | None:
+    """Return the dose of one file, or the sum of several of single beams."""
+    if not paths:
+        return None
+    if len(paths) == 1:
+        return _read_image(paths[0], case, allow_other_frame)
+    for path in paths[1:]:
+        if path.suffix.lower() == ".nrrd":
+            raise FileError(path, "is a second dose; expected one, or RTDOSE files of single beams to sum")
+    frame = case.series.frame_of_reference if case is not None else ""
+    summed = read_summed_dose(paths, frame or None, allow_other_frame)
+    if summed.dose_type != "PHYSICAL":
+        raise FileError(paths[0], f"holds {summed.dose_type} dose; expected PHYSICAL")
+    return summed
 
 
 def _read_curves(path: Path) -> dict[str, DVH]:

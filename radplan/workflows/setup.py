@@ -79,7 +79,7 @@ def named_patient(spec: PlanSpec) -> tuple[Patient, DicomCase | None]:
         from radplan.io.dicom import read_case
 
         wish = spec.dicom or DicomSpec()
-        case = read_case(spec.case, wish.series, wish.structure_set, wish.allow_other_frame)
+        case = read_case(spec.case, wish.series, wish.structure_set, wish.allow_other_frame, resample=wish.resample)
         return case.patient, case
     if spec.dicom is not None:
         raise InputError(f"dicom: chooses among the files of a DICOM folder, but {spec.case} is none: leave it out")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from radplan.io.dicom.anonymous import export_anonymous, write_ct
 from radplan.io.dicom.case import DicomCase, read_case, read_patient, region_names
 from radplan.io.dicom.contours import fill_contours
 from radplan.io.dicom.ct import CTSeries, read_ct
@@ -10,6 +11,7 @@ from radplan.io.dicom.orientation import Orientation
 from radplan.io.dicom.plan_reference import PlanReference, read_plan_reference
 from radplan.io.dicom.rtdose import DoseImage, read_dose
 from radplan.io.dicom.rtdose_export import write_dose
+from radplan.io.dicom.rtdose_sum import read_summed_dose
 from radplan.io.dicom.rtplan import read_plan
 from radplan.io.dicom.rtplan_check import RTPlanFinding, RTPlanReport, check_rtplan
 from radplan.io.dicom.rtplan_export import RTPlanOptions, export_rtplan
@@ -30,6 +32,7 @@ __all__ = [
     "RTPlanReport",
     "check_rtplan",
     "describe_folder",
+    "export_anonymous",
     "export_rtplan",
     "export_structures",
     "fill_contours",
@@ -42,7 +45,9 @@ __all__ = [
     "read_plan_reference",
     "read_regions",
     "read_structures",
+    "read_summed_dose",
     "region_names",
     "read_water_case",
+    "write_ct",
     "write_dose",
 ]

@@ -49,9 +49,10 @@ def read_patient(
     allow_other_frame: bool = False,
     table: HUTable | str | Path = "schneider",
     ends: Ends = "flat",
+    resample: bool = False,
 ) -> Patient:
     """Read the patient of a folder: `read_case` without the way back to the files."""
-    return read_case(folder, series, structure_set, allow_other_frame, table, ends).patient
+    return read_case(folder, series, structure_set, allow_other_frame, table, ends, resample).patient
 
 
 def read_case(
@@ -61,6 +62,7 @@ def read_case(
     allow_other_frame: bool = False,
     table: HUTable | str | Path = "schneider",
     ends: Ends = "flat",
+    resample: bool = False,
 ) -> DicomCase:
     """Read a CT series and the structure set that belongs to it.
 
@@ -82,6 +84,8 @@ def read_case(
         From Hounsfield units to electron density.
     ends : "flat" or "tapered"
         How structures end beyond their last contours; see `fill_contours`.
+    resample : bool
+        Whether slices at uneven distances are brought to even ones; see `read_ct`.
 
     Raises
     ------
@@ -102,7 +106,7 @@ def read_case(
         raise FileError(folder, f"holds no CT series (found: {kinds}); expected a folder of CT slices")
     contours = choose_structure_set(held, structure_set)
     chosen = _choose_series(held, series, contours)
-    images = read_ct(entry.path for entry in chosen)
+    images = read_ct((entry.path for entry in chosen), resample)
     position = _position(images)
     structures, densities = Structures(), tuple[DensityOverride, ...]()
     if contours is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +25,7 @@ from radplan.io.dicom.reading import (
     text_of,
     whole_of,
 )
+from radplan.io.dicom.uneven import even_slices
 from radplan.patient.ct import CT
 from radplan.progress import each
 
@@ -49,6 +50,9 @@ IDENTITY = (
 
 _LOWEST = -1024.0
 """Value of voxels that were not scanned, where the file marks them with less [HU]."""
+
+
+_OR_ALLOW = ", or allow planes to be interpolated (resample=True; in a plan file dicom: {resample: true})"
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,7 +103,7 @@ class _Slice:
     values: npt.NDArray[np.float32] = field(repr=False)
 
 
-def read_ct(files: Iterable[str | Path]) -> CTSeries:
+def read_ct(files: Iterable[str | Path], resample: bool = False) -> CTSeries:
     """Read one CT series; the order of the files does not matter.
 
     Stored values become HU by each file's own rescale slope and intercept. Voxels that the scanner marked as padding
@@ -110,6 +114,9 @@ def read_ct(files: Iterable[str | Path]) -> CTSeries:
     ----------
     files : iterable of path-like
         The slices, one per file.
+    resample : bool
+        Whether slices at uneven distances are taken, too: planes between them, at the smallest distance that neighbours
+        have, are then interpolated linearly, and the series refers to no single image any more. This is announced.
 
     Raises
     ------
@@ -144,7 +151,7 @@ def read_ct(files: Iterable[str | Path]) -> CTSeries:
         tilt = f" (the file states a gantry tilt of {first.tilt:g} degrees)" if first.tilt else ""
         raise FileError(first.path, f"{error}{tilt}") from None
     try:
-        slices, step = _in_order(slices, np.asarray(orientation.along_slices, dtype=np.float64))
+        slices, step = _in_order(slices, np.asarray(orientation.along_slices, dtype=np.float64), resample)
     except FileError:
         if odd:
             raise odd[0] from None
@@ -163,7 +170,7 @@ def read_ct(files: Iterable[str | Path]) -> CTSeries:
         first.frame_of_reference,
         series,
         tuple(entry.path for entry in slices),
-        tuple(entry.instance for entry in slices),
+        tuple(entry.instance for entry in slices) if all(entry.instance for entry in slices) else (),
         identity,
     )
 
@@ -264,7 +271,7 @@ def _listed(one: Floats, two: Floats) -> tuple[list[float], list[float]]:
     return one.tolist(), two.tolist()
 
 
-def _in_order(slices: list[_Slice], normal: Floats) -> tuple[list[_Slice], float]:
+def _in_order(slices: list[_Slice], normal: Floats, resample: bool = False) -> tuple[list[_Slice], float]:
     """Return the slices by their place along the normal, and the distance between neighbours [mm]."""
     slices = sorted(slices, key=lambda entry: float(entry.position @ normal))
     places = np.asarray([entry.position @ normal for entry in slices])
@@ -279,23 +286,42 @@ def _in_order(slices: list[_Slice], normal: Floats) -> tuple[list[_Slice], float
     if len(slices) == 1:
         return _in_order(slices, normal)
     steps = np.diff(places)
+    if resample and even_step(places)[1].max() > ROUNDING * min(float(steps.min()), 1.0):
+        _refuse_shear(slices, normal)
+        return _evened(slices, places, normal)
     usual = float(np.sort(steps)[(steps.size - 1) // 2])
     for k in np.flatnonzero(steps > 1.5 * usual):
         count = steps[k] / usual - 1
         raise FileError(
             slices[k + 1].path,
             f"lies {steps[k]:g} mm from the next slice {slices[k].path.name}, others {usual:g} mm: "
-            f"{count:.3g} slice(s) are missing between them; add them or resample the series",
+            f"{count:.3g} slice(s) are missing between them; add them{_OR_ALLOW}",
         )
     step, off = even_step(places)
     if off.max() > ROUNDING * min(usual, 1.0):
         raise FileError(
             slices[int(off.argmax())].path,
             f"lies {off.max():.3g} mm from its place in an even series: slices are {steps.min():g} to "
-            f"{steps.max():g} mm apart; resample the series to even spacing",
+            f"{steps.max():g} mm apart; resample the series to even spacing{_OR_ALLOW}",
         )
     _refuse_shear(slices, normal)
     return slices, step
+
+
+def _evened(slices: list[_Slice], places: Floats, normal: Floats) -> tuple[list[_Slice], float]:
+    """Return slices at even places between the first and the last, interpolated; they are no files' own any more."""
+    values, step = even_slices(np.stack([entry.values for entry in slices]), places)
+    steps = np.diff(places)
+    logger.warning(
+        "slices are %g to %g mm apart: resampled to %d planes every %g mm, linear between neighbours",
+        steps.min(), steps.max(), len(values), step,
+    )  # fmt: skip
+    nearest = [slices[int(np.argmin(np.abs(places - place)))] for place in places[0] + step * np.arange(len(values))]
+    first = slices[0].position
+    return [
+        replace(source, values=plane, instance="", position=first + k * step * normal)
+        for k, (source, plane) in enumerate(zip(nearest, values, strict=True))
+    ], step
 
 
 def _each_once(slices: list[_Slice], places: Floats) -> list[_Slice]:

@@ -47,6 +47,9 @@ def identified(series: CTSeries | None, identity: Mapping[str, str]) -> Dataset:
     for keyword in IDENTITY:
         setattr(dataset, keyword, _valid(keyword, known.get(keyword, "")))
     dataset.StudyInstanceUID = known.get("StudyInstanceUID") or generate_uid()
+    for keyword in ("PatientIdentityRemoved", "DeidentificationMethod"):
+        if known.get(keyword):
+            setattr(dataset, keyword, known[keyword])
     frame = series.frame_of_reference if series is not None else ""
     dataset.FrameOfReferenceUID = frame or generate_uid()
     return dataset

@@ -28,7 +28,7 @@ _FRACTIONS = 30
 
 
 def read_patient(path: str | Path, table: HUTable | str | Path = "matrad") -> Patient:
-    """Read a patient from a matRad .mat file (MATLAB v5 to v7; `ct` and `cst`).
+    """Read a patient from a matRad .mat file (MATLAB v5 to v7.3; `ct` and `cst`).
 
     Cubes come to ``[z, y, x]``; voxel lists, counted from 1 in column-major order there, come to flat C-order indices.
     The axes are ``ct.x``, ``ct.y``, ``ct.z`` where they stand, else they start at the DICOM position of the first
@@ -48,7 +48,7 @@ def read_patient(path: str | Path, table: HUTable | str | Path = "matrad") -> Pa
     Raises
     ------
     FileError
-        When the file is missing, damaged, of version 7.3, not matRad's, or contradicts itself; says which and where.
+        When the file is missing, damaged, not matRad's, or contradicts itself; says which and where.
     """
     path = Path(path)
     chosen = table if isinstance(table, HUTable) else hu_table(table)

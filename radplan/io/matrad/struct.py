@@ -13,6 +13,7 @@ import numpy as np
 
 from radplan.errors import FileError
 from radplan.io.matrad.checked import check_mat
+from radplan.io.matrad.hdf5 import load_hdf5
 
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 
@@ -43,9 +44,10 @@ class Fields:
 
 
 def load_variables(path: Path, names: Sequence[str], **options: Any) -> dict[str, Any]:
-    """Read the named variables of a MATLAB v5 to v7 file, those that are there; structs stay SciPy's.
+    """Read the named variables of a MATLAB v5 to v7.3 file, those that are there; structs stay SciPy's.
 
-    The file is walked through first (`radplan.io.matrad.checked`), since SciPy can end the process on a damaged one.
+    A file before v7.3 is walked through first (`radplan.io.matrad.checked`), since SciPy can end the process on a
+    damaged one.
 
     Parameters
     ----------
@@ -59,7 +61,9 @@ def load_variables(path: Path, names: Sequence[str], **options: Any) -> dict[str
     Raises
     ------
     FileError
-        When the file is missing, not MATLAB's, of version 7.3 (HDF5), cut short or damaged.
+        When the file is missing, not MATLAB's, cut short or damaged.
+    InputError
+        When it is of version 7.3 (HDF5) and h5py is not installed.
     """
     from scipy.io import loadmat
 
@@ -70,7 +74,7 @@ def load_variables(path: Path, names: Sequence[str], **options: Any) -> dict[str
     except OSError as error:
         raise FileError(path, f"cannot be opened ({error.strerror})") from None
     if content.startswith((b"MATLAB 7.3", _HDF5)) or content[512:520] == _HDF5:
-        raise FileError(path, "is a MATLAB v7.3 (HDF5) file; save it again in MATLAB with save(..., '-v7')")
+        return load_hdf5(path, names, plain=bool(options))
     if not content.startswith(b"MATLAB 5.0"):
         raise FileError(path, "is not a MATLAB v5 to v7 .mat file (its header does not say so)")
     check_mat(path, content, names)

@@ -33,6 +33,8 @@ class Section(BaseModel):
 class DicomSpec(Section):
     """Which files of a DICOM folder make the patient, where there is a choice, by UID.
 
+    `resample` allows slices at uneven distances, interpolated to even ones.
+
     >>> DicomSpec().allow_other_frame
     False
     """
@@ -40,6 +42,7 @@ class DicomSpec(Section):
     series: str | None = None
     structure_set: str | None = None
     allow_other_frame: bool = False
+    resample: bool = False
 
 
 class ExternalSpec(Section):

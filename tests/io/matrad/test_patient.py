@@ -252,8 +252,8 @@ def test_files_that_are_no_matrad_patients(tmp_path):
 
     refuses(b"", "is not a MATLAB v5 to v7 .mat file")
     refuses(b"PK" * 400, "is not a MATLAB v5 to v7 .mat file")
-    refuses(b"MATLAB 7.3 MAT-file, Platform: GLNXA64".ljust(600), r"v7.3 \(HDF5\) file; save it again .* '-v7'")
-    refuses(b"\x89HDF\r\n\x1a\n".ljust(600), "v7.3")
+    refuses(b"MATLAB 7.3 MAT-file, Platform: GLNXA64".ljust(600), "cut short or damaged")
+    refuses(b"\x89HDF\r\n\x1a\n".ljust(600), "cut short or damaged")
     with pytest.raises(FileError, match="no such file"):
         read_patient(tmp_path / "none.mat")
     savemat(tmp_path / "other.mat", {"x": 1})
