@@ -19,6 +19,7 @@ def command(
     scheduler: Annotated[
         str, typer.Option(metavar="S", help="serial, local (Dask on this machine) or tcp://... of a Dask scheduler.")
     ] = "serial",
+    out: Annotated[str | None, typer.Option(metavar="DIR", help="Where to, instead of the specification's out.")] = None,
     redo: Annotated[bool, typer.Option("--redo", help="Make tasks of another specification again.")] = False,
 ) -> int:
     """Make a cohort, tell how far it is, or merge its table and data card. A stopped run goes on where it was."""
@@ -29,6 +30,8 @@ def command(
         raise UnknownNameError("action of radplan cohort", action, ACTIONS)
     logging.basicConfig(format="radplan: %(levelname)s: %(message)s", level=logging.ERROR)
     cohort = read_cohort(spec)
+    if out is not None:
+        cohort = cohort.model_copy(update={"out": out})
     if action == "status":
         states = cohort_status(cohort)
         print(f"{cohort.name}: {cohort.size} patients; " + ", ".join(f"{n} {state}" for state, n in states.items()))

@@ -37,7 +37,7 @@ def cohort(folder: Path, out: str = "out", **changes: object) -> Path:
     data = {
         "name": "tiny", "seed": 7, "count": 6, "generator": "pelvis", "options": {"spacing": 8.0},
         "protocol": str(protocol), "out": str(folder / out),
-        "variants": {"count": 2, "groups": {"rectum": ["Rectum"]}, "iterations": 3}, **changes,
+        "variants": {"count": 2, "groups": {"rectum": ["Rectum"]}}, **changes,
     }  # fmt: skip
     file = folder / f"{out}.yaml"
     file.write_text(yaml.safe_dump(data))

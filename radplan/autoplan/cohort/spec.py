@@ -18,7 +18,18 @@ from radplan.errors import FileError, InputError
 class Variants(BaseModel):
     """Trade-offs of each patient: weights of groups of organs drawn log-uniformly by Latin hypercube.
 
-    The first variant is the plan of the protocol's own weights; every other one multiplies the weights of each group.
+    The first variant has all factors at 1. Coverage, evenness and the largest dose anywhere are asked of every plan alike.
+
+    Parameters
+    ----------
+    count : int
+        Plans of each patient.
+    groups : mapping of str to sequence of str
+        Organs that are traded off together.
+    lowest, highest : float
+        Range of the factors on a group's weight [1].
+    hottest : float
+        Largest dose over the prescription that a plan should have anywhere [1].
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -26,8 +37,7 @@ class Variants(BaseModel):
     count: int = Field(default=1, ge=1, le=1000)
     groups: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     lowest: float = Field(default=0.1, gt=0)
-    highest: float = Field(default=10.0, gt=0)
-    iterations: int = Field(default=50, ge=1)
+    highest: float = Field(default=100.0, gt=0)
     hottest: float = Field(default=1.10, gt=1.0)
 
     @model_validator(mode="after")

@@ -20,19 +20,17 @@ import numpy.typing as npt
 
 import radplan
 from radplan.autoplan.cohort.generate import GENERATORS, draw
+from radplan.autoplan.cohort.pareto import pareto_weights, tradeoff_problem
 from radplan.autoplan.cohort.spec import CohortSpec
 from radplan.autoplan.planner import template_beams
-from radplan.autoplan.policy import POLICIES, SearchState
 from radplan.autoplan.protocol import Protocol, load_protocol, understand
 from radplan.autoplan.scorecard import Score
 from radplan.engines import PhotonPencilBeam, dose_influence
 from radplan.errors import InputError, RadplanError
 from radplan.influence import Dij
 from radplan.io import load_machine, load_patient
-from radplan.optim import Goal
-from radplan.optim.solvers import ProjectedLBFGS
 from radplan.patient import Patient
-from radplan.plan import Plan, optimize
+from radplan.plan import Plan
 
 Floats = npt.NDArray[np.float64]
 
@@ -130,41 +128,36 @@ def _made(spec: CohortSpec, index: int, folder: Path) -> dict[str, Any]:
     engine = PhotonPencilBeam(lateral_cutoff=protocol.lateral_cutoff)
     dij = dose_influence(patient, beams, machine, grid=protocol.grid, engine=engine)
     _write_patient(folder / "patient.npz", patient, dij)
+    problem = tradeoff_problem(dij, patient, protocol, spec.variants.groups)
+    factors = variant_weights(spec, index)
     rows = []
-    start: Plan | None = None
-    for number, factors in enumerate(variant_weights(spec, index)):
-        plan = _variant(spec, protocol, patient, dij, factors, start)
-        start = start or plan
-        score = protocol.scorecard.score(plan)
+    for number, x in enumerate(pareto_weights(problem, factors, spec.variants.hottest)):
+        plan = Plan(x=x, model=dij, patient=patient, fractions=protocol.fractions)
         np.savez_compressed(
             folder / f"variant_{number:03d}.npz",
             dose=plan["physical_dose"].astype(np.float32),
             weights=plan.x.astype(np.float32),
-            factors=factors,
+            factors=factors[number],
         )
-        rows.append(_row(spec, protocol, plan, score, factors))
+        rows.append(_row(spec, protocol, plan, protocol.scorecard.score(plan), factors[number]))
+    _reject_dominated(spec, rows)
     return {"index": index, "patient": patient.name, "rejected": rejected, "variants": rows}
 
 
-def _variant(
-    spec: CohortSpec, protocol: Protocol, patient: Patient, dij: Dij, factors: Floats, start: Plan | None
-) -> Plan:
-    state = SearchState(share=3.0)
-    goals = POLICIES.get("adaptive")().goals(patient, protocol, state)
-    names = {
-        structure: factor
-        for factor, group in zip(factors, spec.variants.groups.values(), strict=True)
-        for structure in group
-    }
-    traded = [_scaled(goal, names) for goal in goals]
-    solver = ProjectedLBFGS(max_iterations=spec.variants.iterations, tolerance=3e-4)
-    plan = optimize(dij, traded, patient, fractions=protocol.fractions, solver=solver, start=start)
-    target = next(name for name in protocol.targets if name in patient.structures)
-    return plan.scaled(target, Dmean=1.01 * protocol.targets[target])
-
-
-def _scaled(goal: Goal, names: dict[str, float]) -> Goal:
-    return replace(goal, weight=goal.weight * float(names.get(goal.structure, 1.0)))
+def _reject_dominated(spec: CohortSpec, rows: list[dict[str, Any]]) -> None:
+    """Say of each plan that another betters in all organs traded off and in the target which one that is."""
+    organs = [name for group in spec.variants.groups.values() for name in group]
+    values = np.asarray(
+        [
+            [row["means"][name] for name in organs if name in row["means"]]
+            + [row["target"]["D5"] - row["target"]["D95"]]
+            for row in rows
+        ]
+    )
+    for row, value in zip(rows, values, strict=True):
+        better = np.flatnonzero(np.all(values <= value, axis=1) & np.any(values < value, axis=1))
+        if organs and better.size:
+            row["rejected"].append(f"dominated by variant {better[0]}")
 
 
 def _row(spec: CohortSpec, protocol: Protocol, plan: Plan, score: Score, factors: Floats) -> dict[str, Any]:
