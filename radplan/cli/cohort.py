@@ -19,7 +19,9 @@ def command(
     scheduler: Annotated[
         str, typer.Option(metavar="S", help="serial, local (Dask on this machine) or tcp://... of a Dask scheduler.")
     ] = "serial",
-    out: Annotated[str | None, typer.Option(metavar="DIR", help="Where to, instead of the specification's out.")] = None,
+    out: Annotated[
+        str | None, typer.Option(metavar="DIR", help="Where to, instead of the specification's out.")
+    ] = None,
     redo: Annotated[bool, typer.Option("--redo", help="Make tasks of another specification again.")] = False,
 ) -> int:
     """Make a cohort, tell how far it is, or merge its table and data card. A stopped run goes on where it was."""

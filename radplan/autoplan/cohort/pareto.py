@@ -47,7 +47,7 @@ _FIRST, _ITERATIONS, _ROUNDS = 60, 300, 6
 
 @dataclass(frozen=True, eq=False)
 class TradeoffProblem:
-    r"""What all plans of a patient share: cost of the weights :math:`x \ge 0` with doses :math:`d = A x` over the prescription.
+    r"""What all plans of a patient share: a cost of weights :math:`x \ge 0`, with dose over prescription d = A x.
 
     .. math::
         \tfrac12 \sum_i a_i (d_i - p_i)^2 + \tfrac u2 \sum_i a_i \left[(\ell p_i - d_i)_+^2 + (d_i - m p_i)_+^2\right]
@@ -152,11 +152,11 @@ def pareto_weights(problem: TradeoffProblem, factors: Floats, hottest: float = 1
         Largest dose over the prescription that a plan should have anywhere [1].
     """
     x = _open_field(problem, len(factors))
-    penalties = _Penalties(np.full(len(factors), _COVER), np.full(len(factors), _HEAT))
+    penalties = Penalties(np.full(len(factors), _COVER), np.full(len(factors), _HEAT))
     hot = np.zeros(problem.matrix.shape[0], dtype=bool)
     with one_blas_thread():
         for number in range(_ROUNDS):
-            batch = _Batch.of(problem, factors, penalties, np.flatnonzero(hot))
+            batch = TradeoffBatch.of(problem, factors, penalties, np.flatnonzero(hot))
             x = batch.descended(x, _ITERATIONS if number else _FIRST)
             dose, x = _normalised(problem, x)
             hot |= np.any(dose > (problem.caps - 0.02)[:, None], axis=1)
@@ -165,14 +165,14 @@ def pareto_weights(problem: TradeoffProblem, factors: Floats, hottest: float = 1
             if number >= 2 and not np.any(too_hot | uneven):
                 break
             if number:
-                penalties = _Penalties(
+                penalties = Penalties(
                     np.where(uneven, _STIFFER, 1.0) * penalties.cover, np.where(too_hot, _STIFFER, 1.0) * penalties.heat
                 )
     return np.asarray(x.T, dtype=np.float64)
 
 
 @dataclass(frozen=True, eq=False)
-class _Penalties:
+class Penalties:
     """Weights u and h of each plan's penalties (plans,)."""
 
     cover: Floats
@@ -180,7 +180,7 @@ class _Penalties:
 
 
 @dataclass(frozen=True, eq=False)
-class _Batch:
+class TradeoffBatch:
     """One round's problems in single precision; rows are scaled by the root of their weights.
 
     Parameters
@@ -207,7 +207,7 @@ class _Batch:
     heat: Floats
 
     @classmethod
-    def of(cls, problem: TradeoffProblem, factors: Floats, penalties: _Penalties, hot: Places) -> _Batch:
+    def of(cls, problem: TradeoffProblem, factors: Floats, penalties: Penalties, hot: Places) -> TradeoffBatch:
         single = np.float32
         root = np.sqrt(problem.shares)[:, None]
         share = np.sqrt(problem.voxel_share)

@@ -18,7 +18,7 @@ from radplan.errors import FileError, InputError
 class Variants(BaseModel):
     """Trade-offs of each patient: weights of groups of organs drawn log-uniformly by Latin hypercube.
 
-    The first variant has all factors at 1. Coverage, evenness and the largest dose anywhere are asked of every plan alike.
+    The first variant has all factors at 1. Coverage, evenness and the largest dose are asked of every plan alike.
 
     Parameters
     ----------

@@ -164,7 +164,9 @@ def _row(spec: CohortSpec, protocol: Protocol, plan: Plan, score: Score, factors
     """Return what is told of a variant, and why it is no good plan where it is none."""
     target = next(name for name in protocol.targets if name in plan.patient.structures)
     dose = protocol.targets[target]
-    metrics = plan.metrics(structures=[target], names=["D5", "D95", "D98", "D2", "Dmean"])[target]
+    judged = [name for name, structure in plan.patient.structures.items() if name[0] != "z" and structure.voxels.size]
+    table = plan.metrics(structures=judged, names=["D5", "D95", "D98", "D2", "Dmean"])
+    metrics = table[target]
     hottest = float(plan["physical_dose"].max())
     reasons = []
     if metrics["D5"] / metrics["D95"] >= 1.07:
@@ -173,14 +175,13 @@ def _row(spec: CohortSpec, protocol: Protocol, plan: Plan, score: Score, factors
         reasons.append(f"Dmax/D95 = {hottest / metrics['D95']:.3f} >= 1.12")
     if hottest > spec.variants.hottest * dose:
         reasons.append(f"body maximum {hottest / dose:.3f} of the prescription > {spec.variants.hottest:g}")
-    means = {name: row["Dmean"] for name, row in plan.metrics(names=["Dmean"]).items() if not name.startswith("z")}
     return {
         "factors": factors.tolist(),
         "score": score.total,
         "maximum": score.maximum,
         "hottest": hottest,
         "target": metrics,
-        "means": means,
+        "means": {name: row["Dmean"] for name, row in table.items()},
         "rejected": reasons,
     }
 
