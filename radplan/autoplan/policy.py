@@ -26,6 +26,8 @@ VOLUMES = (1.0, 10.0, 20.0, 30.0, 40.0, 60.0, 80.0)
 _TARGET_WEIGHT = 300.0
 _UNDER, _OVER = 1.0, 1.03
 """Levels of a target's goals over its prescription [1]."""
+_BELOW_LIMIT = 0.96
+"""Level of the goal on a hot spot over the worst value that a card still rewards [1]."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,7 @@ class ScorecardInitial(ObjectivePolicy):
     name: ClassVar[str] = "scorecard_initial"
 
     def goals(self, patient: Patient, protocol: Protocol, state: SearchState) -> tuple[Goal, ...]:
-        goals = list(target_goals(patient, protocol, state))
+        goals = [*target_goals(patient, protocol, state), *hot_spot_goals(patient, protocol, state)]
         for item in organ_items(patient, protocol):
             middle = item.points[len(item.points) // 2][0]
             goals.append(_item_goal(item, max(0.85 * middle, item.points[0][0]), 80.0))
@@ -108,7 +110,7 @@ class DVHMargins(ObjectivePolicy):
         plan, score = state.plan, state.score
         if plan is None or score is None:
             return ScorecardInitial().goals(patient, protocol, state)
-        goals = list(target_goals(patient, protocol, state))
+        goals = [*target_goals(patient, protocol, state), *hot_spot_goals(patient, protocol, state)]
         organs = dict.fromkeys(item.criterion.structure for item in organ_items(patient, protocol))
         for organ in organs:
             if organ == "External":
@@ -132,7 +134,7 @@ class Adaptive(ObjectivePolicy):
     name: ClassVar[str] = "adaptive"
 
     def goals(self, patient: Patient, protocol: Protocol, state: SearchState) -> tuple[Goal, ...]:
-        goals = list(target_goals(patient, protocol, state))
+        goals = [*target_goals(patient, protocol, state), *hot_spot_goals(patient, protocol, state)]
         values = {entry.item.label: entry.value for entry in state.score.items} if state.score is not None else {}
         for item in organ_items(patient, protocol):
             aim = item.best
@@ -159,6 +161,23 @@ def target_goals(patient: Patient, protocol: Protocol, state: SearchState) -> tu
         if ring in patient.structures:
             goals.append(Goal(ring, SquaredOverdosing(share * protocol.prescription), 250.0))
     goals.append(Goal("External", SquaredOverdosing(0.95 * protocol.prescription), 60.0))
+    return tuple(goals)
+
+
+def hot_spot_goals(patient: Patient, protocol: Protocol, state: SearchState) -> tuple[Goal, ...]:
+    """Return a goal for each item that limits the hottest part of an organ, a little below what the card still rewards.
+
+    A mean over a large organ hardly sees a hot spot of a few voxels; here a voxel weighs as much as one of the first
+    target, however large the organ.
+    """
+    first = next((name for name in protocol.targets if name in patient.structures), None)
+    goals = []
+    for item in organ_items(patient, protocol):
+        if first is None or not _judges_hot_spot(item) or item.criterion.structure == "External":
+            continue
+        share = patient.structures[item.criterion.structure].volume / patient.structures[first].volume
+        weight = _TARGET_WEIGHT * state.share * share * max(state.weight(item), 1.0)
+        goals.append(Goal(item.criterion.structure, SquaredOverdosing(_BELOW_LIMIT * item.limit), weight))
     return tuple(goals)
 
 
@@ -189,6 +208,12 @@ def _is_organ(item: ScoreItem, patient: Patient, protocol: Protocol) -> bool:
     known = structure in patient.structures and patient.structures[structure].voxels.size > 0
     plain = item.criterion.metric in ("mean_dose", "max_dose", "dose_at_volume", "volume_at_dose")
     return known and plain and structure not in protocol.targets and item.rises_down
+
+
+def _judges_hot_spot(item: ScoreItem) -> bool:
+    criterion = item.criterion
+    small = criterion.metric == "dose_at_volume" and criterion.input_unit == "cc" and (criterion.input or 0.0) <= 1.0
+    return (small or criterion.metric == "max_dose") and criterion.output_unit == "Gy"
 
 
 def _item_goal(item: ScoreItem, aim: float, weight: float) -> Goal:

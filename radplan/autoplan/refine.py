@@ -1,19 +1,19 @@
 """Refinement: plan, score, ask for more, plan again, until the score stops rising; the best plan of all wins.
 
 The balance of target and organ weights is searched first, as it sets where the published margin policy ends; then come
-margin rounds, then weights that follow what each item still loses. The score is not monotone: when an iterate loses,
-the search goes back to the best one with smaller steps.
+margin rounds, then direct ascent on the card. The score is not monotone: when a margin round loses, the search goes
+back to the best plan with smaller steps.
 """
 
 from __future__ import annotations
 
 import logging
-import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
+from radplan.autoplan.ascent import ascended, score_cost
 from radplan.autoplan.policy import POLICIES, SearchState
 from radplan.autoplan.protocol import Protocol
 from radplan.autoplan.scorecard import Score
@@ -23,11 +23,14 @@ from radplan.optim import Goal
 from radplan.optim.solvers import ProjectedLBFGS
 from radplan.patient import Patient
 from radplan.plan import Plan, optimize
+from radplan.plan.prescribed import prescribed_quantity
 
 _log = logging.getLogger(__name__)
 
-SHARES = (1.0, 3.0, 10.0, 30.0)
+SHARES = (1.0, 3.0, 10.0)
 """Weights of targets over the published ones that the balance search tries."""
+COUNTS = (16.0, 8.0, 8.0, 4.0, 4.0, 2.0)
+"""Least width of the band that a dose at a volume is averaged over in each ascent [voxels]; the last holds on."""
 GAIN = 0.005
 """Two iterates in a row that gain less than this share of the card's maximum end the search."""
 
@@ -42,10 +45,10 @@ class Settings:
         Balances tried in the first round.
     margin_rounds : int
         Rounds of the margin policy.
-    adaptive_rounds : int
-        Most rounds of the adaptive policy.
-    last_rounds : int
-        Most rounds of the margin policy at the end, from the best plan.
+    ascents : int
+        Most rounds of direct ascent on the card, from the best plan.
+    ascent_iterations : int
+        Solver iterations of each of them.
     iterations : int
         Solver iterations of each round.
     first_iterations : int
@@ -53,9 +56,9 @@ class Settings:
     """
 
     shares: tuple[float, ...] = SHARES
-    margin_rounds: int = 2
-    adaptive_rounds: int = 8
-    last_rounds: int = 3
+    margin_rounds: int = 4
+    ascents: int = 6
+    ascent_iterations: int = 60
     iterations: int = 40
     first_iterations: int = 60
 
@@ -162,8 +165,7 @@ def refine(
     search = _Search(patient, protocol, model, settings or Settings(), progress)
     search.balance()
     search.margins(search.settings.margin_rounds)
-    search.adapt()
-    search.margins(search.settings.last_rounds)
+    search.ascend()
     return search.result()
 
 
@@ -209,12 +211,15 @@ class _Search:
     def run(self, policy: str, state: SearchState, iterations: int) -> bool:
         """Make one plan; True when it is the best so far."""
         began = time.perf_counter()
-        goals = POLICIES.get(policy)().goals(self.patient, self.protocol, state)
+        goals = self._goals(policy, state)
         solver = ProjectedLBFGS(max_iterations=iterations, tolerance=3e-4)
         plan = optimize(
             self.model, goals, self.patient, fractions=self.protocol.fractions, solver=solver, start=state.plan
         )
-        plan = self._normalised(plan)
+        return self._judged(policy, state, goals, self._normalised(plan), began)
+
+    def _judged(self, policy: str, state: SearchState, goals: tuple[Goal, ...], plan: Plan, began: float) -> bool:
+        """Score a plan and keep what it was; True when it is the best so far."""
         score = self.protocol.scorecard.score(plan)
         better = self.best is None or score.total > self.best[2].total
         self.last = plan, state, score
@@ -251,31 +256,29 @@ class _Search:
             if idle >= 2:
                 return
 
-    def adapt(self) -> None:
-        """Aim each item at the best end of its curve: balance first, then weights by what each item still loses."""
+    def ascend(self) -> None:
+        """Climb the card itself from the best plan, until two rounds in a row gain little."""
+        if not self.settings.ascents:
+            return
         plan, state, score = self._best
-        found: list[tuple[Plan, SearchState, Score]] = []
-        for share in self.settings.shares:
-            self.run(
-                "adaptive", replace(state, plan=plan, score=score, share=share, weights=None), self.settings.iterations
-            )
-            found.append(self.last)
-        step, idle = 1.0, 0
-        here = max(found, key=lambda entry: entry[2].total)
-        for _ in range(self.settings.adaptive_rounds):
-            plan, state, score = here
-            weights = _moved(score, state.weights or {}, step)
-            moved = replace(state, plan=plan, score=score, weights=weights)
-            self.run("adaptive", moved, self.settings.iterations)
-            gain = self.last[2].total - score.total
-            if gain > 0.0:
-                here = self.last
-            else:
-                step *= 0.6
-            idle = 0 if gain >= GAIN * score.maximum else idle + 1
+        idle = 0
+        for number in range(self.settings.ascents):
+            began, before = time.perf_counter(), self._best[2]
+            cost = score_cost(self.patient, self.protocol, plan, score, COUNTS[min(number, len(COUNTS) - 1)])
+            plan = self._normalised(ascended(cost, plan, self.settings.ascent_iterations))
+            reached = replace(state, plan=plan, score=self.protocol.scorecard.score(plan), shrink=0.0)
+            goals = self._goals("dvh_margins", reached)
+            self._judged("ascent", state, goals, replace(plan, goals=goals), began)
+            idle = 0 if self._gained(before) else idle + 1
             if idle >= 2:
                 self.reason = "two rounds in a row gained less than 0.5 % of the card's maximum"
                 return
+
+    def _goals(self, policy: str, state: SearchState) -> tuple[Goal, ...]:
+        """Return the goals of a policy, of the dose that the prescription means."""
+        goals = POLICIES.get(policy)().goals(self.patient, self.protocol, state)
+        quantity = prescribed_quantity((), self.patient.target_names, self.model)
+        return tuple(replace(goal, quantity=quantity) for goal in goals)
 
     def _gained(self, before: Score) -> bool:
         return self._best[2].total - before.total >= GAIN * before.maximum
@@ -301,16 +304,3 @@ class _Search:
         if hot <= rule["hottest"] * dose:
             return scaled
         return plan.scaled(target, plan.prescribed, D1=rule["hottest"] * dose)
-
-
-def _moved(score: Score, weights: Mapping[str, float], step: float) -> dict[str, float]:
-    """Return weights multiplied by exp(step (loss - mean loss)), losses relative to each item's maximum."""
-    losses = {
-        entry.item.label: min((entry.item.maximum - entry.score) / max(abs(entry.item.maximum), 1e-9), 2.0)
-        for entry in score.items
-    }
-    middle = sum(losses.values()) / len(losses)
-    return {
-        label: weights.get(label, 1.0) * math.exp(step * min(max(loss - middle, -1.0), 1.0))
-        for label, loss in losses.items()
-    }

@@ -91,6 +91,12 @@ class ScoreItem:
         return tops[-1] if self.rises_down else tops[0]
 
     @property
+    def limit(self) -> float:
+        """The value at the worst of its points that still scores; the best value where none does."""
+        scoring = [x for x, y in self.points if y > 0.0]
+        return (max(scoring) if self.rises_down else min(scoring)) if scoring else self.best
+
+    @property
     def rises_down(self) -> bool:
         """Whether smaller values score better, as of organs at risk."""
         return self.points[0][1] >= self.points[-1][1]

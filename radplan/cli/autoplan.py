@@ -31,7 +31,7 @@ def command(
         str, typer.Option(metavar="T", help="fluence (fixed fields) or vmat (arcs, RTPLAN).")
     ] = "fluence",
     limits: Annotated[str, typer.Option(metavar="LINAC", help="Whose limits arcs keep.")] = "TrueBeam",
-    rounds: Annotated[int, typer.Option(metavar="N", help="Most rounds of the last stage.")] = 8,
+    rounds: Annotated[int, typer.Option(metavar="N", help="Most rounds of ascent on the card.")] = 6,
     device: Annotated[str, typer.Option(metavar="D", help="Where to calculate: numpy, torch:cuda:0, ...")] = "numpy",
     out: Annotated[str, typer.Option(metavar="DIR", help="Folder for the results.")] = "out",
     no_figures: Annotated[bool, typer.Option("--no-figures", help="Write no png files.")] = False,
@@ -58,7 +58,7 @@ def command(
     with listening_console() as console:
         patient, dicom = named_patient(plan_spec({"case": case}))
         refinement = auto_plan(
-            patient, rules, live, Settings(adaptive_rounds=rounds), device=device, progress=_tell_iterate
+            patient, rules, live, Settings(ascents=rounds), device=device, progress=_tell_iterate
         )
         arcs = None
         if technique == "vmat" and isinstance(live, PhotonMachine):

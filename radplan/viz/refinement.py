@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-_COLOURS = {"scorecard_initial": "#7f8c8d", "dvh_margins": "#2471a3", "adaptive": "#b03a2e"}
+_COLOURS = {"scorecard_initial": "#7f8c8d", "dvh_margins": "#2471a3", "ascent": "#b03a2e"}
 
 
 def draw_refinement(totals: Sequence[float], policies: Sequence[str], maximum: float, ax: Any = None) -> Any:

@@ -68,7 +68,9 @@ def model(patient: Patient, protocol: Protocol) -> tuple[Patient, rp.Dij]:
 
 @pytest.fixture(scope="module")
 def found(model: tuple[Patient, rp.Dij], protocol: Protocol) -> Refinement:
-    settings = Settings((1.0, 10.0), margin_rounds=1, adaptive_rounds=3, iterations=15, first_iterations=15)
+    settings = Settings(
+        (1.0, 10.0), margin_rounds=2, ascents=3, ascent_iterations=30, iterations=15, first_iterations=15
+    )
     return refine(*((model[0], protocol, model[1])), settings)
 
 
@@ -90,7 +92,7 @@ def test_the_best_iterate_wins_and_coverage_is_kept(found: Refinement) -> None:
 
 
 def test_a_refinement_repeats(model: tuple[Patient, rp.Dij], protocol: Protocol) -> None:
-    settings = Settings((1.0,), margin_rounds=1, adaptive_rounds=0, iterations=5, first_iterations=5)
+    settings = Settings((1.0,), margin_rounds=1, ascents=1, iterations=5, first_iterations=5)
     curves = [refine(model[0], protocol, model[1], settings).curve() for _ in range(2)]
     assert curves[0] == curves[1]
 
