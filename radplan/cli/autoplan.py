@@ -57,9 +57,7 @@ def command(
     logging.basicConfig(format="radplan: %(levelname)s: %(message)s", level=logging.WARNING)
     with listening_console() as console:
         patient, dicom = named_patient(plan_spec({"case": case}))
-        refinement = auto_plan(
-            patient, rules, live, Settings(ascents=rounds), device=device, progress=_tell_iterate
-        )
+        refinement = auto_plan(patient, rules, live, Settings(ascents=rounds), device=device, progress=_tell_iterate)
         arcs = None
         if technique == "vmat" and isinstance(live, PhotonMachine):
             arcs = auto_arcs(refinement, rules, live, limits=limits, case=dicom)
