@@ -70,6 +70,7 @@ _HOME = {
     "Recalculation": "radplan.recalc",
     "recalculate": "radplan.recalc",
     "save_recalculation": "radplan.recalc",
+    "particle_machine_from_beam_model": "radplan.commissioning.protons",
     "load_machine": "radplan.io",
     "load_patient": "radplan.io",
     "load_plan": "radplan.workflows.reopening",

@@ -154,6 +154,12 @@ def spot_limits(beams: Beams, machine: ParticleMachine) -> tuple[Floats, Floats]
     return least, largest
 
 
+def least_spot_mu(machine: ParticleMachine, energy: float) -> tuple[float, float]:
+    """Return the least and largest MU of a spot at an energy [MeV/u], between tables that of the nearest one."""
+    layer = machine.entry(int(np.argmin(np.abs(machine.energies - energy))))
+    return layer.min_mu, layer.max_mu
+
+
 def monitor_units(beams: Beams, machine: ParticleMachine, weights: npt.ArrayLike) -> Floats:
     """Return the monitor units of spot weights, both of shape (spots,), per fraction.
 

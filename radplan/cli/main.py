@@ -27,6 +27,7 @@ VERBS = {
     "plan": ("radplan.cli.plan", "Plan a case: place beams, calculate dose, optimise, judge, draw."),
     "new": ("radplan.cli.new", "Print a plan file for a case, to begin with."),
     "recalc": ("radplan.cli.recalc", "Calculate an RTPLAN's dose again and compare it with a reference."),
+    "commission": ("radplan.cli.commission", "Make a proton machine of a clinic's beam model."),
     "check": ("radplan.cli.check", "Judge an RTPLAN by the limits of a linac and by DICOM."),
     "autoplan": ("radplan.cli.autoplan", "Plan a case by a protocol: contours in, the best-scored plan out."),
     "cohort": ("radplan.cli.cohort", "Plan many patients by one specification; resumable, on one machine or many."),

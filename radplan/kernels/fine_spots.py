@@ -36,7 +36,7 @@ def _gather(field: SpotField, v: int, sums: Array, seen: Array, found: Array) ->
                 found[count] = column
                 count += 1
                 sums[:, column] = 0.0
-            dose = dose_at(field, spot, row, part, dx, dy, r2)
+            dose = dose_at(field, v, spot, row, part, dx, dy, r2)
             for k in range(sums.shape[0]):
                 sums[k, column] += dose * factor_at(field, k, wanted, row, part)
     for n in range(count):

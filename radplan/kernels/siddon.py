@@ -36,10 +36,17 @@ def _start(
     """Return start voxel, its increment, the next boundary and the distance between boundaries, along one axis."""
     index = int(np.floor((source + enter * step - low) / size))
     index = min(max(index, first), last - 1)
+    # Why: a ray that starts in a boundary between voxels is already in the next one.
     if step > 0.0:
-        return index, 1, (low + (index + 1) * size - source) / step, size / step
+        ahead = (low + (index + 1) * size - source) / step
+        if ahead <= enter and index < last - 1:
+            return index + 1, 1, ahead + size / step, size / step
+        return index, 1, ahead, size / step
     if step < 0.0:
-        return index, -1, (low + index * size - source) / step, -size / step
+        ahead = (low + index * size - source) / step
+        if ahead <= enter and index > first:
+            return index - 1, -1, ahead - size / step, -size / step
+        return index, -1, ahead, -size / step
     return index, 0, _FAR, 0.0
 
 

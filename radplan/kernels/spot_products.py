@@ -51,7 +51,7 @@ def forward(field: SpotField, weights: Array, images: Array, out: Array) -> None
                     row, part = look_up(field, spot, depth, r2)
                     if row < 0:
                         continue
-                    dose = weight * dose_at(field, spot, row, part, dx, dy, r2)
+                    dose = weight * dose_at(field, v, spot, row, part, dx, dy, r2)
                     for k in range(images.size):
                         total[k] += dose * factor_at(field, images[k], wanted, row, part)
             out[:, v] = total
@@ -96,7 +96,7 @@ def adjoint(field: SpotField, cotangents: Array, images: Array, squares: bool, s
                     row, part = look_up(field, spot, depth, r2)
                     if row < 0:
                         continue
-                    dose, value = dose_at(field, spot, row, part, dx, dy, r2), 0.0
+                    dose, value = dose_at(field, v, spot, row, part, dx, dy, r2), 0.0
                     for k in range(images.size):
                         entry = dose * factor_at(field, images[k], wanted, row, part)
                         value += sent[k] * (entry * entry if squares else entry)

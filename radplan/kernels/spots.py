@@ -57,9 +57,12 @@ class SpotField(NamedTuple):
         Where the spots of each ray begin in the next five.
     columns, energies : (s,) int32
         Column of each spot, its table.
-    shifts, variances, shares : (s,) float64
-        What is added to radiological depth before the table is read [mm], variance in front of the patient [mm^2], and
-        the share of the column's particles that the spot has.
+    shifts, shares : (s,) float64
+        What is added to radiological depth before the table is read [mm], and the share of the column's particles that
+        the spot has.
+    variances : (s, 6) float64
+        Variance of the beam along x and y, scattering in the patient apart, as polynomials of the distance h behind the
+        isocentre plane: :math:`a + b h + c h^2` [mm^2], first of x, then of y.
     knots : (k,) float64 [mm]
         Depths of all tables, one after another; `table` (k, t) float32 their values, `starts` (tables + 1,) their first
         rows, `ends` (tables,) float64 their last depths [mm].
@@ -175,21 +178,41 @@ def look_up(field: SpotField, spot: int, depth: float, r2: float) -> tuple[int, 
 
 
 @njit(cache=True, inline="always")
-def dose_at(field: SpotField, spot: int, row: int, part: float, dx: float, dy: float, r2: float) -> float:
-    """Return the dose of a spot [Gy / 10^6 particles]."""
-    table, initial = field.table, field.variances[spot]
+def round_gaussian(variance: float, r2: float) -> float:
+    """Return a round Gaussian at a squared distance, times two pi."""
+    inverse = 1.0 / variance
+    return math.exp(-0.5 * r2 * inverse) * inverse
+
+
+@njit(cache=True, inline="always")
+def gaussian(along_x: float, along_y: float, dx: float, dy: float) -> float:
+    """Return a Gaussian of two variances at a distance along x and y, times two pi."""
+    p1, p2 = 1.0 / along_x, 1.0 / along_y
+    return math.exp(-0.5 * (dx * dx * p1 + dy * dy * p2)) * math.sqrt(p1 * p2)
+
+
+@njit(cache=True, inline="always")
+def dose_at(field: SpotField, v: int, spot: int, row: int, part: float, dx: float, dy: float, r2: float) -> float:
+    """Return the dose of a spot in a voxel [Gy / 10^6 particles]."""
+    table, beam, h = field.table, field.variances[spot], field.points[v, 2] - field.sad
+    along_x, along_y = beam[0] + h * (beam[1] + h * beam[2]), beam[3] + h * (beam[4] + h * beam[5])
     dose = field.shares[spot] * between(table, row, part, DOSE) * _PER_TURN
     first = between(table, row, part, WIDTH)
-    p1 = 1.0 / (first * first + initial)
-    if field.model == SINGLE:
-        return dose * math.exp(-0.5 * r2 * p1) * p1
-    second = between(table, row, part, WIDTH + 1)
-    p2 = 1.0 / (second * second + initial)
     if field.model == ELLIPTIC:
-        return dose * math.exp(-0.5 * (dx * dx * p1 + dy * dy * p2)) * math.sqrt(p1 * p2)
-    share = between(table, row, part, WIDTH + 2)
-    core = (1.0 - share) * math.exp(-0.5 * r2 * p1) * p1
-    return dose * (core + share * math.exp(-0.5 * r2 * p2) * p2)
+        second = between(table, row, part, WIDTH + 1)
+        return dose * gaussian(first * first + along_x, second * second + along_y, dx, dy)
+    if along_x == along_y:
+        core = round_gaussian(first * first + along_x, r2)
+    else:
+        core = gaussian(first * first + along_x, first * first + along_y, dx, dy)
+    if field.model == SINGLE:
+        return dose * core
+    second, share = between(table, row, part, WIDTH + 1), between(table, row, part, WIDTH + 2)
+    if along_x == along_y:
+        halo = round_gaussian(second * second + along_x, r2)
+    else:
+        halo = gaussian(second * second + along_x, second * second + along_y, dx, dy)
+    return dose * ((1.0 - share) * core + share * halo)
 
 
 @njit(cache=True, inline="always")
@@ -251,7 +274,7 @@ def write_blocks(
                         block += 1
                     if write:
                         slot = (block - 1) * LANES + column - first
-                        dose = dose_at(field, spot, row, part, dx, dy, r2)
+                        dose = dose_at(field, v, spot, row, part, dx, dy, r2)
                         values[0, slot] = dose
                         for k in range(1, values.shape[0]):
                             values[k, slot] = dose * factor_at(field, k, wanted, row, part)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from radplan.machines.base import KernelBasis, PencilKernel, Reference
+from radplan.machines.beam_model import BeamModel, read_beam_model
+from radplan.machines.emittance import Emittance
 from radplan.machines.files import (
     MACHINES,
     library_machine,
@@ -14,6 +16,7 @@ from radplan.machines.limits import MachineLimits, library_limits, limits_for, l
 from radplan.machines.low_rank import LowRankKernel
 from radplan.machines.mlc import MLC, MLCS, library_mlc, matching_mlc
 from radplan.machines.particle import RADIATIONS, EnergyLayer, InitialFocus, ParticleMachine
+from radplan.machines.particle_adapted import at_energies, scanned_from
 from radplan.machines.particle_file import read_particle_machine, write_particle_machine
 from radplan.machines.photon import PhotonMachine
 from radplan.machines.ssd_table import ExponentialBasis, SSDTableKernel
@@ -23,6 +26,8 @@ __all__ = [
     "MLC",
     "MLCS",
     "RADIATIONS",
+    "BeamModel",
+    "Emittance",
     "EnergyLayer",
     "ExponentialBasis",
     "InitialFocus",
@@ -34,6 +39,7 @@ __all__ = [
     "PhotonMachine",
     "Reference",
     "SSDTableKernel",
+    "at_energies",
     "library_limits",
     "library_machine",
     "library_mlc",
@@ -41,10 +47,12 @@ __all__ = [
     "limits_with",
     "machine_limits",
     "matching_mlc",
+    "read_beam_model",
     "read_limits",
     "read_particle_machine",
     "read_photon_machine",
     "read_radplan_machine",
+    "scanned_from",
     "write_particle_machine",
     "write_photon_machine",
 ]

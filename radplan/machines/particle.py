@@ -12,6 +12,7 @@ import numpy as np
 
 from radplan.arrays import Array
 from radplan.errors import InputError
+from radplan.machines.emittance import Emittance
 
 RADIATIONS = ("protons", "helium", "carbon", "VHEE")
 """What a particle machine can deliver; VHEE (very high energy electrons) only as imported machines."""
@@ -127,6 +128,12 @@ class EnergyLayer:
         Spread along the beam's-eye-view axes of beams that are not round [mm].
     alpha, beta : array of shape (tissues, d), optional
         LQ parameters [1/Gy, 1/Gy^2] of the mixed field, for the machine's `tissue_alpha_x`, `tissue_beta_x`.
+    primary_dose, primary_let, primary_fluence : array of shape (d,), optional
+        Of the protons that had no nuclear reaction: their part of `dose`, their dose-averaged LET [keV/um], and how
+        many are left per primary.
+    emittance : Emittance, optional
+        Phase space in front of the patient; spots then need not be round, and drift on in the patient. In place of
+        `focus`, which remains what spot spacings are judged by.
     mean_energy, energy_sigma : float
         Gaussian spectrum at the nozzle [MeV/u]; 0 where unknown (`mean_energy` then is `energy`).
     particles_per_mu, min_mu, max_mu : float
@@ -161,6 +168,10 @@ class EnergyLayer:
     sigma_y: Array | None = None
     alpha: Array | None = None
     beta: Array | None = None
+    primary_dose: Array | None = None
+    primary_let: Array | None = None
+    primary_fluence: Array | None = None
+    emittance: Emittance | None = None
     mean_energy: float = 0.0
     energy_sigma: float = 0.0
     particles_per_mu: float = 1e6
@@ -193,7 +204,12 @@ class EnergyLayer:
             raise InputError(f"{where}: {name} must be finite and >= 0, its worst value is {worst:g}")
 
     def _check_complete(self, where: str) -> None:
-        for together in (("sigma1", "sigma2", "weight"), ("sigma_x", "sigma_y"), ("alpha", "beta")):
+        for together in (
+            ("sigma1", "sigma2", "weight"),
+            ("sigma_x", "sigma_y"),
+            ("alpha", "beta"),
+            ("primary_dose", "primary_let", "primary_fluence"),
+        ):
             present = [name for name in together if self.__dict__[name] is not None]
             if present and len(present) != len(together):
                 raise InputError(f"{where}: {', '.join(together)} belong together, got only {', '.join(present)}")
@@ -240,6 +256,9 @@ class ParticleMachine:
         Photon LQ parameters of the tissues that alpha and beta are tabulated for [1/Gy, 1/Gy^2].
     provenance : mapping
         Where the numbers come from, what was tuned and what error to expect; plain data.
+    virtual_sad : (float, float), optional
+        Distances from the isocentre to the points from which spots are scanned along x and along y [mm]; `sad` for both
+        when left out.
     cutoff_rule : "exact" or "matrad"
         How an engine finds the lateral cut-off when it is not told: see `radplan.engines.particle.cutoff.Cutoff`.
 
@@ -267,6 +286,7 @@ class ParticleMachine:
     tissue_alpha_x: Array = field(default_factory=lambda: np.zeros(0))
     tissue_beta_x: Array = field(default_factory=lambda: np.zeros(0))
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    virtual_sad: tuple[float, float] | None = None
     cutoff_rule: Literal["exact", "matrad"] = "exact"
 
     def __repr__(self) -> str:
@@ -283,6 +303,8 @@ class ParticleMachine:
                 f"machine {self.name!r}: sad must be > 0 mm, nozzle_distance >= 0 mm and fit_air_offset finite, got "
                 f"{self.sad}, {self.nozzle_distance} and {self.fit_air_offset}"
             )
+        if self.virtual_sad is not None and not all(distance > 0 for distance in self.virtual_sad):
+            raise InputError(f"machine {self.name!r}: virtual_sad must be two distances > 0 mm, got {self.virtual_sad}")
         if not self.layers or not np.all(np.diff(self.energies) > 0):
             raise InputError(f"machine {self.name!r}: needs energy layers of increasing energy")
         if self.spot_width.shape != self.spot_fwhm.shape or not np.all(np.diff(self.spot_width) > 0):
@@ -306,6 +328,11 @@ class ParticleMachine:
     def peaks(self) -> Array:
         """Depths of the maxima, offset included, shape (E,) [mm]."""
         return np.asarray([layer.peak + layer.offset for layer in self.layers], dtype=np.float64)
+
+    @property
+    def scan_distances(self) -> tuple[float, float]:
+        """Distances from the isocentre to the points from which spots are scanned along x and along y [mm]."""
+        return (self.sad, self.sad) if self.virtual_sad is None else self.virtual_sad
 
     @property
     def has_let(self) -> bool:

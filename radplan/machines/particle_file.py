@@ -12,6 +12,7 @@ import numpy as np
 from radplan.arrays import Array
 from radplan.errors import FileError, InputError
 from radplan.machines.archive import read_archive, require, write_archive
+from radplan.machines.emittance import Emittance
 from radplan.machines.particle import EnergyLayer, InitialFocus, ParticleMachine
 
 PARTICLE_FORMAT = "radplan particle machine 1"
@@ -28,7 +29,10 @@ _LAYER_SCALARS = (
     "min_mu",
     "max_mu",
 )
-_TABLES = ("let", "let_all", "sigma", "sigma1", "sigma2", "weight", "sigma_x", "sigma_y")
+_TABLES = (
+    "let", "let_all", "sigma", "sigma1", "sigma2", "weight", "sigma_x", "sigma_y",
+    "primary_dose", "primary_let", "primary_fluence",
+)  # fmt: skip
 _BIOLOGY = ("alpha", "beta")
 _FOCUS = ("distance", "sigma", "fwhm")
 
@@ -44,6 +48,8 @@ def write_particle_machine(machine: ParticleMachine, path: str | Path) -> None:
     header = {name: machine.__dict__[name] for name in _MACHINE_SCALARS}
     header["provenance"] = dict(machine.provenance)
     header["cutoff_rule"] = machine.cutoff_rule
+    if machine.virtual_sad is not None:
+        header["virtual_sad"] = list(machine.virtual_sad)
     header["format"] = PARTICLE_FORMAT
     arrays = {name: machine.__dict__[name] for name in _MACHINE_ARRAYS}
     layers = machine.layers
@@ -61,6 +67,13 @@ def write_particle_machine(machine: ParticleMachine, path: str | Path) -> None:
         if len({row.shape for row in rows}) > 1:
             raise InputError(f"machine {machine.name!r} has foci of other shapes at other energies; write one shape")
         arrays[f"focus_{name}"] = np.stack(rows)
+    phases = [layer.emittance for layer in layers if layer.emittance is not None]
+    if phases and len(phases) < len(layers):
+        raise InputError(f"machine {machine.name!r} has an emittance for only {len(phases)} of {len(layers)} energies")
+    if phases:
+        arrays["emittance"] = np.asarray(
+            [[e.distance, *e.sigma, *e.divergence, *e.correlation, e.air] for e in phases], dtype=np.float64
+        )
     write_archive(path, header, arrays)
 
 
@@ -87,6 +100,7 @@ def particle_machine_from(path: Path, header: Mapping[str, Any], content: Mappin
         )
         entries: dict[str, Any] = {name: header[name] for name in _MACHINE_SCALARS}
         entries |= {name: np.asarray(content[name], dtype=np.float64) for name in _MACHINE_ARRAYS}
+        entries["virtual_sad"] = tuple(header["virtual_sad"]) if "virtual_sad" in header else None
         return ParticleMachine(layers=layers, cutoff_rule=header.get("cutoff_rule", "exact"), **entries)
     except (InputError, AttributeError, LookupError, OverflowError, TypeError, ValueError) as error:
         raise FileError(path, f"holds no valid particle machine: {error}") from error
@@ -101,4 +115,8 @@ def _layer(content: Mapping[str, Array], index: int, part: slice) -> EnergyLayer
     }
     focus = InitialFocus(*(np.asarray(content[f"focus_{name}"][index], dtype=np.float64) for name in _FOCUS))
     scalars["max_mu"] = scalars["max_mu"] if np.isfinite(scalars["max_mu"]) else inf
-    return EnergyLayer(focus=focus, **scalars, **tables)
+    emittance = None
+    if "emittance" in content:
+        distance, *pairs, air = (float(value) for value in content["emittance"][index])
+        emittance = Emittance(distance, (pairs[0], pairs[1]), (pairs[2], pairs[3]), (pairs[4], pairs[5]), air)
+    return EnergyLayer(focus=focus, emittance=emittance, **scalars, **tables)

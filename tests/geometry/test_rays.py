@@ -122,3 +122,12 @@ def test_bad_input_is_named(density):
         surface_distance(density, GRID, [0, 0, 0], np.full((1, 3), np.inf))
     with pytest.raises(InputError, match=r"threshold must be a relative density >= 0, got -0\.1"):
         surface_distance(density, GRID, [0, 0, 0], points, threshold=-0.1)
+
+
+def test_rays_that_leave_a_voxel_boundary_at_a_tiny_angle():
+    """A source that lies in a plane between voxels, and points a rounding error beside it."""
+    grid = Grid((30, 40, 30), (10.0, 5.0, 10.0), (-145.0, -97.5, -145.0))
+    water = np.ones(grid.shape, dtype=np.float32)
+    points = np.asarray([[x, 0.0, z] for x in (0.0, 1e-15, -1e-15) for z in (0.0, 2e-15, -2e-15)])
+    np.testing.assert_allclose(surface_distance(water, grid, [0.0, -2000.0, 0.0], points), 1900.0)
+    np.testing.assert_allclose(radiological_depth(water, grid, [0.0, -2000.0, 0.0], points), 100.0)

@@ -52,7 +52,7 @@ def test_the_shipped_machines_are_what_their_script_makes(model):
     index = 12
     made, kept = generate.make_layer(model, float(stored.energies[index])), stored.entry(index)
     for entry in fields(EnergyLayer):
-        if entry.name != "focus" and getattr(made, entry.name) is not None:
+        if entry.name not in ("focus", "emittance") and getattr(made, entry.name) is not None:
             np.testing.assert_allclose(
                 getattr(kept, entry.name), getattr(made, entry.name), rtol=2e-6, atol=1e-9, err_msg=entry.name
             )

@@ -54,12 +54,13 @@ class BeamField:
             spots = split(spots, scene.fine_sampling, beam.bixel_width)
             paths = Paths.of(beam, spots, scene)
         tables = DepthTables.of(
-            scene.machine, spots.layers, spots.largest(spots.variances), scene.cutoff, scene.images, scene.tissues
+            scene.machine, spots.layers, spots.widest(_farthest(beam, scene)), scene.cutoff, scene.images, scene.tissues
         )
         envelope = tables.envelope(np.stack([-spots.largest(-spots.shifts), spots.largest(spots.shifts)], axis=1))
         if scene.fine_sampling is not None:
             # Why: depths differ from path to path, and paths that run parallel are sorted where they were split.
-            envelope = envelope.max(keepdims=True) + strayed(beam, spots, scene)
+            envelope = envelope.max(keepdims=True)
+        envelope = envelope + strayed(beam, spots, scene)
         rows, points, depths = _reached(beam, scene, spots, envelope)
         caps = spots.caps(tables.largest_reach()) if scene.cutoff.caps_rays else np.full(spots.x.size, np.inf)
         field = SpotField(
@@ -101,6 +102,11 @@ class BeamField:
 def blocks(voxels: int) -> Ints:
     """Return where the blocks of a number of voxels begin, and their end."""
     return np.linspace(0, voxels, _BLOCKS + 1).astype(np.int64)
+
+
+def _farthest(beam: Beam, scene: Scene) -> float:
+    """Return how far behind the isocentre the last voxel lies [mm]."""
+    return float(np.max((beam.isocenter - scene.points) @ beam.rotation[:, 2], initial=0.0))
 
 
 def _reached(beam: Beam, scene: Scene, spots: Spots, envelope: Floats) -> tuple[npt.NDArray[np.int32], Floats, Floats]:

@@ -51,9 +51,12 @@ def split(spots: Spots, width: float, bixel_width: float) -> Spots:
     >>> shares_of(np.asarray([25.0]), lattice(5.0, 2.5, 1.0, 5.0), 4.0)[0].sum().round(12).tolist()
     1.0
     """
-    offsets = lattice(math.sqrt(float(spots.variances.max())), width, _PITCH, bixel_width)
-    shares = shares_of(spots.variances, offsets, width**2)
-    left = spots.variances - shares @ offsets[:, 0] ** 2
+    # Why the narrower of x and y: what is left for a sub-beamlet must be a width along both.
+    narrow = spots.variance(spots.surfaces).min(axis=1)
+    offsets = lattice(math.sqrt(float(narrow.max())), width, _PITCH, bixel_width)
+    shares = shares_of(narrow, offsets, width**2)
+    left = spots.variances.copy()
+    left[:, [0, 3]] -= (shares @ offsets[:, 0] ** 2)[:, None]
     spot, offset = np.nonzero(shares)
     ray = np.repeat(np.arange(spots.x.size), np.diff(spots.first))[spot]
     keys, new = np.unique(ray * offsets.shape[0] + offset, return_inverse=True)
@@ -74,9 +77,10 @@ def split(spots: Spots, width: float, bixel_width: float) -> Spots:
         columns=spots.columns[spot],
         energies=spots.energies[spot],
         shifts=spots.shifts[spot],
-        variances=left[spot],
         shares=shares[spot, offset],
-        origins=np.column_stack([moved[order], np.zeros(order.size)]),
+        variances=left[spot],
+        surfaces=spots.surfaces[spot],
+        origins=spots.origins[old][order] + np.column_stack([moved[order], np.zeros(order.size)]),
     )
 
 

@@ -70,8 +70,12 @@ class Spots:
         Where the spots of each ray begin.
     columns, energies : arrays of shape (s,)
         Column of each spot, and its place among `layers`.
-    shifts, variances, shares : arrays of shape (s,)
-        Added to radiological depth [mm], variance in front of the patient [mm^2], share of the column's particles.
+    shifts, shares : arrays of shape (s,)
+        Added to radiological depth [mm], share of the column's particles.
+    variances : array of shape (s, 6)
+        Of the beam along x and y, scattering in the patient apart, as polynomials of the distance behind the isocentre.
+    surfaces : array of shape (s,)
+        Where the patient's surface lies, behind the isocentre or < 0 in front [mm].
     layers : array of shape (e,)
         Energy indices of the machine that the beam uses.
     origins : array of shape (r, 3)
@@ -85,8 +89,9 @@ class Spots:
     columns: npt.NDArray[np.int32]
     energies: npt.NDArray[np.int32]
     shifts: Floats
-    variances: Floats
     shares: Floats
+    variances: Floats
+    surfaces: Floats
     layers: Ints
     origins: Floats
 
@@ -109,16 +114,33 @@ class Spots:
         return cls(
             np.ascontiguousarray(places[:, 0]),
             np.ascontiguousarray(places[:, 1]),
-            directions(places, machine.sad),
+            directions(places, machine.scan_distances),
             np.concatenate([[0], np.cumsum(np.bincount(ray, minlength=places.shape[0]))]).astype(np.int64),
             order.astype(np.int32),
             energy.astype(np.int32),
             shifts,
-            _variances(beam, machine, layers, energy, ssd),
             np.ones(order.size),
+            _variances(beam, machine, layers, energy, ssd),
+            ssd - machine.sad,
             layers,
-            np.zeros((places.shape[0], 3)),
+            origins(places, machine),
         )
+
+    def variance(self, behind: Floats) -> Floats:
+        """Return the variances of the beam along x and y at distances behind the isocentre ``(s,)`` [mm^2], (s, 2)."""
+        powers = np.stack([np.ones_like(behind), behind, behind**2], axis=1)
+        return np.asarray(np.sum(self.variances.reshape(-1, 2, 3) * powers[:, None, :], axis=2))
+
+    def widest(self, farthest: float) -> Floats:
+        """Return the largest variance of each energy between the surface and a place behind the isocentre, (e,) [mm^2].
+
+        Parameters
+        ----------
+        farthest : float
+            [mm]
+        """
+        ends = self.surfaces, np.maximum(self.surfaces, farthest)
+        return self.largest(np.max(np.stack([self.variance(place).max(axis=1) for place in ends]), axis=0))
 
     def largest(self, values: Floats) -> Floats:
         """Return the largest of values ``(s,)`` among the spots of each energy, shape (e,)."""
@@ -132,24 +154,41 @@ class Spots:
         return np.asarray(reach[highest])
 
 
-def directions(places: Floats, sad: float) -> Floats:
-    """Return unit vectors ``(r, 3)`` from the source to places in the isocentre plane ``(r, 2)`` [mm]."""
-    towards = np.column_stack([places, np.full(places.shape[0], sad)])
+def directions(places: Floats, distances: tuple[float, float]) -> Floats:
+    """Return unit vectors ``(r, 3)`` along the rays through places in the isocentre plane ``(r, 2)`` [mm].
+
+    Parameters
+    ----------
+    distances : (float, float)
+        Of the points from which spots are scanned along x and along y, from the isocentre [mm].
+    """
+    towards = np.column_stack([places / np.asarray(distances), np.ones(places.shape[0])])
     return np.asarray(towards / np.linalg.norm(towards, axis=1, keepdims=True))
 
 
+def origins(places: Floats, machine: ParticleMachine) -> Floats:
+    """Return where the rays through places ``(r, 2)`` begin beside the source, seen from it, (r, 3) [mm]."""
+    beside = places * (1.0 - machine.sad / np.asarray(machine.scan_distances))
+    return np.column_stack([beside, np.zeros(places.shape[0])])
+
+
 def _variances(beam: Beam, machine: ParticleMachine, layers: Ints, energy: Ints, ssd: Floats) -> Floats:
-    """Return the variance of each spot at the surface [mm^2], range shifter included."""
-    variances = np.zeros(energy.size)
+    """Return the variance of each spot, (s, 6), range shifter included; without a phase space that at the surface."""
+    variances = np.zeros((energy.size, 6))
     for e, index in enumerate(layers):
         layer, spots = machine.entry(int(index)), energy == e
-        focus = machine.focus_index(beam.bixel_width, int(index))
-        variances[spots] = layer.focus.sigma_at(ssd[spots], focus) ** 2
+        if layer.emittance is not None:
+            variances[spots] = layer.emittance.moments.reshape(-1)
+        else:
+            focus = machine.focus_index(beam.bixel_width, int(index))
+            variances[spots, 0] = variances[spots, 3] = layer.focus.sigma_at(ssd[spots], focus) ** 2
         if beam.range_shifter is not None:
             if machine.radiation not in IONS:
                 raise InputError(f"a range shifter is not known for {machine.radiation}")
             gap = ssd[spots] - (machine.sad - beam.range_shifter.isocenter_distance)
-            variances[spots] += beam.range_shifter.variance(gap, layer.range80, *IONS[machine.radiation])
+            added = beam.range_shifter.variance(gap, layer.range80, *IONS[machine.radiation])
+            variances[spots, 0] += added
+            variances[spots, 3] += added
     return variances
 
 

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from radplan import arrays
 from radplan.arrays import Array, Device
 from radplan.engines.particle.field import BeamField
-from radplan.kernels.spots import DOSE, DOUBLE, REACH, SINGLE, WIDTH, SpotField
+from radplan.kernels.spots import DOSE, ELLIPTIC, REACH, SINGLE, WIDTH, SpotField
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -145,7 +145,7 @@ class BeamTiles:
 
         inside = (r2 <= read(REACH)) & (t <= spot["end"]) & (r2 * (self.field.sad / voxel["z"]) ** 2 <= spot["cap"])
         dx, dy = qx - back * spot["ux"], qy - back * spot["uy"]
-        dose = read(DOSE) * spot["share"] * _profile(self.field.model, read, spot["variance"], dx, dy, r2)
+        dose = read(DOSE) * spot["share"] * self._profile(read, self._beam(voxel, spot), dx, dy, r2)
         dose = xp.where(inside, dose, xp.zeros_like(dose))
         made = []
         for image in images:
@@ -157,6 +157,30 @@ class BeamTiles:
                     factor = xp.astype(factor > least, dose.dtype)
             made.append(dose if factor is None else dose * factor)
         return made
+
+    def _beam(self, voxel: dict[str, Array], spot: dict[str, Array]) -> tuple[Array, Array]:
+        """Return the variances of the beam along x and y where voxels lie; one for all where it does not drift."""
+        if not self.field.variances[:, [1, 2, 4, 5]].any():
+            return spot["x0"], spot["y0"]
+        h = voxel["behind"] + (self.field.track_start - self.field.sad)
+        along = [spot[axis + "0"] + h * (spot[axis + "1"] + h * spot[axis + "2"]) for axis in "xy"]
+        return along[0], along[1]
+
+    def _profile(self, read: Any, beam: tuple[Array, Array], dx: Array, dy: Array, r2: Array) -> Array:
+        """Return the lateral profile [1/mm^2]."""
+        field, turn = self.field, 0.5 / math.pi
+        even = np.array_equal(field.variances[:, :3], field.variances[:, 3:])
+        first = read(WIDTH) ** 2
+        if field.model == ELLIPTIC:
+            return turn * _gaussian(first + beam[0], read(WIDTH + 1) ** 2 + beam[1], dx, dy)
+
+        def spot(square: Array) -> Array:
+            return _round(square + beam[0], r2) if even else _gaussian(square + beam[0], square + beam[1], dx, dy)
+
+        if field.model == SINGLE:
+            return turn * spot(first)
+        share = read(WIDTH + 2)
+        return turn * ((1.0 - share) * spot(first) + share * spot(read(WIDTH + 1) ** 2))
 
     def _depth(self, voxel: dict[str, Array], spot: dict[str, Array]) -> Array:
         """Return the radiological depths of voxels, or those along the spots' rays where they lie."""
@@ -191,17 +215,16 @@ _WHOLE = ("column", "ray", "track", "last", "bin")
 """Properties of spots that are whole numbers."""
 
 
-def _profile(model: int, read: Any, variance: Array, dx: Array, dy: Array, r2: Array) -> Array:
-    """Return the lateral profile [1/mm^2]."""
-    xp, turn = arrays.namespace(r2), 0.5 / math.pi
-    p1 = 1.0 / (read(WIDTH) ** 2 + variance)
-    if model == SINGLE:
-        return xp.exp(-0.5 * r2 * p1) * p1 * turn
-    p2 = 1.0 / (read(WIDTH + 1) ** 2 + variance)
-    if model == DOUBLE:
-        share = read(WIDTH + 2)
-        return ((1.0 - share) * xp.exp(-0.5 * r2 * p1) * p1 + share * xp.exp(-0.5 * r2 * p2) * p2) * turn
-    return xp.exp(-0.5 * (dx**2 * p1 + dy**2 * p2)) * xp.sqrt(p1 * p2) * turn
+def _round(variance: Array, r2: Array) -> Array:
+    """Return a round Gaussian, times two pi."""
+    inverse = 1.0 / variance
+    return arrays.namespace(r2).exp(-0.5 * r2 * inverse) * inverse
+
+
+def _gaussian(along_x: Array, along_y: Array, dx: Array, dy: Array) -> Array:
+    """Return a Gaussian of two variances, times two pi."""
+    xp, p1, p2 = arrays.namespace(dx), 1.0 / along_x, 1.0 / along_y
+    return xp.exp(-0.5 * (dx**2 * p1 + dy**2 * p2)) * xp.sqrt(p1 * p2)
 
 
 def _spots(field: SpotField) -> dict[str, Any]:
@@ -221,7 +244,7 @@ def _spots(field: SpotField) -> dict[str, Any]:
         "cap": np.minimum(field.caps, 1e12)[ray],
         "column": field.columns,
         "shift": field.shifts,
-        "variance": field.variances,
+        **{axis + str(n): field.variances[:, 3 * k + n] for k, axis in enumerate("xy") for n in range(3)},
         "share": field.shares,
         "begin": field.knots[field.starts[:-1][field.energies]],
         "end": field.knots[last],

@@ -7,6 +7,7 @@ from radplan.io.dicom.case import DicomCase, read_case, read_patient, region_nam
 from radplan.io.dicom.contours import fill_contours
 from radplan.io.dicom.ct import CTSeries, read_ct
 from radplan.io.dicom.folder import FileEntry, Folder, describe_folder, list_folder
+from radplan.io.dicom.ion_plan import is_ion_plan, read_ion_plan
 from radplan.io.dicom.orientation import Orientation
 from radplan.io.dicom.plan_reference import PlanReference, read_plan_reference
 from radplan.io.dicom.rtdose import DoseImage, read_dose
@@ -36,10 +37,12 @@ __all__ = [
     "export_rtplan",
     "export_structures",
     "fill_contours",
+    "is_ion_plan",
     "list_folder",
     "read_case",
     "read_ct",
     "read_dose",
+    "read_ion_plan",
     "read_patient",
     "read_plan",
     "read_plan_reference",

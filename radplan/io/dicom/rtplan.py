@@ -63,8 +63,8 @@ def read_plan(path: str | Path) -> DeliveryPlan:
         beams = items_of(dataset, "BeamSequence")
         if not beams:
             raise FileError(path, "has no BeamSequence: it holds no external beams")
-        monitor_units, fractions = _fraction_group(path, dataset)
-        position = _patient_position(path, dataset)
+        monitor_units, fractions = fraction_group(path, dataset)
+        position = patient_position(path, dataset)
         fields = []
         for index, beam in enumerate(beams, start=1):
             with inside(f"item {index} of BeamSequence"):
@@ -84,7 +84,7 @@ def read_plan(path: str | Path) -> DeliveryPlan:
         return DeliveryPlan(name, tuple(fields), fractions, position)
 
 
-def _fraction_group(path: Path, dataset: Dataset) -> tuple[dict[int, float], int | None]:
+def fraction_group(path: Path, dataset: Dataset) -> tuple[dict[int, float], int | None]:
     """Return the monitor units of each beam number, and the number of fractions."""
     groups = items_of(dataset, "FractionGroupSequence")
     if len(groups) != 1:
@@ -101,7 +101,8 @@ def _fraction_group(path: Path, dataset: Dataset) -> tuple[dict[int, float], int
     return units, planned
 
 
-def _patient_position(path: Path, dataset: Dataset) -> str:
+def patient_position(path: Path, dataset: Dataset) -> str:
+    """Return how the patient lies, empty where the plan does not say; raise where it says several things."""
     setups = items_of(dataset, "PatientSetupSequence")
     positions = {text_of(path, item, "PatientPosition", "") for item in setups} - {""}
     if len(positions) > 1:

@@ -11,15 +11,16 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from radplan.arrays import Array
 from radplan.errors import UnknownNameError
-from radplan.machines.generate.depth_dose import ProtonModel
 from radplan.machines.generate.fragments import ORDER, IonModel
 from radplan.machines.generate.lateral import proton_halo, scattered, spot_in_air
 from radplan.machines.generate.mkm import DOMAIN_RADIUS, NUCLEUS_RADIUS, Tissue, saturated_dose_table
+from radplan.machines.generate.proton_model import ProtonModel
 from radplan.machines.generate.stopping import MEAN_EXCITATION, SPECIES, RangeTable, range_table
 from radplan.machines.particle import EnergyLayer, InitialFocus, ParticleMachine, distal_depth
 from radplan.machines.particle_file import write_particle_machine
@@ -191,38 +192,60 @@ def make_layer(model: ParticleModel, energy: float) -> EnergyLayer:
     mean_range = float(table.range(at)) - model.nozzle_water
     energy_sigma = model.spread(energy)
     sigma = float(np.hypot(np.hypot(table.straggling(at), model.ripple), energy_sigma / table.stopping(at)))
-    alpha = beta = None
     if model.species == "proton":
-        depth = depth_nodes(mean_range, sigma, 0.0)
-        dose, let, let_all = _proton_model().curve(depth, mean_range, sigma)
-        share, halo = proton_halo(mean_range, depth)
+        tables = proton_tables(mean_range, sigma)
     else:
-        depth = depth_nodes(mean_range, sigma, min(150.0, 40.0 + 0.8 * mean_range))
-        ions = IonModel(model.species, model.recoil)
-        curve = ions.curve(depth, mean_range, sigma, _saturated_doses(model.species))
-        dose, let, let_all, share, halo = curve.dose, curve.let, curve.let_all, curve.light_share, curve.light_spread
-        alpha = np.stack([t.alpha_x + t.beta_x * curve.weighted[_betas().index(t.beta_x)] for t in TISSUES])
-        beta = np.stack([np.full(depth.size, t.beta_x) for t in TISSUES])
-    spread = model.scattering_scale * scattered(table, mean_range, depth, model.scattering)
+        tables = _ion_tables(model, mean_range, sigma)
     return EnergyLayer(
         energy=energy,
-        depth=depth,
-        dose=10 * dose,
-        peak=_maximum(depth, dose),
-        range80=distal_depth(depth, dose),
+        **tables,
         focus=_focus(model, at),
-        let=let,
-        let_all=let_all,
-        sigma1=spread,
-        sigma2=np.hypot(spread, halo),
-        weight=np.clip(share, 0.0, 1.0),
-        alpha=alpha,
-        beta=beta,
         mean_energy=energy,
         energy_sigma=energy_sigma,
         particles_per_mu=float(_CHAMBER / table.stopping(at)),
         min_mu=model.min_mu,
     )
+
+
+def proton_tables(mean_range: float, sigma: float) -> dict[str, Any]:
+    """Return the tables against depth of protons with a Gaussian range spectrum [mm], by the names of `EnergyLayer`."""
+    depth = depth_nodes(mean_range, sigma, 0.0)
+    curve = _proton_model().curve(depth, mean_range, sigma)
+    share, halo = proton_halo(mean_range, depth)
+    spread = scattered(range_table("proton"), mean_range, depth, "moliere")
+    return {
+        "depth": depth,
+        "dose": 10 * curve.dose,
+        "peak": _maximum(depth, curve.dose),
+        "range80": distal_depth(depth, curve.dose),
+        "let": curve.let,
+        "let_all": curve.let_all,
+        "sigma1": spread,
+        "sigma2": np.hypot(spread, halo),
+        "weight": np.clip(share, 0.0, 1.0),
+        "primary_dose": 10 * curve.primary_dose,
+        "primary_let": curve.primary_let,
+        "primary_fluence": curve.fluence,
+    }
+
+
+def _ion_tables(model: ParticleModel, mean_range: float, sigma: float) -> dict[str, Any]:
+    depth = depth_nodes(mean_range, sigma, min(150.0, 40.0 + 0.8 * mean_range))
+    curve = IonModel(model.species, model.recoil).curve(depth, mean_range, sigma, _saturated_doses(model.species))
+    spread = model.scattering_scale * scattered(model.table, mean_range, depth, model.scattering)
+    return {
+        "depth": depth,
+        "dose": 10 * curve.dose,
+        "peak": _maximum(depth, curve.dose),
+        "range80": distal_depth(depth, curve.dose),
+        "let": curve.let,
+        "let_all": curve.let_all,
+        "sigma1": spread,
+        "sigma2": np.hypot(spread, curve.light_spread),
+        "weight": np.clip(curve.light_share, 0.0, 1.0),
+        "alpha": np.stack([t.alpha_x + t.beta_x * curve.weighted[_betas().index(t.beta_x)] for t in TISSUES]),
+        "beta": np.stack([np.full(depth.size, t.beta_x) for t in TISSUES]),
+    }
 
 
 def make(model: ParticleModel) -> ParticleMachine:
@@ -292,12 +315,14 @@ def provenance(model: ParticleModel) -> dict[str, object]:
 
 def _proton_provenance() -> dict[str, object]:
     return {
-        "nuclear": "Letaw, Silberberg, Tsao 1983; energy partition of ICRU 63: secondary protons 0.57, local 0.045",
-        "let": "let: all protons, primary and secondary; let_all: with target fragments at 20 keV/um",
+        "nuclear": "non-elastic: Letaw, Silberberg, Tsao 1983, energy partition of ICRU 63: secondary protons 0.57, "
+        "local 0.065; elastic: hydrogen Charagi, Gupta 1990, oxygen chosen here (330 mb at 100 MeV)",
+        "let": "unrestricted, in water; let: LETd of all protons, primary and secondary; let_all: with target "
+        "fragments at 20 keV/um; primary_let: of protons without a reaction",
         "lateral": "core: differential Moliere (Gottschalk 2010); halo: Soukup, Fippel, Alber 2005",
         "energy_spread": "linear in energy, after an open clinical beam model (1.23 MeV at 70 MeV, 1.17 at 85 MeV)",
         "tuned": "nothing was fitted to another planning system's base data",
-        "expected_error": "range 0.3 %; depth dose 1-6 % of its maximum, 1 % in the mean, scale 0.95-1.0; LET 0.1-0.2 "
+        "expected_error": "range 0.3 %; depth dose 1-1.5 % of its maximum, scale 0.97-1.0; LET 0.1-0.2 "
         "keV/um in the plateau, 7 % in the peak; core 10 % beyond half range; halo uncertain by a factor of 2",
     }
 

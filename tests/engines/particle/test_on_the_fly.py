@@ -158,7 +158,7 @@ def test_memory_does_not_grow_with_spots():
         stored.append(len(matrix.images) * matrix.operators["physical_dose"][0].nnz)
     assert many.count > 5 * few.count
     assert stored[1] > 5 * stored[0]
-    assert sizes[1] < 1.6 * sizes[0]
+    assert sizes[1] < 2.5 * sizes[0]
 
 
 def test_beams_beside_the_voxels():
