@@ -71,6 +71,7 @@ _HOME = {
     "recalculate": "radplan.recalc",
     "save_recalculation": "radplan.recalc",
     "particle_machine_from_beam_model": "radplan.commissioning.protons",
+    "commission_photons": "radplan.workflows.commissioning",
     "load_machine": "radplan.io",
     "load_patient": "radplan.io",
     "load_plan": "radplan.workflows.reopening",

@@ -27,7 +27,6 @@ VERBS = {
     "plan": ("radplan.cli.plan", "Plan a case: place beams, calculate dose, optimise, judge, draw."),
     "new": ("radplan.cli.new", "Print a plan file for a case, to begin with."),
     "recalc": ("radplan.cli.recalc", "Calculate an RTPLAN's dose again and compare it with a reference."),
-    "commission": ("radplan.cli.commission", "Make a proton machine of a clinic's beam model."),
     "check": ("radplan.cli.check", "Judge an RTPLAN by the limits of a linac and by DICOM."),
     "autoplan": ("radplan.cli.autoplan", "Plan a case by a protocol: contours in, the best-scored plan out."),
     "cohort": ("radplan.cli.cohort", "Plan many patients by one specification; resumable, on one machine or many."),
@@ -39,6 +38,7 @@ VERBS = {
     "gamma": ("radplan.cli.gamma", "Compare two doses: gamma, differences, isodoses."),
     "dvh": ("radplan.cli.dvh", "Show a plan's dose-volume histogram; write it as a table or a figure."),
     "report": ("radplan.cli.report", "Write a plan's report: one HTML file that needs no network."),
+    "commission": ("radplan.cli.commission", "Fit a machine to a clinic's own measurements."),
     "machines": ("radplan.cli.machines", "List the built-in machines, collimators and limits."),
     "ai-plan": ("radplan.cli.ai_plan", "Make a deliverable plan of the dose that a network proposes."),
     "export": ("radplan.cli.export", "Write a plan or a case for other programs: matRad, images, anonymous DICOM."),
@@ -150,6 +150,8 @@ class _Waiting(TyperCommand):
                 function = self.source.load()
             except (ImportError, AttributeError) as error:
                 raise InputError(f"the verb {self.name!r} of another package cannot be loaded: {error}") from error
+        if isinstance(function, typer.Typer):
+            return typer.main.get_command(function)
         alone = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
         alone.command(name=self.name, cls=Verb)(function)
         return typer.main.get_command(alone)

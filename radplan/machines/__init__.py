@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from radplan.machines.base import KernelBasis, PencilKernel, Reference
 from radplan.machines.beam_model import BeamModel, read_beam_model
+from radplan.machines.collimation import Collimation
 from radplan.machines.emittance import Emittance
 from radplan.machines.files import (
     MACHINES,
@@ -28,6 +29,7 @@ __all__ = [
     "RADIATIONS",
     "BeamModel",
     "Emittance",
+    "Collimation",
     "EnergyLayer",
     "ExponentialBasis",
     "InitialFocus",

@@ -14,6 +14,7 @@ from radplan.arrays import Array
 from radplan.errors import FileError, InputError, UnknownNameError
 from radplan.machines.archive import read_archive, require, write_archive
 from radplan.machines.base import Reference
+from radplan.machines.collimation import Collimation
 from radplan.machines.head import Head
 from radplan.machines.low_rank import LowRankKernel
 from radplan.machines.particle import ParticleMachine
@@ -87,6 +88,8 @@ def write_photon_machine(machine: PhotonMachine, path: str | Path) -> None:
         "provenance": dict(machine.provenance),
         "head": asdict(machine.head),
     }
+    if machine.collimation != Collimation():
+        header["collimation"] = asdict(machine.collimation)
     kernel = machine.kernel
     arrays = {
         "profile_radius": machine.profile_radius,
@@ -131,6 +134,7 @@ def _photon_machine(path: Path, header: Mapping[str, Any], content: Mapping[str,
             reference=None if reference is None else Reference(**{**reference, "field": tuple(reference["field"])}),
             provenance=header["provenance"],
             head=Head(**header["head"]),
+            collimation=Collimation(**header.get("collimation", {})),
         )
     except (InputError, AttributeError, LookupError, OverflowError, TypeError, ValueError) as error:
         raise FileError(path, f"holds no valid photon machine: {error}") from error

@@ -11,6 +11,7 @@ import numpy as np
 from radplan.arrays import Array, interp1, like
 from radplan.errors import InputError
 from radplan.machines.base import PencilKernel, Reference
+from radplan.machines.collimation import Collimation
 from radplan.machines.head import Head
 
 
@@ -49,6 +50,8 @@ class PhotonMachine:
         Distance from a bixel up to which engines that store its dose keep it unless told otherwise [mm], > 0.
     head : Head
         Head scatter and monitor back-scatter, for apertures; the weight of a bixel is fluence and has them inside.
+    collimation : Collimation
+        What was measured of jaws and leaves, for apertures.
 
     Raises
     ------
@@ -74,6 +77,7 @@ class PhotonMachine:
     bixel_shift: tuple[float, float] = (0.0, 0.0)
     lateral_cutoff: float = 75.0
     head: Head = field(default_factory=Head)
+    collimation: Collimation = field(default_factory=Collimation)
 
     radiation: ClassVar[str] = "photons"
 

@@ -173,7 +173,7 @@ def recalculate(
         linacs, said = machines_of(machine, delivery, calibration)
         where, chosen = SceneOptions() if scene is None else scene, ApertureOptions() if options is None else options
         collimator = library_mlc(mlc) if isinstance(mlc, str) else mlc
-        mlcs = tuple(_mlc(field, collimator) for field in delivery)
+        mlcs = tuple(_mlc(*pair, collimator) for pair in zip(delivery, linacs, strict=True))
         held, case, delivery, notes = scene_of(patient, delivery, belongs if belongs.instance else None, where)
         beside = _reference(reference, case, where.allow_other_frame)
         held = replace(held, fractions=count, prescription=belongs.prescription or held.prescription)
@@ -220,11 +220,11 @@ def _model(
     return models[0] if len(models) == 1 else JoinedModel.of(models)
 
 
-def _mlc(one: TreatmentField, given: MLC | None) -> MLC | None:
+def _mlc(one: TreatmentField, machine: PhotonMachine, given: MLC | None) -> MLC | None:
     if one.leaf_boundaries is None:
         return None
     try:
-        return matching_mlc(one.leaf_boundaries) if given is None else given
+        return machine.collimation.of(matching_mlc(one.leaf_boundaries)) if given is None else given
     except InputError as error:
         raise InputError(f"{one.label}: {error}") from None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -21,6 +22,7 @@ from radplan.engines.photon.terms import Floats, PhotonScene, central_ssd
 from radplan.errors import InputError
 from radplan.geometry.frames import beam_rotation
 from radplan.machines.base import KernelBasis
+from radplan.machines.collimation import JAW_TRANSMISSION
 from radplan.machines.mlc import MLC
 from radplan.progress import each
 
@@ -180,14 +182,18 @@ class Builder:
 
     def _fluence(self, layout: FieldLayout, mlc: MLC | None, x: Floats, y: Floats) -> ApertureFluence:
         along, across = (x, y) if layout.field.leaf_axis == "x" else (y, x)
-        jaws = self.options.jaw_transmission
+        machine, jaws = self.scene.machine, self.options.jaw_transmission
+        if jaws is None:
+            known = machine.collimation.jaw_transmission
+            jaws = JAW_TRANSMISSION if known is None else known
+        ends = 0.0 if mlc is None else machine.collimation.leaf_end_sigma
         if isinstance(jaws, tuple) and layout.field.leaf_axis == "y":
             jaws = jaws[::-1]
         return ApertureFluence(
             along=self.place.asarray(along, "float64"),
             across=self.place.asarray(across, "float64"),
             boundaries=self.place.asarray(layout.boundaries.copy(), "float64"),
-            sigma=self.scene.machine.source_sigma,
+            sigma=(math.hypot(machine.source_sigma, ends), machine.source_sigma),
             leaf_offset=0.0 if mlc is None else mlc.leaf_offset,
             transmission=0.0 if mlc is None else mlc.transmission,
             jaw_transmission=jaws,

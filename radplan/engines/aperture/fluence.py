@@ -73,8 +73,8 @@ class ApertureFluence:
         Pixel edges along and across the motion of the leaves [mm].
     boundaries : array of shape (r + 1,)
         Edges of the leaf pairs [mm].
-    sigma : float
-        Standard deviation of the source in the isocentre plane, > 0 [mm].
+    sigma : float or (float, float)
+        Standard deviation of the source in the isocentre plane, > 0 [mm]; of edges along and across where they differ.
     leaf_offset : float
         How far a leaf end lets through beyond its position [mm].
     transmission : float
@@ -92,7 +92,7 @@ class ApertureFluence:
     along: Array
     across: Array
     boundaries: Array
-    sigma: float
+    sigma: float | tuple[float, float]
     leaf_offset: float
     transmission: float
     jaw_transmission: float | tuple[float, float]
@@ -103,7 +103,7 @@ class ApertureFluence:
     _edges: Array = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        across, edges, far = to_numpy(self.across), to_numpy(self.boundaries), _REACH * self.sigma
+        across, edges, far = to_numpy(self.across), to_numpy(self.boundaries), _REACH * self._sigmas()[1]
         first = int(np.clip(np.searchsorted(edges, across[0] - far, side="right") - 1, 0, edges.size - 2))
         last = int(np.clip(np.searchsorted(edges, across[-1] + far), first + 1, edges.size - 1))
         object.__setattr__(self, "_seen", (first, last))
@@ -134,13 +134,13 @@ class ApertureFluence:
         per_row, per_segment = mu[:, None, None], mu[:, None]
         d_cut, d_leaves = (1.0 - along) * d_lines, along * d_lines
         d_jaw_along = (1.0 - along) * d_jaw_along
-        ends, bounds = self._cut(motion)
+        (ends, bounds), blur = self._cut(motion), self._sigmas()[0]
         d_cut, d_leaves = self._strips_pullback(per_row * d_cut, seen.cut), per_row * d_leaves
-        from_ends = self._to_ends(d_cut, self.along, ends)
-        from_bounds = aperture_edges.rows_pullback(per_row * d_cut_rows, self.across, *bounds, self.sigma)
-        own = self._to_ends(self._strips_pullback(d_leaves, seen.leaves), self.along, self._leaf_ends(motion))
-        jaws = self._to_ends(per_segment * d_jaw_along, self.along, motion.along)
-        blocks = self._to_ends(per_segment * d_jaw_across, self.across, motion.across)
+        from_ends = self._to_ends(d_cut, self.along, ends, blur)
+        from_bounds = aperture_edges.rows_pullback(per_row * d_cut_rows, self.across, *bounds, self._sigmas()[1])
+        own = self._to_ends(self._strips_pullback(d_leaves, seen.leaves), self.along, self._leaf_ends(motion), blur)
+        jaws = self._to_ends(per_segment * d_jaw_along, self.along, motion.along, blur)
+        blocks = self._to_ends(per_segment * d_jaw_across, self.across, motion.across, self._sigmas()[1])
         d_ends, d_along, d_across = [], [], []
         for t, positions in enumerate(self._leaf_ends(motion)):
             through, to_jaws = self._clip_pullback(from_ends[t], positions, motion.along[t])
@@ -197,20 +197,25 @@ class ApertureFluence:
     def _openings(self, motion: Motion) -> _Openings:
         ends, bounds = self._cut(motion)
         still = (self._edges[None, :],) * 2
+        along, across = self._sigmas()
         return _Openings(
-            leaves=aperture_edges.openings(self.along, *self._leaf_ends(motion), self.sigma),
-            rows=aperture_edges.rows(self.across, *still, self.sigma)[0, ...],
-            spans=aperture_edges.row_spans(self.across, *still, self.sigma),
-            cut=aperture_edges.openings(self.along, *ends, self.sigma),
-            cut_rows=aperture_edges.rows(self.across, *bounds, self.sigma),
-            cut_spans=aperture_edges.row_spans(self.across, *bounds, self.sigma),
-            jaw_along=aperture_edges.openings(self.along, *motion.along, self.sigma),
-            jaw_across=aperture_edges.openings(self.across, *motion.across, self.sigma),
+            leaves=aperture_edges.openings(self.along, *self._leaf_ends(motion), along),
+            rows=aperture_edges.rows(self.across, *still, across)[0, ...],
+            spans=aperture_edges.row_spans(self.across, *still, across),
+            cut=aperture_edges.openings(self.along, *ends, along),
+            cut_rows=aperture_edges.rows(self.across, *bounds, across),
+            cut_spans=aperture_edges.row_spans(self.across, *bounds, across),
+            jaw_along=aperture_edges.openings(self.along, *motion.along, along),
+            jaw_across=aperture_edges.openings(self.across, *motion.across, across),
             jaw_spans=aperture_edges.whole_spans(self.across, motion.mu.shape[0]),
         )
 
-    def _to_ends(self, cotangent: Array, edges: Array, ends: tuple[Array, Array]) -> tuple[Array, Array]:
-        return aperture_edges.openings_pullback(cotangent, edges, *ends, self.sigma)
+    def _sigmas(self) -> tuple[float, float]:
+        """Return the blurs of edges along and across."""
+        return self.sigma if isinstance(self.sigma, tuple) else (self.sigma, self.sigma)
+
+    def _to_ends(self, cotangent: Array, edges: Array, ends: tuple[Array, Array], sigma: float) -> tuple[Array, Array]:
+        return aperture_edges.openings_pullback(cotangent, edges, *ends, sigma)
 
     def _cut(self, motion: Motion) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
         """Return leaf ends (s, r, 2) and edges of rows (s, m + 1) cut at the jaws, begin and end of each."""

@@ -209,7 +209,7 @@ def _checked(one: TreatmentField, machine: PhotonMachine, mlc: MLC | None) -> ML
     if one.leaf_boundaries is None:
         return None
     if mlc is None:
-        return matching_mlc(one.leaf_boundaries)
+        return machine.collimation.of(matching_mlc(one.leaf_boundaries))
     if not mlc.fits(one.leaf_boundaries):
         raise InputError(
             f"{one.label}: has {one.leaf_boundaries.size - 1} leaf pairs from {one.leaf_boundaries[0]:g} mm, but MLC "

@@ -28,8 +28,9 @@ class ApertureOptions:
         Radius of the kernel in the isocentre plane [mm].
     margin : float
         How far beyond the plan's openings fluence is calculated and jaws may go [mm].
-    jaw_transmission : float or (float, float)
-        Fluence behind jaws over open fluence, of all or of x and y jaws, in [0, 1).
+    jaw_transmission : float or (float, float), optional
+        Fluence behind jaws over open fluence, of all or of x and y jaws, in [0, 1); the machine's own when left out,
+        0.004 where it states none.
     softness : float
         Length over which a jaw takes over from a leaf [mm], > 0.
     gantry_steps : int
@@ -59,7 +60,7 @@ class ApertureOptions:
     pixel: float = 1.0
     lateral_cutoff: float = 250.0
     margin: float = 20.0
-    jaw_transmission: float | tuple[float, float] = 0.004
+    jaw_transmission: float | tuple[float, float] | None = None
     softness: float = 0.2
     gantry_steps: int = 1
     head_scatter: bool = True
@@ -77,17 +78,20 @@ class ApertureOptions:
         steps = self.gantry_steps
         if not isinstance(steps, int | np.integer) or isinstance(steps, bool) or steps < 1:
             raise InputError(f"gantry_steps must be a whole number >= 1, got {steps!r}")
-        given = self.jaw_transmission
-        each = tuple(given) if isinstance(given, Sequence) else (given, given)
-        if len(each) != 2 or not all(_is_number(one) and 0 <= one < 1 for one in each):
-            raise InputError(f"jaw_transmission must lie in [0, 1), one number or two, got {given!r}")
-        if isinstance(given, Sequence):
-            object.__setattr__(self, "jaw_transmission", (float(each[0]), float(each[1])))
+        if self.jaw_transmission is not None:
+            self._check_jaws(self.jaw_transmission)
         if self.depths not in ("fan", "exact"):
             raise InputError(f"depths must be 'fan' or 'exact', got {self.depths!r}")
         unknown = [name for name in self.free if name not in FREE]
         if unknown or isinstance(self.free, str):
             raise InputError(f"free must be a tuple of some of {FREE}, got {self.free!r}")
+
+    def _check_jaws(self, given: float | tuple[float, float]) -> None:
+        each = tuple(given) if isinstance(given, Sequence) else (given, given)
+        if len(each) != 2 or not all(_is_number(one) and 0 <= one < 1 for one in each):
+            raise InputError(f"jaw_transmission must lie in [0, 1), one number or two, got {given!r}")
+        if isinstance(given, Sequence):
+            object.__setattr__(self, "jaw_transmission", (float(each[0]), float(each[1])))
 
 
 def _is_number(value: object) -> bool:

@@ -10,16 +10,19 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
+from functools import lru_cache
 from math import erf, sqrt
 from pathlib import Path
 
 import numpy as np
+from scipy.interpolate import PchipInterpolator
 from scipy.optimize import minimize_scalar
 
 from radplan.arrays import Array
 from radplan.errors import InputError, UnknownNameError
 from radplan.machines.base import Reference
+from radplan.machines.collimation import Collimation
 from radplan.machines.files import write_photon_machine
 from radplan.machines.generate.nyholm import NyholmKernel
 from radplan.machines.head import Head
@@ -100,6 +103,10 @@ class PhotonModel:
         Number of radial functions kept of the photon kernel.
     dose_per_mu : float
         Calibration at 10x10 at the surface, SSD 100 cm, depth of maximum [Gy/MU].
+    off_axis : tuple of (float, float)
+        Radii [mm] > 0 and fluence there; where given, smooth between them and constant beyond, in place of the horn.
+    collimation : Collimation
+        What was measured of jaws and leaves.
     """
 
     name: str
@@ -112,10 +119,15 @@ class PhotonModel:
     head: Head
     rank: int = 6
     dose_per_mu: float = 0.01
+    off_axis: tuple[tuple[float, float], ...] = ()
+    collimation: Collimation = field(default_factory=Collimation)
 
     def profile(self, radius: Array) -> Array:
         """Return the relative in-air fluence at radii [mm]."""
-        return 1 + self.horn * -np.expm1(-((radius / self.horn_radius) ** 2))
+        if not self.off_axis:
+            return 1 + self.horn * -np.expm1(-((radius / self.horn_radius) ** 2))
+        nodes, values = np.asarray([(0.0, 1.0), *self.off_axis]).T
+        return PchipInterpolator(nodes, values)(np.minimum(radius, nodes[-1]))
 
 
 _TANK = (
@@ -251,12 +263,18 @@ def make(model: PhotonModel) -> PhotonMachine:
         source_fwhm=model.source_fwhm,
         profile_radius=profile_radius,
         profile=model.profile(profile_radius),
-        kernel=_with_electrons(compress(kernel, model.rank), electrons, most, model.dose_per_mu / dose),
+        kernel=_with_electrons(_compressed(model.quality, model.rank), electrons, most, model.dose_per_mu / dose),
         distance="axis",
         reference=Reference(model.dose_per_mu, (100.0, 100.0), 1000.0, 1000.0, round(peak, 2)),
         provenance=_provenance(model),
         head=model.head,
+        collimation=model.collimation,
     )
+
+
+@lru_cache(maxsize=16)
+def _compressed(quality: float, rank: int) -> LowRankKernel:
+    return compress(NyholmKernel(quality), rank)
 
 
 def _highest(dose: Callable[[float], float]) -> tuple[float, float]:
@@ -281,9 +299,14 @@ def _with_electrons(photons: LowRankKernel, electrons: Contamination, most: floa
 
 
 def _provenance(model: PhotonModel) -> dict[str, object]:
+    told = asdict(model)
+    if not model.off_axis:
+        del told["off_axis"]
+    if model.collimation == Collimation():
+        del told["collimation"]
     return {
         "made_by": "python -m radplan.machines.generate.photon",
-        "model": asdict(model),
+        "model": told,
         "kernel": "Nyholm et al., Radiother. Oncol. 78 (2006) 347, corrigendum 98 (2011) 286",
         "contamination": (
             "Gaussian in the isocentre plane, Gaussian in depth, after Ahnesjö and Andreo, Phys. Med. Biol. 34 (1989) "
