@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from radplan.io import load_machine
 from radplan.io.dicom import DicomCase
 from radplan.io.plan_file.reading import PlanSpec, plan_spec
 from radplan.machines import PhotonMachine
+from radplan.optim import Goal
 from radplan.patient import Patient
 from radplan.workflows.delivery import Delivered, check_deliverable, deliver_arcs
 
@@ -132,13 +134,15 @@ def auto_arcs(
     target = next(name for name in protocol.targets if name in patient.structures)
     percent, share = protocol.normalise["percent"], protocol.normalise["level"]
     level = target, "physical_dose", {f"D{percent:g}": share * protocol.targets[target]}
-    even = (*protocol.targets, *(protocol.rings or {}))
-    goals = [
-        replace(goal, weight=_EVENNESS * goal.weight) if goal.structure in even else goal
-        for goal in refinement.best.goals
-    ]
+    goals = arc_goals(refinement.best.goals, protocol)
     delivered = deliver_arcs(spec, patient, machine, goals, level, case)
     return AutoArcs(delivered, protocol.scorecard.score(delivered.plan))
+
+
+def arc_goals(goals: Sequence[Goal], protocol: Protocol) -> list[Goal]:
+    """Return goals for arcs: those of targets and rings weigh more, because leaves lose evenness first."""
+    even = (*protocol.targets, *(protocol.rings or {}))
+    return [replace(goal, weight=_EVENNESS * goal.weight) if goal.structure in even else goal for goal in goals]
 
 
 def arc_specification(protocol: Protocol, arcs: int | None = None, limits: str = "TrueBeam") -> PlanSpec:

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from radplan.autoplan.cohort.generate import GENERATORS
 from radplan.autoplan.protocol import load_protocol
 from radplan.errors import FileError, InputError
+from radplan.machines.limits import machine_limits
 
 
 class Variants(BaseModel):
@@ -49,10 +50,37 @@ class Variants(BaseModel):
         return self
 
 
+class ArcSpec(BaseModel):
+    """Arcs instead of fixed fields: how many, and how finely they are searched.
+
+    Parameters
+    ----------
+    count : int
+        Number of arcs.
+    spacing : float
+        Largest distance of control points [degree].
+    effort : float
+        Sweeps and iterations over the usual ones [1].
+    grid : float
+        Spacing of the dose grid of the search [mm].
+    limits : str
+        Of which linac.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    count: int = Field(default=1, ge=1, le=8)
+    spacing: float = Field(default=4.0, gt=0)
+    effort: float = Field(default=1.0, gt=0)
+    grid: float = Field(default=5.0, gt=0)
+    limits: str = "TrueBeam"
+
+
 class CohortSpec(BaseModel):
     """A cohort: which patients, planned how, told what of each.
 
-    Patients come from a generator (``generator``, ``options``, ``count``) or from files (``cases``).
+    Patients come from a generator (``generator``, ``options``, ``count``) or from files (``cases``). They get fixed
+    fields with trade-offs (``variants``), or arcs (``arcs``).
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -67,6 +95,7 @@ class CohortSpec(BaseModel):
     machine: str | None = None
     grid: float | None = Field(default=None, gt=0)
     variants: Variants = Variants()
+    arcs: ArcSpec | None = None
     out: str
 
     @model_validator(mode="after")
@@ -75,6 +104,8 @@ class CohortSpec(BaseModel):
             raise ValueError("patients come from a generator or from cases: give one of the two")
         if self.generator is not None and self.count is None:
             raise ValueError("a generated cohort states its count")
+        if self.arcs is not None and self.variants.count > 1:
+            raise ValueError("arcs come in one variant: leave variants out")
         return self
 
     @property
@@ -85,6 +116,8 @@ class CohortSpec(BaseModel):
     def fingerprint(self) -> str:
         """Return the sha256 of what decides the results: all but the folder and the number of patients."""
         data = self.model_dump(mode="json", exclude={"out", "count"})
+        if self.arcs is None:  # cohorts of fixed fields keep the fingerprint that they had before there were arcs
+            del data["arcs"]
         return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
 
 
@@ -112,6 +145,8 @@ def read_cohort(path: str | Path) -> CohortSpec:
         place = ".".join(str(part) for part in first["loc"])
         raise FileError(file, f"{place or 'cohort'}: {first['msg']}") from error
     load_protocol(spec.protocol)
+    if spec.arcs is not None:
+        machine_limits(spec.arcs.limits)
     if spec.generator is not None:
         generator = GENERATORS.get(spec.generator)
         try:

@@ -19,15 +19,15 @@ import numpy as np
 import numpy.typing as npt
 
 import radplan
+from radplan.autoplan.cohort.arcs import cohort_arcs
 from radplan.autoplan.cohort.generate import GENERATORS, draw
 from radplan.autoplan.cohort.pareto import pareto_weights, tradeoff_problem
-from radplan.autoplan.cohort.spec import CohortSpec
+from radplan.autoplan.cohort.spec import ArcSpec, CohortSpec
 from radplan.autoplan.planner import template_beams
 from radplan.autoplan.protocol import Protocol, load_protocol, understand
-from radplan.autoplan.scorecard import Score
 from radplan.engines import PhotonPencilBeam, dose_influence
 from radplan.errors import InputError, RadplanError
-from radplan.influence import Dij
+from radplan.influence import Dij, ForwardModel
 from radplan.io import load_machine, load_patient
 from radplan.patient import Patient
 from radplan.plan import Plan
@@ -117,13 +117,24 @@ def variant_weights(spec: CohortSpec, index: int) -> Floats:
 
 
 def _made(spec: CohortSpec, index: int, folder: Path) -> dict[str, Any]:
-    """Plan a patient in all variants and write them; returns what `done.json` tells."""
+    """Plan a patient and write patient and plans; returns what `done.json` tells."""
     protocol = load_protocol(spec.protocol)
     if spec.grid is not None:
         protocol = replace(protocol, grid=spec.grid)
     drawn, rejected = cohort_patient(spec, index)
     patient = understand(drawn, protocol).patient
     machine = load_machine(spec.machine or protocol.machine)
+    if spec.arcs is None:
+        rows = _planned_fields(spec, index, patient, protocol, machine, folder)
+    else:
+        rows = _planned_arcs(spec.arcs, spec, patient, protocol, machine, folder)
+    return {"index": index, "patient": patient.name, "rejected": rejected, "variants": rows}
+
+
+def _planned_fields(
+    spec: CohortSpec, index: int, patient: Patient, protocol: Protocol, machine: Any, folder: Path
+) -> list[dict[str, Any]]:
+    """Plan fixed fields in all variants on one dose influence and write them; returns what is told of each."""
     beams = template_beams(patient, protocol, machine)
     engine = PhotonPencilBeam(lateral_cutoff=protocol.lateral_cutoff)
     dij = dose_influence(patient, beams, machine, grid=protocol.grid, engine=engine)
@@ -139,9 +150,19 @@ def _made(spec: CohortSpec, index: int, folder: Path) -> dict[str, Any]:
             weights=plan.x.astype(np.float32),
             factors=factors[number],
         )
-        rows.append(_row(spec, protocol, plan, protocol.scorecard.score(plan), factors[number]))
+        rows.append(_row(spec, protocol, plan, factors[number]))
     _reject_dominated(spec, rows)
-    return {"index": index, "patient": patient.name, "rejected": rejected, "variants": rows}
+    return rows
+
+
+def _planned_arcs(
+    arcs: ArcSpec, spec: CohortSpec, patient: Patient, protocol: Protocol, machine: Any, folder: Path
+) -> list[dict[str, Any]]:
+    """Plan arcs and write them; returns what is told of them."""
+    planned = cohort_arcs(patient, protocol, machine, arcs)
+    _write_patient(folder / "patient.npz", patient, planned.plan.model)
+    planned.write(folder / "arcs.npz")
+    return [{**_row(spec, protocol, planned.plan, np.ones(0)), "delivery": planned.scores}]
 
 
 def _reject_dominated(spec: CohortSpec, rows: list[dict[str, Any]]) -> None:
@@ -160,13 +181,14 @@ def _reject_dominated(spec: CohortSpec, rows: list[dict[str, Any]]) -> None:
             row["rejected"].append(f"dominated by variant {better[0]}")
 
 
-def _row(spec: CohortSpec, protocol: Protocol, plan: Plan, score: Score, factors: Floats) -> dict[str, Any]:
+def _row(spec: CohortSpec, protocol: Protocol, plan: Plan, factors: Floats) -> dict[str, Any]:
     """Return what is told of a variant, and why it is no good plan where it is none."""
     target = next(name for name in protocol.targets if name in plan.patient.structures)
     dose = protocol.targets[target]
     judged = [name for name, structure in plan.patient.structures.items() if name[0] != "z" and structure.voxels.size]
     table = plan.metrics(structures=judged, names=["D5", "D95", "D98", "D2", "Dmean"])
     metrics = table[target]
+    score = protocol.scorecard.score(plan)
     hottest = float(plan["physical_dose"].max())
     reasons = []
     if metrics["D5"] / metrics["D95"] >= 1.07:
@@ -186,14 +208,14 @@ def _row(spec: CohortSpec, protocol: Protocol, plan: Plan, score: Score, factors
     }
 
 
-def _write_patient(path: Path, patient: Patient, dij: Dij) -> None:
+def _write_patient(path: Path, patient: Patient, model: ForwardModel) -> None:
     """Write the anatomy on the dose grid: density, part of each voxel in each structure (eighths), beams."""
-    grid = dij.grid
+    grid = model.grid
     arrays: dict[str, Any] = {
         "spacing": np.asarray(grid.spacing),
         "origin": np.asarray(grid.origin),
         "shape": np.asarray(grid.shape),
-        "voxels": np.asarray(dij.voxels, dtype=np.int32),
+        "voxels": np.asarray(model.voxels, dtype=np.int32),
     }
     centres = grid.points(np.arange(grid.size))
     nearest = patient.ct.grid.nearest(centres)
@@ -207,9 +229,9 @@ def _write_patient(path: Path, patient: Patient, dij: Dij) -> None:
         cube = np.zeros(grid.size, dtype=np.uint8)
         cube[voxels] = np.clip(np.round(8.0 * part), 1, 8)
         arrays[f"structure_{name}"] = cube.reshape(grid.shape)
-    if dij.beams is not None:
-        arrays["gantry"] = np.asarray([beam.gantry for beam in dij.beams])
-        arrays["isocenter"] = np.asarray(dij.beams[0].isocenter)
+    if isinstance(model, Dij) and model.beams is not None:
+        arrays["gantry"] = np.asarray([beam.gantry for beam in model.beams])
+        arrays["isocenter"] = np.asarray(model.beams[0].isocenter)
     np.savez_compressed(path, **arrays)
 
 
