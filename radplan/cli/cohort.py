@@ -7,13 +7,13 @@ from typing import Annotated
 
 import typer
 
-from radplan.errors import UnknownNameError
+from radplan.errors import InputError, UnknownNameError
 
-ACTIONS = ("run", "status", "merge")
+ACTIONS = ("run", "status", "merge", "export")
 
 
 def command(
-    action: Annotated[str, typer.Argument(metavar="ACTION", help="run, status or merge.")],
+    action: Annotated[str, typer.Argument(metavar="ACTION", help="run, status, merge or export.")],
     spec: Annotated[str, typer.Argument(metavar="SPEC", help="The cohort (YAML).")],
     shard: Annotated[str, typer.Option(metavar="I/N", help="Which part of the patients.")] = "1/1",
     scheduler: Annotated[
@@ -22,9 +22,18 @@ def command(
     out: Annotated[
         str | None, typer.Option(metavar="DIR", help="Where to, instead of the specification's out.")
     ] = None,
+    layout: Annotated[str, typer.Option(metavar="L", help="Of export: arrays, gdp_hmm or openkbp.")] = "arrays",
+    split: Annotated[
+        str | None, typer.Option(metavar="A/B/C", help="Of export: patients to train, validate and test.")
+    ] = None,
+    to: Annotated[str | None, typer.Option(metavar="DIR", help="Of export: where to.")] = None,
     redo: Annotated[bool, typer.Option("--redo", help="Make tasks of another specification again.")] = False,
 ) -> int:
-    """Make a cohort, tell how far it is, or merge its table and data card. A stopped run goes on where it was."""
+    """Make a cohort, tell how far it is, merge its table and data card, or write it as a data set.
+
+    A stopped run goes on where it was.
+    """
+    from radplan.autoplan.cohort.export import export_cohort
     from radplan.autoplan.cohort.run import Shard, cohort_status, merge_cohort, run_cohort
     from radplan.autoplan.cohort.spec import read_cohort
 
@@ -42,8 +51,21 @@ def command(
         table, card = merge_cohort(cohort)
         print(f"{table}\n{card}")
         return 0
+    if action == "export":
+        print(export_cohort(cohort, to or f"{cohort.out}_{layout}", layout, _counts(split)))
+        return 0
     outcomes = run_cohort(
         cohort, Shard.read(shard), scheduler, redo, lambda index, outcome: print(f"{index:06d} {outcome}", flush=True)
     )
     print(f"{cohort.name}: " + ", ".join(f"{count} {outcome}" for outcome, count in outcomes.items()))
     return 3 if outcomes["failed"] else 0
+
+
+def _counts(split: str | None) -> tuple[int, int, int] | None:
+    """Return the numbers of a split such as 40/6/14."""
+    if split is None:
+        return None
+    words = split.split("/")
+    if len(words) != 3 or not all(word.strip().isdigit() for word in words):
+        raise InputError(f"--split is written A/B/C, such as 40/6/14 patients, got {split!r}")
+    return int(words[0]), int(words[1]), int(words[2])

@@ -1,5 +1,7 @@
 """Patients of the GDP-HMM data set: one pickled dict in an npz file, read by an unpickler that knows arrays alone.
 
+Files of one's own have the same keys, but each is an array of its own and none is pickled.
+
 Keys: ``img`` (z, y, x) [HU], ``dose`` integers times ``dose_scale`` [Gy], masks by name, ``origin`` and ``spacing``
 (x, y, z) [mm], ``angle_list`` [degree], ``isocenter`` (z, y, x) [voxel], ``angle_plate``, ``beam_plate``.
 Source: Gao et al. (2025).
@@ -18,6 +20,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from radplan.arrays.npz import read_npz
 from radplan.errors import FileError
 from radplan.geometry.grid import Grid
 from radplan.patient import CT, Patient, Structure, Structures
@@ -37,6 +40,9 @@ _OTHERS = (
     "spacing", "direction", "size",
 )  # fmt: skip
 _TARGETS = ("PTV",)
+_NEEDED = ("img", "dose", "spacing", "origin")
+_STEPS = 60000
+"""Steps in which a dose is written; the highest is this many [1]."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,13 +80,14 @@ class _ArraysOnly(pickle.Unpickler):
 
 
 def is_gdp_hmm(path: str | Path) -> bool:
-    """Say whether a file is an npz with one pickled entry, ``arr_0``."""
+    """Say whether a file is an npz with one pickled entry, ``arr_0``, or with the keys as arrays of their own."""
     file = Path(path)
     if file.suffix.lower() != ".npz" or not file.is_file():
         return False
     try:
         with zipfile.ZipFile(file) as archive:
-            return archive.namelist() == ["arr_0.npy"]
+            names = archive.namelist()
+            return names == ["arr_0.npy"] or {f"{key}.npy" for key in _NEEDED} <= set(names)
     except (OSError, zipfile.BadZipFile):
         return False
 
@@ -95,7 +102,7 @@ def read_gdp_hmm(path: str | Path) -> GDPHMMCase:
     """
     file = Path(path)
     held = _unpickled(file)
-    missing = [key for key in ("img", "dose", "spacing", "origin") if key not in held]
+    missing = [key for key in _NEEDED if key not in held]
     if missing:
         raise FileError(file, f"is no GDP-HMM patient: it lacks {', '.join(missing)}")
     hu, stored = np.asarray(held["img"], dtype=np.float32), np.asarray(held["dose"])
@@ -121,6 +128,58 @@ def read_gdp_hmm(path: str | Path) -> GDPHMMCase:
     return GDPHMMCase(patient, dose, angles, arc, plates)
 
 
+def write_gdp_hmm(
+    path: str | Path,
+    ct: CT,
+    dose: npt.NDArray[Any],
+    masks: Mapping[str, npt.NDArray[np.bool_]],
+    gantry: npt.ArrayLike,
+    isocenter: npt.ArrayLike,
+    arc: bool = False,
+    plates: Mapping[str, npt.NDArray[Any]] | None = None,
+) -> None:
+    """Write a patient and a dose with the keys of GDP-HMM, each an array of its own: the file holds no pickle.
+
+    Parameters
+    ----------
+    path : path-like
+        The npz file.
+    ct : CT
+        CT.
+    dose : array of shape (nz, ny, nx)
+        Course total [Gy]; written as integers, to 1/60000 of its maximum.
+    masks : mapping of str to array of bool (nz, ny, nx)
+        Structures; ``External`` is written as ``Body``.
+    gantry : sequence of float
+        Angles [degree].
+    isocenter : array of shape (3,)
+        World position (x, y, z) [mm].
+    arc : bool
+        Whether it is an arc.
+    plates : mapping of str to array of shape (nz, ny, nx), optional
+        ``angle_plate`` and ``beam_plate``.
+    """
+    grid, file = ct.grid, Path(path)
+    scale = max(float(np.max(dose)), 1e-6) / _STEPS
+    corner = np.asarray(grid.origin)
+    arrays: dict[str, Any] = {
+        "img": ct.hu.astype(np.int16),
+        "dose": np.round(np.maximum(dose, 0.0) / scale).astype(np.uint16),
+        "dose_scale": np.asarray(scale),
+        "isVMAT": np.asarray(arc),
+        "angle_list": np.asarray(gantry, dtype=np.float64),
+        "isocenter": ((np.asarray(isocenter, dtype=np.float64) - corner) / np.asarray(grid.spacing))[::-1],
+        "origin": corner,
+        "spacing": np.asarray(grid.spacing),
+        "direction": np.eye(3).reshape(-1),
+        "size": np.asarray(grid.shape[::-1]),
+        **(plates or {}),
+    }
+    arrays |= {"Body" if name == "External" else name: mask.astype(np.uint8) for name, mask in masks.items()}
+    file.parent.mkdir(parents=True, exist_ok=True)
+    np.savez_compressed(file, **arrays)
+
+
 def _structures(masks: Mapping[str, npt.NDArray[np.bool_]], ct: CT) -> Structures:
     bodies = [name for name in masks if name.casefold() in ("body", "external")]
     parts = [
@@ -135,6 +194,8 @@ def _structures(masks: Mapping[str, npt.NDArray[np.bool_]], ct: CT) -> Structure
 def _unpickled(file: Path) -> dict[str, Any]:
     try:
         with zipfile.ZipFile(file) as archive:
+            if "arr_0.npy" not in archive.namelist():
+                return dict(read_npz(file))
             if archive.getinfo("arr_0.npy").file_size > _LARGEST:
                 raise FileError(file, "unpacks to more than 2 GB")
             data = io.BytesIO(archive.read("arr_0.npy"))

@@ -43,6 +43,7 @@ _AIR = -1024.0
 _PRIORITIES = {"PTV70": 1, "PTV63": 2, "PTV56": 3}
 
 Volume = npt.NDArray[np.float32]
+Mask = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,7 +107,33 @@ def write_openkbp(case: OpenKBPCase, folder: str | Path) -> None:
     FileError
         When the folder is not empty, or the patient is not on the 128-voxel cube of the challenge.
     """
-    folder, grid = Path(folder), case.patient.ct.grid
+    structures = case.patient.structures
+    masks = {name: structure.mask() for name, structure in structures.items() if name in _NAMES}
+    write_openkbp_layout(folder, case.patient.ct, case.dose, structures[DOSE_MASK].mask(), masks)
+
+
+def write_openkbp_layout(folder: str | Path, ct: CT, dose: Volume, inside: Mask, masks: Mapping[str, Mask]) -> None:
+    """Write CT, dose and structures of any names as csv files in the challenge's layout, to an empty or new folder.
+
+    Parameters
+    ----------
+    folder : path-like
+        Where to.
+    ct : CT
+        Its grid's origin is the place in the cube of 128 voxels along each axis.
+    dose : array of shape (nz, ny, nx)
+        Course total [Gy].
+    inside : array of bool (nz, ny, nx)
+        Voxels in which CT numbers and dose are written: ``possible_dose_mask.csv``.
+    masks : mapping of str to array of bool (nz, ny, nx)
+        Structures, each a csv of its name.
+
+    Raises
+    ------
+    FileError
+        When the folder is not empty, or the grid does not fit into the cube.
+    """
+    folder, grid = Path(folder), ct.grid
     if folder.exists() and any(folder.iterdir()):
         raise FileError(folder, "is not empty: give a new folder")
     corner = [round(o / s) for o, s in zip(grid.origin[::-1], grid.spacing[::-1], strict=True)]
@@ -115,14 +142,12 @@ def write_openkbp(case: OpenKBPCase, folder: str | Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "voxel_dimensions.csv").open("w") as stream:
         stream.writelines(f"{size:g}\n" for size in grid.spacing)
-    for name, structure in case.patient.structures.items():
-        if name in _NAMES or name == DOSE_MASK:
-            stem = "possible_dose_mask" if name == DOSE_MASK else name
-            _write_csv(folder / f"{stem}.csv", _flat_index(np.flatnonzero(structure.mask()), grid, corner), None)
-    inside = np.flatnonzero(case.patient.structures[DOSE_MASK].mask())
-    where = _flat_index(inside, grid, corner)
-    _write_csv(folder / "ct.csv", where, case.patient.ct.hu.reshape(-1)[inside] + _HU_OFFSET)
-    _write_csv(folder / "dose.csv", where, case.dose.reshape(-1)[inside])
+    for name, mask in {**masks, "possible_dose_mask": inside}.items():
+        _write_csv(folder / f"{name}.csv", _flat_index(np.flatnonzero(mask), grid, corner), None)
+    voxels = np.flatnonzero(inside)
+    where = _flat_index(voxels, grid, corner)
+    _write_csv(folder / "ct.csv", where, ct.hu.reshape(-1)[voxels] + _HU_OFFSET)
+    _write_csv(folder / "dose.csv", where, dose.reshape(-1)[voxels])
 
 
 def _flat_index(voxels: npt.NDArray[np.int64], grid: Grid, corner: list[int]) -> npt.NDArray[np.int64]:

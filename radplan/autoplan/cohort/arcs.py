@@ -45,6 +45,8 @@ class CohortArcs:
         The control points.
     outcome : ArcOutcome
         What they were searched with.
+    factor : float
+        Monitor units of the control points over those that the search ended with [1].
     scores : mapping of str to float
         Monitor units, time, complexity and violations of the machine's limits.
     """
@@ -52,6 +54,7 @@ class CohortArcs:
     plan: Plan
     delivery: DeliveryPlan
     outcome: ArcOutcome
+    factor: float
     scores: dict[str, float]
 
     def write(self, path: Path) -> None:
@@ -68,8 +71,8 @@ class CohortArcs:
         first = self.delivery.fields[0]
         arrays: dict[str, Any] = {
             "dose": self.plan["physical_dose"].astype(np.float32),
-            "fluence": _maps(bixels, search.fluence()),
-            "opened": _maps(bixels, search.weights()),
+            "fluence": _maps(bixels, self.factor * search.fluence()),
+            "opened": _maps(bixels, self.factor * search.weights()),
             "columns": bixels.edges,
             "pairs": bixels.pairs,
             "leaf_boundaries": np.asarray(first.leaf_boundaries),
@@ -127,10 +130,11 @@ def cohort_arcs(patient: Patient, protocol: Protocol, machine: PhotonMachine, sp
     )
     plan = _plan(outcome.plan, patient, protocol, machine, spec)
     covered = plan.metrics(structures=[target], names=[f"D{100.0 * share:g}"])[target][f"D{100.0 * share:g}"]
-    delivery = rounded_plan(scaled_mu(outcome.plan, dose / covered), limits)
+    factor = dose / covered
+    delivery = rounded_plan(scaled_mu(outcome.plan, factor), limits)
     judged = check_delivery(delivery, limits)
     judged.raise_for_errors()
-    return CohortArcs(_plan(delivery, patient, protocol, machine, spec), delivery, outcome, judged.scores())
+    return CohortArcs(_plan(delivery, patient, protocol, machine, spec), delivery, outcome, factor, judged.scores())
 
 
 def _plan(delivery: DeliveryPlan, patient: Patient, protocol: Protocol, machine: PhotonMachine, spec: ArcSpec) -> Plan:
