@@ -51,7 +51,8 @@ def test_arrays_are_split_by_patient_and_keep_doses(planned: CohortSpec, tmp_pat
     with np.load(Path(planned.out, "case", "000002", "variant_001.npz"), allow_pickle=False) as file:
         assert np.allclose(60.0 * doses[1].astype(float), file["dose"], atol=0.04)
     target = structures[names.index("PTV")] / 8.0
-    assert np.average(60.0 * doses[0].astype(float), weights=target) == pytest.approx(60.0, rel=0.01)  # parts are eighths of 16 mm voxels
+    mean = np.average(60.0 * doses[0].astype(float), weights=target)  # parts are eighths of 16 mm voxels
+    assert mean == pytest.approx(60.0, rel=0.01)
     assert card["sha256"].keys() == {"train/000000.npz", "validation/000001.npz", "test/000002.npz"}
 
 
