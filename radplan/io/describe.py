@@ -41,6 +41,7 @@ def describe(plan: Plan, spec: PlanSpec | None = None, provenance: Mapping[str, 
         if solution is None
         else {
             "status": solution.status.name.lower(),
+            "reason": solution.reason,
             "value": float(solution.value),
             "iterations": solution.iterations,
         },

@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 
 from radplan.arrays import Array, like, namespace, scalar, weighted_sum
 from radplan.influence import ForwardModel, Variables
+from radplan.operators import BlockDiagonal
+from radplan.optim.curvature import gauss_newton_blocks
 from radplan.optim.points import CostFunction, Point
 from radplan.optim.problem import Problem
 from radplan.optim.terms import Term
@@ -74,6 +76,19 @@ class Hold:
         beyond = self.beyond(xp.astype(value, seen.dtype))
         return 0.5 * self.penalty * beyond**2, xp.reshape(self.penalty * beyond * gradient, (1, -1))
 
+    def curvature(self, term: Term, values: Array) -> Array | None:
+        """Return the second derivative of the cost of leaning by each value ``(scenarios, voxels)`` per fraction.
+
+        None where the value is held as a whole: that is one direction, and no part of a voxel's.
+        """
+        if not self.by_voxel or self.penalty == 0.0:
+            return None
+        xp = namespace(values)
+        beyond = self.beyond(term.course_values(values[0, :]))
+        leaning = self.penalty * term.weights * xp.astype(beyond != 0.0, term.weights.dtype)
+        nominal = xp.reshape(term.spread(xp.reshape(leaning, (1, -1)), values.shape[1], term.multiplier), (1, -1))
+        return xp.concat([nominal, values[1:, :] * 0.0], axis=0)
+
     def violation(self, term: Term, values: Array) -> float:
         """Return the root mean square of how far v lies outside its bounds [unit of v]."""
         value, weights = self.held(term, values)
@@ -135,6 +150,14 @@ class AugmentedProblem(CostFunction):
             value = value + namespace(value).astype(leaning, value.dtype)
             term.add_cotangent(cotangents, gradient, values, 1.0)
         return Point(self, x, images, value, evaluation, cotangents)
+
+    def curvature(self, point: Point) -> BlockDiagonal | None:
+        total = self.problem.voxel_curvatures(point.evaluation)
+        for term, hold in zip(self.problem.constraint_terms, self.holds, strict=True):
+            part = hold.curvature(term, point.evaluation[term.quantity])
+            if part is not None:
+                total[term.quantity] = total[term.quantity] + part if term.quantity in total else part
+        return gauss_newton_blocks(self.model, total, point.evaluation)
 
     def check_finite(self, x: Array | Point) -> None:
         self.problem.check_finite(x)

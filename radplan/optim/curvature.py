@@ -19,31 +19,33 @@ _FLOOR = 0.1
 """Least root of the diagonal, over its median."""
 
 
-def gauss_newton_blocks(model: ForwardModel, terms: Sequence[Term], evaluation: Evaluation) -> BlockDiagonal | None:
+def gauss_newton_blocks(
+    model: ForwardModel, curvatures: Mapping[Any, Array], evaluation: Evaluation
+) -> BlockDiagonal | None:
     r"""Return :math:`\sum_i h_i g_i g_i^T` between the variables of each group, damped so that it can be inverted.
 
-    h is the second derivative of the goals by the quantity in voxel i, g the derivative of the quantity by the
-    variables, through all images. Goals whose objective states no second derivative are left out.
+    h is the second derivative of the cost by the quantity in voxel i, g the derivative of the quantity by the
+    variables, through all images.
 
     Parameters
     ----------
     model : ForwardModel
         Whose `Variables.groups` are looked at.
-    terms : sequence of Term
-        The goals, bound to the model.
+    curvatures : mapping of quantity to array of shape (scenarios, voxels)
+        h per fraction, as `voxel_curvatures` gives it.
     evaluation : Evaluation
         The quantities where the second derivative is wanted.
 
     Returns
     -------
     BlockDiagonal or None
-        None without groups, stored matrices in run blocks, or a goal that states its second derivative.
+        None without groups, stored matrices in run blocks, or a second derivative that is not 0.
     """
     groups = model.variables.groups
     if groups is None or not isinstance(model, Dij):
         return None
     total: Any = None
-    for quantity, weights in _voxel_curvatures(model, terms, evaluation).items():
+    for quantity, weights in curvatures.items():
         ones = evaluation[quantity] * 0.0 + 1.0
         slopes = evaluation.image_cotangents({quantity: ones})
         for scenario in range(weights.shape[0]):
@@ -59,14 +61,17 @@ def gauss_newton_blocks(model: ForwardModel, terms: Sequence[Term], evaluation: 
     return damped
 
 
-def _voxel_curvatures(model: Dij, terms: Sequence[Term], evaluation: Evaluation) -> dict[Any, Array]:
-    """Return the second derivative by each quantity ``(scenarios, voxels)`` per fraction, summed over goals."""
-    found: dict[Any, Array] = {}
+def voxel_curvatures(terms: Sequence[Term], evaluation: Evaluation, probabilities: Sequence[float]) -> dict[Any, Array]:
+    """Return the second derivative of the goals by each quantity ``(scenarios, voxels)`` per fraction.
+
+    Goals whose objective states no second derivative are left out.
+    """
+    total: dict[Any, Array] = {}
     for term in terms:
-        part = term.curvature(evaluation[term.quantity], model.scenarios.probabilities)
-        if part is not None and term.weight > 0.0:
-            found[term.quantity] = found[term.quantity] + part if term.quantity in found else part
-    return found
+        part = term.curvature(evaluation[term.quantity], probabilities) if term.weight > 0.0 else None
+        if part is not None:
+            total[term.quantity] = total[term.quantity] + part if term.quantity in total else part
+    return total
 
 
 def _blocks(

@@ -70,6 +70,13 @@ class CostFunction(ABC):
         """Return second derivatives between the variables of each group, or None where they are not known."""
         return None
 
+    def dose_volume_points(self, point: Point) -> Array | None:
+        """Return what a physicist reads of the plan there, ``(points,)``, or None where that is not known.
+
+        See `radplan.optim.settling.dose_volume_points`.
+        """
+        return None
+
     def at(self, x: Array) -> Point:
         """Return the cost evaluated at `x`: one forward."""
         return self.from_images(x, self.model.forward(x, self.images))

@@ -16,11 +16,12 @@ from radplan.errors import CalculationError, InputError
 from radplan.influence import Dij, ForwardModel, Variables
 from radplan.operators import BlockDiagonal
 from radplan.optim.constraints import Constraint, Kept, refuse_contradictions
-from radplan.optim.curvature import gauss_newton_blocks
+from radplan.optim.curvature import gauss_newton_blocks, voxel_curvatures
 from radplan.optim.goals import Goal, is_number
 from radplan.optim.points import CostFunction, Point
 from radplan.optim.robust import smooth_maximum
 from radplan.optim.scaling import typical_sizes
+from radplan.optim.settling import dose_volume_points
 from radplan.optim.starting import start_scale
 from radplan.optim.terms import Members, bind, member_key, structure_members
 from radplan.patient import Patient
@@ -144,7 +145,14 @@ class Problem(CostFunction):
         return self._composite(values) if self.robust == "composite" else self._sum_of_goals(values)
 
     def curvature(self, point: Point) -> BlockDiagonal | None:
-        return gauss_newton_blocks(self.model, self.terms, point.evaluation)
+        return gauss_newton_blocks(self.model, self.voxel_curvatures(point.evaluation), point.evaluation)
+
+    def voxel_curvatures(self, evaluation: Evaluation) -> dict[Any, Array]:
+        """Return the second derivative of the goals by each quantity ``(scenarios, voxels)`` per fraction."""
+        return voxel_curvatures(self.terms, evaluation, self.model.scenarios.probabilities)
+
+    def dose_volume_points(self, point: Point) -> Array:
+        return dose_volume_points(self.terms, point.evaluation)
 
     def bounded(self, lower: Array, upper: Array) -> Problem:
         """Return the same problem with other bounds ``(variables,)`` of its variables."""

@@ -285,7 +285,8 @@ def _optimized(spec: PlanSpec, dij: Dij, work: Task, patient: Patient, beams: Be
     solution = plan.solution
     if solution is not None:
         detail = f"{solution.status.value} after {solution.iterations} iterations: {solution.value:.6g}"
-        advice = "" if solution.status is Status.CONVERGED else f"\n{'':<10} {solution.advice}"
+        more = solution.reason if solution.status is Status.CONVERGED else solution.advice
+        advice = f"\n{'':<10} {more}" if more else ""
         report("optimise", detail=detail + advice, finished=True)
     return plan
 

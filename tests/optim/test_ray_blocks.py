@@ -12,8 +12,9 @@ from radplan.arrays import to_numpy
 from radplan.errors import InputError
 from radplan.geometry import Grid
 from radplan.influence import Dij, Variables
-from radplan.optim import OBJECTIVES, Goal, Problem
-from radplan.optim.objectives import SquaredDeviation, SquaredOverdosing, SquaredUnderdosing
+from radplan.optim import OBJECTIVES, Constraint, Goal, Problem
+from radplan.optim.augmented import AugmentedProblem, Hold
+from radplan.optim.objectives import DoseAtVolume, Mean, SquaredDeviation, SquaredOverdosing, SquaredUnderdosing
 from radplan.optim.solvers import ProjectedLBFGS, Status
 
 RAYS, ENERGIES, ROWS = 12, 10, 300
@@ -43,16 +44,29 @@ GOALS = [
 MEMBERS = {"target": (np.arange(100, 200), None), "rest": (np.r_[0:100, 200:300], None)}
 
 
-@pytest.mark.parametrize("name", ["squared_deviation", "squared_overdosing", "squared_underdosing"])
+STATED = ["squared_deviation", "squared_overdosing", "squared_underdosing", "max_dvh", "min_dvh", "dose_mimicking"]
+
+
+@pytest.mark.parametrize("name", STATED)
 def test_stated_curvature_is_the_slope_of_the_gradient(name, xp_device, rng):
     values = rng.uniform(0.0, 3.0, 40)
-    values = values[np.abs(values - 1.0) > 1e-3]
+    values = values[(np.abs(values - 1.0) > 1e-3) & (np.abs(values - 1.5) > 1e-3)]
     weights = np.full(values.size, 1.0 / values.size)
     for objective in OBJECTIVES.get(name).examples():
         x, w = xp_device.asarray(values), xp_device.asarray(weights)
         step = 1e-6
         rise = (to_numpy(objective.gradient(x + step, w)) - to_numpy(objective.gradient(x - step, w))) / (2 * step)
         np.testing.assert_allclose(to_numpy(objective.curvature(x, w)), rise, rtol=1e-6, atol=1e-9)
+
+
+def test_other_objectives_state_no_curvature(rng):
+    """Those of the mean or the equivalent dose bend in one direction of all voxels: no voxel has a part of its own."""
+    values = rng.uniform(0.0, 3.0, 40)
+    silent = {
+        name for name in OBJECTIVES.names()
+        if OBJECTIVES.get(name).examples()[0].curvature(values, np.full(40, 1 / 40)) is None
+    }  # fmt: skip
+    assert silent == set(OBJECTIVES.names()) - set(STATED)
 
 
 def test_blocks_are_second_derivatives(rng):
@@ -69,6 +83,28 @@ def test_blocks_are_second_derivatives(rng):
         assert 0.0 < floor < 0.05 * np.median(blocks.diagonal)
         exact[column] = found[column]
         np.testing.assert_allclose(found, exact, rtol=1e-5, atol=1e-6 * found[column])
+
+
+def test_blocks_lean_on_bounded_doses(rng):
+    """A bound on a dose at a volume joins the second derivatives; one on a mean, held as a whole, does not."""
+    limits = [Constraint("rest", DoseAtVolume(0.1), upper=0.4), Constraint("rest", Mean(), upper=0.1)]
+    problem = Problem(model_of(stacked_peaks(rng)), GOALS, fractions=3, constraints=limits, weights=MEMBERS)
+    x = problem.start * rng.uniform(0.5, 1.5, problem.variables.count)
+    point = problem.at(x)
+    holds = [
+        replace(Hold.of(term, own.bounds, point.values_of(term.quantity), 0.0), penalty=penalty)
+        for term, own, penalty in zip(problem.constraint_terms, limits, (7.0, 1e-9), strict=True)
+    ]
+    leaning = AugmentedProblem(problem, tuple(holds))
+    blocks, plain = leaning.curvature(leaning.at(x)), problem.curvature(point)
+    assert not np.allclose(blocks.diagonal, plain.diagonal, rtol=0.01)
+    unit, step = np.eye(x.size), 1e-6
+    for column in (3, 60):
+        up, down = (leaning.value_and_gradient(x + sign * step * unit[column])[1] for sign in (1.0, -1.0))
+        exact = np.where(problem.variables.groups == problem.variables.groups[column], (up - down) / (2 * step), 0.0)
+        found = blocks.times(unit[None, column])[0]
+        exact[column] = found[column]
+        np.testing.assert_allclose(found, exact, rtol=1e-4, atol=1e-5 * found[column])
 
 
 def test_the_same_optimum_in_fewer_iterations(rng):

@@ -58,7 +58,8 @@ class Objective(ABC):
     def curvature(self, values: Array, weights: Array) -> Array | None:
         """Return the second derivative of `value` by each of the `values`, ``(m,)``, >= 0, or None where not stated.
 
-        Solvers measure their first steps by it; a result does not depend on it.
+        Solvers measure their first steps by it; a result does not depend on it. For sums over voxels of squares; an
+        objective of a mean, an equivalent dose or a smoothed extreme couples all voxels and states none.
         """
         return None
 

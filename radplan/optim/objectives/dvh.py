@@ -60,6 +60,10 @@ class MaxDVH(Objective):
         weighted = weights_without_largest(values, weights, self.volume) * excess
         return weighted_sum(excess, weighted), 2.0 * weighted
 
+    def curvature(self, values: Array, weights: Array) -> Array:
+        kept = weights_without_largest(values, weights, self.volume)
+        return 2.0 * kept * namespace(values).astype(values > self.reference, weights.dtype)
+
     @property
     def level(self) -> float:
         return self.reference
@@ -121,6 +125,10 @@ class MinDVH(Objective):
         shortfall = namespace(values).clip(values - self.reference, max=0.0)
         weighted = weights_without_largest(-values, weights, 1.0 - self.volume) * shortfall
         return weighted_sum(shortfall, weighted), 2.0 * weighted
+
+    def curvature(self, values: Array, weights: Array) -> Array:
+        kept = weights_without_largest(-values, weights, 1.0 - self.volume)
+        return 2.0 * kept * namespace(values).astype(values < self.reference, weights.dtype)
 
     @property
     def level(self) -> float:

@@ -52,7 +52,7 @@ class DoseAtVolume(Objective):
         return weighted_sum(values, self.gradient(values, weights))
 
     def gradient(self, values: Array, weights: Array) -> Array:
-        return weights_of_ranks(values, weights, *self._band(weights))
+        return weights_ofranks(values, weights, *self._band(weights))
 
     def value_and_gradient(self, values: Array, weights: Array) -> tuple[Array, Array]:
         gradient = self.gradient(values, weights)
@@ -60,7 +60,7 @@ class DoseAtVolume(Objective):
 
     def measured(self, values: Array, weights: Array) -> Array:
         xp = namespace(values, weights)
-        order, start, end = _ranks(values, weights)
+        order, start, end = ranks(values, weights)
         middle, falling = 0.5 * (start + end), xp.take(values, order)
         last = values.shape[0] - 1
         after = xp.reshape(xp.sum(xp.astype(middle < self.volume, xp.int64)), (1,))
@@ -130,7 +130,7 @@ class MeanOfHottest(Objective):
 
     def gradient(self, values: Array, weights: Array) -> Array:
         zero = 0.0 * weighted_sum(weights, weights)
-        return weights_of_ranks(values, weights, zero, zero + self.volume)
+        return weights_ofranks(values, weights, zero, zero + self.volume)
 
     def value_and_gradient(self, values: Array, weights: Array) -> tuple[Array, Array]:
         gradient = self.gradient(values, weights)
@@ -185,7 +185,7 @@ class MeanOfColdest(Objective):
 
     def gradient(self, values: Array, weights: Array) -> Array:
         zero = 0.0 * weighted_sum(weights, weights)
-        return weights_of_ranks(-values, weights, zero, zero + self.volume)
+        return weights_ofranks(-values, weights, zero, zero + self.volume)
 
     def value_and_gradient(self, values: Array, weights: Array) -> tuple[Array, Array]:
         gradient = self.gradient(values, weights)
@@ -274,7 +274,7 @@ class VolumeAtDose(Objective):
         return 0.5 + 0.5 * xp.tanh((0.5 / self.width) * (values - self.reference))
 
 
-def weights_of_ranks(values: Array, weights: Array, low: Array, high: Array) -> Array:
+def weights_ofranks(values: Array, weights: Array, low: Array, high: Array) -> Array:
     """Return the weights ``(m,)``, sum 1, of the part of each voxel whose rank lies between two volumes.
 
     Parameters
@@ -286,18 +286,24 @@ def weights_of_ranks(values: Array, weights: Array, low: Array, high: Array) -> 
 
     >>> import numpy as np
     >>> values, weights = np.asarray([1.0, 3.0, 2.0]), np.asarray([0.25, 0.5, 0.25])
-    >>> weights_of_ranks(values, weights, np.asarray(0.25), np.asarray(0.75)).tolist()
+    >>> weights_ofranks(values, weights, np.asarray(0.25), np.asarray(0.75)).tolist()
     [0.0, 0.5, 0.5]
     """
     xp = namespace(values, weights)
-    order, start, end = _ranks(values, weights)
+    order, start, end = ranks(values, weights)
     low, high = xp.astype(low, end.dtype), xp.astype(high, end.dtype)
     share = xp.clip(xp.minimum(end, high) - xp.maximum(start, low), min=0.0)
     return scatter(values.shape[0], order, xp.astype(share / xp.sum(share), weights.dtype))
 
 
-def _ranks(values: Array, weights: Array) -> tuple[Array, Array, Array]:
-    """Return the voxels in falling order, and where each one's slice of the volume starts and ends, ``(m,)`` each."""
+def ranks(values: Array, weights: Array) -> tuple[Array, Array, Array]:
+    """Return the voxels in falling order, and where each one's slice of the volume starts and ends, ``(m,)`` each.
+
+    >>> import numpy as np
+    >>> order, start, end = ranks(np.asarray([1.0, 3.0]), np.asarray([0.25, 0.75]))
+    >>> order.tolist(), start.tolist(), end.tolist()
+    ([1, 0], [0.0, 0.75], [0.75, 1.0])
+    """
     xp = namespace(values, weights)
     order = xp.argsort(values, descending=True)
     share = xp.astype(xp.take(weights, order), accumulator(weights))
@@ -313,7 +319,7 @@ def _bounds_by_rank(
     A voxel goes free when its slice ends a share `spare` of itself before the volume does.
     """
     xp = namespace(values, weights)
-    order, start, end = _ranks(values, weights)
+    order, start, end = ranks(values, weights)
     room = spare * (end - start)
     free_above = end + room <= upper[1]
     free_below = start - room >= lower[1]

@@ -75,6 +75,10 @@ class DoseMimicking(Objective):
         weighted = weights * sided
         return weighted_sum(distance, weighted), 2.0 * weighted
 
+    def curvature(self, values: Array, weights: Array) -> Array:
+        above = namespace(values).astype(values > self._beside(values), weights.dtype)
+        return 2.0 * weights * (self.overdosing * above + self.underdosing * (1.0 - above))
+
     def on_voxels(self, cut: Callable[[Array], Array]) -> Self:
         return self if isinstance(self.reference, int | float) else replace(self, reference=cut(self.reference))
 

@@ -88,7 +88,8 @@ class AugmentedLagrangian(Solver):
 
     def solve(self, problem: Problem, x0: Array | None = None, callback: Callback | None = None) -> Solution:
         if not problem.constraints:
-            return self._search(self.max_iterations, self.tolerance).solve(problem, x0, callback)
+            plain = ProjectedLBFGS(self.max_iterations, self.tolerance, memory=self.memory)
+            return plain.solve(problem, x0, callback)
         x = first_point(problem, x0)
         start_value, _ = last_value(problem, x, Status.CONVERGED)
         rounds = _Rounds(self, problem, x, callback, start_value)
@@ -103,7 +104,8 @@ class AugmentedLagrangian(Solver):
         return Solution(rounds.x, value, status, tuple(rounds.history), start_value, kept, self.violation)
 
     def _search(self, iterations: int, tolerance: float) -> ProjectedLBFGS:
-        return ProjectedLBFGS(max_iterations=iterations, tolerance=tolerance, memory=self.memory)
+        # Why: multipliers take over what a search ends at, which must be its optimum; the plan changes with them.
+        return ProjectedLBFGS(max_iterations=iterations, tolerance=tolerance, plan_change=0.0, memory=self.memory)
 
 
 class _Rounds:

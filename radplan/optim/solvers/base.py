@@ -92,6 +92,8 @@ class Solution:
         What the constraints' metrics are there, one for each constraint.
     violation : float
         By how much one may be off its bounds [its own unit].
+    reason : str
+        What made a search count as converged, in words; empty where the status says all.
     """
 
     x: Array
@@ -101,6 +103,7 @@ class Solution:
     start_value: float
     kept: tuple[Kept, ...] = ()
     violation: float = 0.0
+    reason: str = ""
 
     @property
     def missed(self) -> tuple[Kept, ...]:

@@ -9,6 +9,7 @@ from radplan.arrays import Array, all_finite, like, namespace, to_numpy, weighte
 from radplan.errors import CalculationError, InputError
 from radplan.kernels.threads import one_blas_thread
 from radplan.optim.points import CostFunction, Line, Point
+from radplan.optim.settling import Settling
 from radplan.optim.solvers.base import (
     SOLVERS,
     Callback,
@@ -61,6 +62,10 @@ class ProjectedLBFGS(Solver):
         Largest number of iterations, >= 1.
     tolerance : float
         Converged when the cost falls by less than this fraction per iteration, in the mean over ten; > 0.
+    plan_change : float
+        Converged, too, when the plan no longer changes: no dose-volume point (D2 to D98) of a structure with a goal
+        moved by more than this share of the largest one in ten iterations, and again in the next ten; in [0, 1). On
+        linear models; 0 looks at the cost alone.
     memory : int
         Number of curvature pairs, >= 1.
     slope_ratio : float
@@ -83,6 +88,7 @@ class ProjectedLBFGS(Solver):
 
     max_iterations: int = 500
     tolerance: float = 1e-5
+    plan_change: float = 0.001
     memory: int = 20
     slope_ratio: float = 0.2
     blocks: bool = True
@@ -97,6 +103,8 @@ class ProjectedLBFGS(Solver):
         if not 0.0 < self.tolerance < 1.0 or not 0.0 < self.slope_ratio < 1.0:
             given = (self.tolerance, self.slope_ratio)
             raise InputError(f"lbfgs: tolerance and slope_ratio must lie in (0, 1), got {given}")
+        if not 0.0 <= self.plan_change < 1.0:
+            raise InputError(f"lbfgs: plan_change must lie in [0, 1), got {self.plan_change!r}")
 
     def solve(self, problem: CostFunction, x0: Array | None = None, callback: Callback | None = None) -> Solution:
         refuse_constraints(self, problem)
@@ -105,7 +113,8 @@ class ProjectedLBFGS(Solver):
 
     def _search(self, problem: CostFunction, x: Array, callback: Callback | None) -> Solution:
         history: list[float] = []
-        start_value, status = math.nan, Status.ITERATION_LIMIT
+        start_value, status, reason = math.nan, Status.ITERATION_LIMIT, ""
+        settling = Settling(self.plan_change)
         try:
             box, empty = Box.of(problem.variables, x), Memory(min(self.memory, problem.variables.count), problem.scale)
             point, memory = problem.at(x), empty
@@ -127,13 +136,17 @@ class ProjectedLBFGS(Solver):
                 if callback is not None and callback(Progress(iteration, value, x)) is True:
                     status = Status.STOPPED
                     break
-                if self._has_settled(history):
+                if self.plan_change > 0.0 and problem.linear and iteration % _WINDOW == 0:
+                    settling = settling.after(problem.dose_volume_points(point))
+                reason = self._converged(history, settling)
+                if reason:
                     status = Status.CONVERGED
                     break
         except KeyboardInterrupt:
             status = Status.INTERRUPTED
         value, status = last_value(problem, x, status)
-        return Solution(x, value, status, tuple(history), start_value if math.isfinite(start_value) else value)
+        start_value = start_value if math.isfinite(start_value) else value
+        return Solution(x, value, status, tuple(history), start_value, reason=reason)
 
     def _measures(self, problem: CostFunction, iteration: int) -> bool:
         """Say whether second derivatives within groups are looked at after an iteration."""
@@ -191,11 +204,17 @@ class ProjectedLBFGS(Solver):
             checked_value(problem, trial, _floats(trial.value)[0])
         return None
 
-    def _has_settled(self, history: list[float]) -> bool:
+    def _converged(self, history: list[float], settling: Settling) -> str:
+        """Return why a search counts as converged, in words; empty where it does not."""
         if history[-1] == 0.0:
-            return True
+            return "every goal is met"
         before = history[-1 - _WINDOW] if len(history) > _WINDOW else None
-        return before is not None and before - history[-1] <= _WINDOW * self.tolerance * abs(history[-1])
+        if before is not None and before - history[-1] <= _WINDOW * self.tolerance * abs(history[-1]):
+            return f"the cost falls by less than {self.tolerance:g} of it per iteration"
+        if settling.settled:
+            moved = f"{100.0 * self.plan_change:g} % of the largest"
+            return f"no dose-volume point of a goal moves by more than {moved} in {_WINDOW} iterations"
+        return ""
 
     def _is_stationary(self, problem: CostFunction, point: Point, value: float) -> bool:
         """Say whether the scaled gradient, projected, promises less than the tolerance."""
