@@ -43,8 +43,8 @@ class Hold:
     @classmethod
     def of(cls, term: Term, bounds: tuple[float, float], values: Array, margin: float) -> Hold:
         """Return the hold of a constraint without multipliers, its voxels chosen where the quantity has `values`."""
-        seen = term.course_values(values[0, :])
-        by_voxel = term.objective.voxel_bounds(seen, term.weights, *bounds, margin)
+        seen = term.seen(values)
+        by_voxel = None if term.is_robust else term.objective.voxel_bounds(seen, term.weights, *bounds, margin)
         if by_voxel is not None:
             return cls(*by_voxel, namespace(seen).zeros_like(seen), by_voxel=True)
         lower, upper = (like(bound, seen) for bound in bounds)
@@ -58,23 +58,23 @@ class Hold:
 
     def held(self, term: Term, values: Array) -> tuple[Array, Array]:
         """Return v of a constraint, shape () or ``(m,)``, and the weights of its parts."""
-        seen = term.course_values(values[0, :])
+        seen = term.seen(values)
         if self.by_voxel:
             return seen, term.weights
-        value = namespace(seen).astype(term.objective.value(seen, term.weights), seen.dtype)
+        value = namespace(seen).astype(term.cost(values)[0], seen.dtype)
         return value, namespace(seen).ones_like(value)
 
     def cost(self, term: Term, values: Array) -> tuple[Array, Array]:
-        """Return the cost of leaning, shape (), and its gradient by course values, ``(1, m)``."""
-        seen = term.course_values(values[0, :])
+        """Return the cost of leaning, shape (), and its gradient by course values, as `Term.cost` does."""
+        seen = term.seen(values)
         xp = namespace(seen)
         if self.by_voxel:
             beyond = self.beyond(seen)
             weighted = self.penalty * term.weights * beyond
             return 0.5 * weighted_sum(beyond, weighted), xp.reshape(weighted, (1, -1))
-        value, gradient = term.objective.value_and_gradient(seen, term.weights)
+        value, gradient = term.cost(values)
         beyond = self.beyond(xp.astype(value, seen.dtype))
-        return 0.5 * self.penalty * beyond**2, xp.reshape(self.penalty * beyond * gradient, (1, -1))
+        return 0.5 * self.penalty * beyond**2, self.penalty * beyond * gradient
 
     def curvature(self, term: Term, values: Array) -> Array | None:
         """Return the second derivative of the cost of leaning by each value ``(scenarios, voxels)`` per fraction.
@@ -83,11 +83,9 @@ class Hold:
         """
         if not self.by_voxel or self.penalty == 0.0:
             return None
-        xp = namespace(values)
-        beyond = self.beyond(term.course_values(values[0, :]))
-        leaning = self.penalty * term.weights * xp.astype(beyond != 0.0, term.weights.dtype)
-        nominal = xp.reshape(term.spread(xp.reshape(leaning, (1, -1)), values.shape[1], term.multiplier), (1, -1))
-        return xp.concat([nominal, values[1:, :] * 0.0], axis=0)
+        beyond = self.beyond(term.seen(values))
+        leaning = self.penalty * term.weights * namespace(values).astype(beyond != 0.0, term.weights.dtype)
+        return term.spread_in_scenario(leaning, values, term.multiplier)
 
     def violation(self, term: Term, values: Array) -> float:
         """Return the root mean square of how far v lies outside its bounds [unit of v]."""

@@ -25,7 +25,8 @@ METRIC_FORMS = "Dmean, Dmin, Dmax, D<percent> (D95), D<volume>cc (D0.1cc), V<lev
 
 _METRIC = re.compile(r"(?P<kind>D|V|gEUD)\(?(?P<number>-?\d+(?:[._]\d+)?)\)?(?P<unit>%|cc|Gy)?")
 _BOUND = re.compile(r"(?P<number>[-+]?\d+(?:\.\d*)?(?:[eE][-+]?\d+)?)\s*(?P<unit>\S.*)?")
-_KEYS = ("structure", "metric", "objective", "parameters", "lower", "upper", "quantity")
+_KEYS = ("structure", "metric", "objective", "parameters", "lower", "upper", "quantity", "robust")
+_ROBUST = {"nominal": "", "expected": " expected over scenarios", "worst": " in the worst scenario"}
 _PLAIN = {"Dmean": Mean(), "mean": Mean(), "Dmax": DoseAtVolume(0.0), "max": DoseAtVolume(0.0)} | dict.fromkeys(
     ("Dmin", "min"), DoseAtVolume(1.0)
 )
@@ -53,9 +54,14 @@ class Constraint:
         their value.
     quantity : str or Quantity
         As in `Goal`.
+    robust : {"nominal", "expected", "worst"}
+        Where it must hold: in the first scenario of the model, in the mean over all by their probabilities, or in every
+        one.
 
     Raises
     ------
+    UnknownNameError
+        When `robust` is another word.
     InputError
         When no metric is written so, no bound is given, a bound is not a number or cannot be reached by what is
         bounded, or the lower one is above the upper one.
@@ -69,8 +75,11 @@ class Constraint:
     lower: float | None = None
     upper: float | None = None
     quantity: str | Quantity = "physical_dose"
+    robust: str = "nominal"
 
     def __post_init__(self) -> None:
+        if self.robust not in _ROBUST:
+            raise UnknownNameError("robustness of a constraint", self.robust, _ROBUST)
         objective = metric_objective(self.objective, 1.0) if isinstance(self.objective, str) else self.objective
         check_term(self, self.structure, objective, self.quantity)
         if self.lower is None and self.upper is None:
@@ -129,7 +138,8 @@ class Constraint:
         ----------
         spec : mapping
             ``structure``; ``metric`` (its written name), or ``objective`` (its registered name) and ``parameters``;
-            ``lower``, ``upper`` or both, numbers or texts with their unit such as ``15 Gy``; ``quantity`` as in `Goal`.
+            ``lower``, ``upper`` or both, numbers or texts with their unit such as ``15 Gy``; ``quantity`` as in `Goal`;
+            ``robust``.
 
         Raises
         ------
@@ -159,7 +169,7 @@ class Constraint:
         # Why: what has no bounds yet knows the unit that bounds must have.
         unit = cls(spec["structure"], bounded, upper=math.inf if not _is_volume(bounded) else 100.0, quantity=quantity)
         ends = {key: _number(spec[key], key, unit) for key in ("lower", "upper") if spec.get(key) is not None}
-        return cls(spec["structure"], bounded, quantity=quantity, **ends)
+        return cls(spec["structure"], bounded, quantity=quantity, robust=spec.get("robust") or "nominal", **ends)
 
     def to_spec(self) -> dict[str, Any]:
         """Return plain data from which `from_spec` makes the constraint again."""
@@ -169,7 +179,8 @@ class Constraint:
         else:
             spec |= {"objective": self.objective.name, "parameters": self.objective.parameters()}
         bounds = {"lower": self.lower, "upper": self.upper}
-        return spec | bounds | {"quantity": quantity_to_spec(self.quantity)}
+        spec |= bounds | {"quantity": quantity_to_spec(self.quantity)}
+        return spec if self.robust == "nominal" else spec | {"robust": self.robust}
 
 
 def metric_objective(name: str, volume: float) -> Objective:
@@ -252,13 +263,25 @@ class Kept:
         quantity = constraint.quantity if isinstance(constraint.quantity, str) else constraint.quantity.name
         of = "" if quantity == "physical_dose" else f" of {quantity}"
         what = constraint.metric or constraint.function().name
-        text = f"{constraint.structure} {what}{of} {self.value:.4g} {unit}"
+        text = f"{constraint.structure} {what}{of}{_ROBUST[constraint.robust]} {self.value:.4g} {unit}"
         low, high = constraint.bounds
         if self.excess > 0.0:
             return f"{text} > {high:g} {unit} by {self.excess:.2g} {unit}"
         if self.excess < 0.0:
             return f"{text} < {low:g} {unit} by {-self.excess:.2g} {unit}"
         return text
+
+
+def worst_kept(kept: Sequence[Kept]) -> Kept:
+    """Return what is farthest beyond its bounds, or nearest to one of them, of a metric in several scenarios.
+
+    >>> core = Constraint("Core", "D10", upper=15.0, robust="worst")
+    >>> worst_kept([Kept(core, 14.0), Kept(core, 14.5)]).value
+    14.5
+    """
+    return min(
+        kept, key=lambda entry: min(entry.value - entry.constraint.bounds[0], entry.constraint.bounds[1] - entry.value)
+    )
 
 
 def relaxation(kept: Sequence[Kept], violation: float) -> str:
@@ -301,6 +324,9 @@ def refuse_contradictions(constraints: Sequence[Constraint]) -> None:
     for first in constraints:
         for second in constraints:
             if (first.structure, first.quantity) != (second.structure, second.quantity):
+                continue
+            # Why: what holds in every scenario holds in the nominal one, too, but not so what holds in the mean.
+            if first.robust != second.robust and "expected" in (first.robust, second.robust):
                 continue
             one, other = first.function(1.0), second.function(1.0)
             in_cc = any("cc" in (entry.metric or "") for entry in (first, second)) and first.metric != second.metric

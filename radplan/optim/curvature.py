@@ -61,14 +61,14 @@ def gauss_newton_blocks(
     return damped
 
 
-def voxel_curvatures(terms: Sequence[Term], evaluation: Evaluation, probabilities: Sequence[float]) -> dict[Any, Array]:
+def voxel_curvatures(terms: Sequence[Term], evaluation: Evaluation) -> dict[Any, Array]:
     """Return the second derivative of the goals by each quantity ``(scenarios, voxels)`` per fraction.
 
     Goals whose objective states no second derivative are left out.
     """
     total: dict[Any, Array] = {}
     for term in terms:
-        part = term.curvature(evaluation[term.quantity], probabilities) if term.weight > 0.0 else None
+        part = term.curvature(evaluation[term.quantity]) if term.weight > 0.0 else None
         if part is not None:
             total[term.quantity] = total[term.quantity] + part if term.quantity in total else part
     return total

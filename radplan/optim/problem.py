@@ -15,7 +15,7 @@ from radplan.arrays import Array, accumulator, all_finite, dtype_name, like, nam
 from radplan.errors import CalculationError, InputError
 from radplan.influence import Dij, ForwardModel, Variables
 from radplan.operators import BlockDiagonal
-from radplan.optim.constraints import Constraint, Kept, refuse_contradictions
+from radplan.optim.constraints import Constraint, Kept, refuse_contradictions, worst_kept
 from radplan.optim.curvature import gauss_newton_blocks, voxel_curvatures
 from radplan.optim.goals import Goal, is_number
 from radplan.optim.points import CostFunction, Point
@@ -23,7 +23,7 @@ from radplan.optim.robust import smooth_maximum
 from radplan.optim.scaling import typical_sizes
 from radplan.optim.settling import dose_volume_points
 from radplan.optim.starting import start_scale
-from radplan.optim.terms import Members, bind, member_key, structure_members
+from radplan.optim.terms import Members, bind, in_scenarios, member_key, structure_members
 from radplan.patient import Patient
 from radplan.quantities.base import Quantity
 from radplan.quantities.resolver import Evaluation, QuantityResolver
@@ -106,7 +106,7 @@ class Problem(CostFunction):
         dtype = dtype_name(next(iter(unit.values())))
         seen = (members, self.model, self.fractions, dtype, additive, background, patient)
         self.terms = bind(self.goals, *seen)
-        self.constraint_terms = bind(self.constraints, *seen)
+        self.constraint_terms = in_scenarios(bind(self.constraints, *seen), self.constraints)
         targets = () if patient is None else patient.target_names
         self._start = self._first_variables(unit, additive, targets)
 
@@ -149,7 +149,7 @@ class Problem(CostFunction):
 
     def voxel_curvatures(self, evaluation: Evaluation) -> dict[Any, Array]:
         """Return the second derivative of the goals by each quantity ``(scenarios, voxels)`` per fraction."""
-        return voxel_curvatures(self.terms, evaluation, self.model.scenarios.probabilities)
+        return voxel_curvatures(self.terms, evaluation)
 
     def dose_volume_points(self, point: Point) -> Array:
         return dose_volume_points(self.terms, point.evaluation)
@@ -201,19 +201,17 @@ class Problem(CostFunction):
         On NumPy each adjoint reads only the voxels that its goal acts on, so that all together cost about one.
         """
         rows = []
-        chances = self.model.scenarios.probabilities
         for term in self.terms:
             values = point.values_of(term.quantity)
             cotangents: dict[Any, Array] = {}
-            term.add_cotangent(cotangents, term.cost(values, chances)[1], values, 1.0)
+            term.add_cotangent(cotangents, term.cost(values)[1], values, 1.0)
             rows.append(self.model.pullback(point.x, point.evaluation.image_cotangents(cotangents)))
         return namespace(rows[0]).stack(rows)
 
     def goal_values(self, x: Array | Point) -> tuple[float, ...]:
         """Return the value of each goal's objective, unweighted, in the order of the goals."""
         point = x if isinstance(x, Point) else self.at(x)
-        chances = self.model.scenarios.probabilities
-        return tuple(scalar(term.cost(point.values_of(term.quantity), chances)[0]) for term in self.terms)
+        return tuple(scalar(term.cost(point.values_of(term.quantity))[0]) for term in self.terms)
 
     def check_finite(self, x: Array | Point) -> None:
         values = self.goal_values(x)
@@ -227,31 +225,42 @@ class Problem(CostFunction):
         return typical_sizes(self.model, self.images[0], self.terms, self.start)
 
     @property
+    def term_constraints(self) -> tuple[Constraint, ...]:
+        """The constraint that each of `constraint_terms` holds: one that is robust in every scenario repeats."""
+        return tuple(self.constraints[term.number] for term in self.constraint_terms)
+
+    @property
     def constraint_lower(self) -> Array:
         """Lower bounds of the constraints, ``(m,)``."""
-        return like([constraint.bounds[0] for constraint in self.constraints], self.start)
+        return like([constraint.bounds[0] for constraint in self.term_constraints], self.start)
 
     @property
     def constraint_upper(self) -> Array:
         """Upper bounds of the constraints, ``(m,)``."""
-        return like([constraint.bounds[1] for constraint in self.constraints], self.start)
+        return like([constraint.bounds[1] for constraint in self.term_constraints], self.start)
 
     def constraint_values(self, x: Array | Point) -> Array:
-        """Return the values of the constraints in the nominal scenario, ``(m,)``."""
+        """Return the values of the constraints, ``(m,)``, one for each of `constraint_terms`."""
         point = x if isinstance(x, Point) else self.at(x)
         xp = namespace(self.start)
         if not self.constraint_terms:
             return self.start[:0]
-        values = [term.cost(point.values_of(term.quantity), (1.0,))[0] for term in self.constraint_terms]
+        values = [term.cost(point.values_of(term.quantity))[0] for term in self.constraint_terms]
         return xp.stack([xp.astype(value, self.start.dtype) for value in values])
 
     def judged(self, x: Array | Point) -> tuple[Kept, ...]:
-        """Return what each bounded metric is at `x`, unsmoothed, in the nominal scenario."""
+        """Return what each bounded metric is at `x`, unsmoothed: of one held in every scenario the worst."""
         if not self.constraint_terms:
             return ()
         point = x if isinstance(x, Point) else self.at(x)
         values = [scalar(term.measured(point.values_of(term.quantity))) for term in self.constraint_terms]
-        return tuple(Kept(*pair) for pair in zip(self.constraints, values, strict=True))
+        read = [Kept(*pair) for pair in zip(self.term_constraints, values, strict=True)]
+        return tuple(
+            worst_kept(
+                [entry for entry, term in zip(read, self.constraint_terms, strict=True) if term.number == number]
+            )
+            for number in range(len(self.constraints))
+        )
 
     def constraint_pullback(self, x: Array | Point, multipliers: Array) -> Array:
         """Return the gradient ``(variables,)`` of the constraints summed with multipliers ``(m,)``: one adjoint."""
@@ -259,7 +268,7 @@ class Problem(CostFunction):
         cotangents: dict[Any, Array] = {}
         for row, term in enumerate(self.constraint_terms):
             values = point.values_of(term.quantity)
-            gradient = term.cost(values, (1.0,))[1]
+            gradient = term.cost(values)[1]
             factor = namespace(gradient).astype(multipliers[row], gradient.dtype)
             term.add_cotangent(cotangents, gradient * factor, values, 1.0)
         if not cotangents:
@@ -279,11 +288,10 @@ class Problem(CostFunction):
     def _sum_of_goals(self, values: Mapping[Any, Array]) -> tuple[Array, dict[Any, Array]]:
         total: Any = None
         cotangents: dict[Any, Array] = {}
-        chances = self.model.scenarios.probabilities
         for term in self.terms:
             if term.weight == 0.0:
                 continue
-            value, gradient = term.cost(values[term.quantity], chances)
+            value, gradient = term.cost(values[term.quantity])
             weighted = term.weight * value
             total = weighted if total is None else total + weighted
             term.add_cotangent(cotangents, gradient, values[term.quantity], term.weight)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -60,6 +60,12 @@ class Term:
         Of the CVaR.
     background : array of shape (m,), optional
         Course total that is there already in these voxels, added to the values.
+    probabilities : tuple of float
+        Of the scenarios.
+    scenario : int
+        The one that is looked at without a reduction over all.
+    number : int
+        Of the goal or constraint in its list.
     """
 
     label: str
@@ -74,6 +80,18 @@ class Term:
     robust: str = "nominal"
     tail: float = 0.1
     background: Array | None = None
+    probabilities: tuple[float, ...] = (1.0,)
+    scenario: int = 0
+    number: int = 0
+
+    @property
+    def is_robust(self) -> bool:
+        """Whether all scenarios are reduced to one number."""
+        return REDUCTIONS[self.robust] is not None
+
+    def seen(self, values: Array) -> Array:
+        """Return the course values ``(m,)`` in the scenario that is looked at, of ``values (scenarios, voxels)``."""
+        return self.course_values(values[self.scenario, :])
 
     def course_values(self, values: Array) -> Array:
         """Return what the objective sees of per-fraction ``values (..., voxels)``: its voxels, as course totals."""
@@ -106,46 +124,74 @@ class Term:
         factor : float
             What it counts.
         """
-        part = self.spread(gradient, values.shape[1], factor)
-        missing = values.shape[0] - part.shape[0]
-        if missing:
-            part = namespace(part).concat([part, values[:missing, :] * 0.0], axis=0)
+        in_all = gradient.shape[0] == values.shape[0]
+        part = (
+            self.spread(gradient, values.shape[1], factor)
+            if in_all
+            else self.spread_in_scenario(gradient, values, factor)
+        )
         key = self.quantity
         cotangents[key] = cotangents[key] + part if key in cotangents else part
 
-    def cost(self, values: Array, probabilities: Sequence[float]) -> tuple[Array, Array]:
+    def cost(self, values: Array) -> tuple[Array, Array]:
         """Return the objective, unweighted, and its gradient by the course values.
 
-        The gradient is ``(1, m)`` for the nominal scenario alone, ``(scenarios, m)`` for a reduction over all.
+        The gradient is ``(1, m)`` for one scenario alone, ``(scenarios, m)`` for a reduction over all.
         """
         reduction = REDUCTIONS[self.robust]
         if reduction is not None:
-            return reduction(self.objective, self.course_values(values), self.weights, probabilities, self.tail)
-        value, gradient = self.objective.value_and_gradient(self.course_values(values[0, :]), self.weights)
+            return reduction(self.objective, self.course_values(values), self.weights, self.probabilities, self.tail)
+        value, gradient = self.objective.value_and_gradient(self.seen(values), self.weights)
         return value, namespace(gradient).reshape(gradient, (1, -1))
 
     def measured(self, values: Array) -> Array:
-        """Return the objective in the nominal scenario as a metric reads it, unsmoothed, shape ()."""
-        return self.objective.measured(self.course_values(values[0, :]), self.weights)
+        """Return the objective as a metric reads it, unsmoothed, shape (); of several scenarios the expected one."""
+        if not self.is_robust:
+            return self.objective.measured(self.seen(values), self.weights)
+        rows = [self.objective.measured(row, self.weights) for row in self._each(values)]
+        return sum(chance * row for chance, row in zip(self.probabilities, rows, strict=True))
 
-    def curvature(self, values: Array, probabilities: Sequence[float]) -> Array | None:
+    def curvature(self, values: Array) -> Array | None:
         """Return the second derivative of the weighted objective by each value ``(scenarios, voxels)`` per fraction.
 
         A goal that is robust counts in every scenario by its probability. None where the objective does not state it.
         """
-        xp, chances = namespace(values), [1.0] if self.robust == "nominal" else list(probabilities)
+        factor = self.weight * self.multiplier
+        if not self.is_robust:
+            found = self.objective.curvature(self.seen(values), self.weights)
+            return None if found is None else self.spread_in_scenario(found, values, factor)
         parts = []
-        for row, chance in enumerate(chances):
-            found = self.objective.curvature(self.course_values(values[row, :]), self.weights)
+        for row, chance in zip(self._each(values), self.probabilities, strict=True):
+            found = self.objective.curvature(row, self.weights)
             if found is None:
                 return None
-            parts.append(self.spread(found, values.shape[1], self.weight * self.multiplier * chance))
-        missing = values.shape[0] - len(parts)
-        return xp.stack([*parts, *(xp.zeros_like(parts[0]) for _ in range(missing))])
+            parts.append(self.spread(found, values.shape[1], factor * chance))
+        return namespace(values).stack(parts)
 
     def costs(self, values: Array) -> tuple[Array, Array]:
         """Return the objective in each scenario ``(scenarios,)`` and its gradient ``(scenarios, m)``."""
         return each_scenario(self.objective, self.course_values(values), self.weights)
+
+    def _each(self, values: Array) -> list[Array]:
+        """Return the course values ``(m,)`` in every scenario."""
+        return [self.course_values(values[row, :]) for row in range(values.shape[0])]
+
+    def spread_in_scenario(self, gradient: Array, values: Array, factor: float) -> Array:
+        """Return `spread` of what belongs to the scenario that is looked at, zero in the others.
+
+        Parameters
+        ----------
+        gradient : array of shape (m,) or (1, m)
+            By course values.
+        values : array of shape (scenarios, voxels)
+            What the quantity is.
+        factor : float
+            What it counts.
+        """
+        xp = namespace(values)
+        part = xp.reshape(self.spread(xp.reshape(gradient, (1, -1)), values.shape[1], factor), (1, -1))
+        before, after = values[: self.scenario, :], values[self.scenario + 1 :, :]
+        return part if values.shape[0] == 1 else xp.concat([before * 0.0, part, after * 0.0], axis=0)
 
 
 def member_key(term: Goal | Constraint) -> MemberKey:
@@ -222,7 +268,7 @@ def bind(
     place, held = model.device, np.asarray(model.voxels)
     arrays: dict[MemberKey, tuple[Array | None, Array, SparseOperator | None]] = {}
     terms = []
-    for goal in goals:
+    for number, goal in enumerate(goals):
         key = member_key(goal)
         voxels, shares, *matrix = members[key]
         if key not in arrays:
@@ -238,6 +284,7 @@ def bind(
             weight, robust, tail = goal.weight, goal.robust, goal.tail
         else:
             objective = goal.function(_volume_of(goal.structure, voxels, model, patient))
+            robust = "expected" if goal.robust == "expected" else "nominal"
         terms.append(
             Term(
                 label=goal.label,
@@ -252,9 +299,20 @@ def bind(
                 robust=robust,
                 tail=tail,
                 background=None if background is None else _read_at(reading, cut(background)),
+                probabilities=tuple(model.scenarios.probabilities),
+                number=number,
             )
         )
     return tuple(terms)
+
+
+def in_scenarios(terms: Sequence[Term], constraints: Sequence[Constraint]) -> tuple[Term, ...]:
+    """Return the terms of constraints, those that must hold in every scenario once for each."""
+    return tuple(
+        replace(term, scenario=row)
+        for term, own in zip(terms, constraints, strict=True)
+        for row in range(len(term.probabilities) if own.robust == "worst" else 1)
+    )
 
 
 def _read_at(reading: SparseOperator | None, values: Array) -> Array:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
+
 from radplan.arrays import to_numpy
 from radplan.influence.given import on_device
-from radplan.optim.constraints import Constraint, Kept
+from radplan.optim.constraints import Constraint, Kept, worst_kept
 from radplan.optim.problem import Problem
 from radplan.optim.solvers import Solution, Solver, Status
 from radplan.optim.solvers.base import Callback
 from radplan.plan.course import Plan
+from radplan.plan.robustness import scenario_metrics
 
 _ROUNDS = 4
 """Largest number of times that a problem is solved again with bounds moved by what the metrics differ."""
@@ -21,12 +24,18 @@ def metrics_kept(plan: Plan) -> tuple[Kept, ...]:
 
     >>> from radplan.plan.keeping import metrics_kept
     """
-    kept = []
-    for constraint in plan.constraints:
-        name, structure = constraint.metric, constraint.structure
-        if name is not None:
-            kept.append(Kept(constraint, plan.metrics(constraint.quantity, [structure], [name])[structure][name]))
-    return tuple(kept)
+    return tuple(_metric_kept(plan, constraint) for constraint in plan.constraints if constraint.metric is not None)
+
+
+def _metric_kept(plan: Plan, constraint: Constraint) -> Kept:
+    structure, name = constraint.structure, str(constraint.metric)
+    if constraint.robust == "nominal":
+        return Kept(constraint, plan.metrics(constraint.quantity, [structure], [name])[structure][name])
+    table = scenario_metrics(plan, constraint.quantity, [structure], [name])
+    values = [rows[structure][name] for rows in table.values()]
+    if constraint.robust == "worst":
+        return worst_kept([Kept(constraint, value) for value in values])
+    return Kept(constraint, float(np.dot(plan.model.scenarios.probabilities, values)))
 
 
 def as_metrics_read(plan: Plan, problem: Problem, solver: Solver, progress: Callback | None = None) -> Plan:

@@ -233,7 +233,8 @@ class GoalSpec(Section):
 class ConstraintSpec(Section):
     """One bound that must hold: lower <= metric or objective <= upper; `structure` as in a goal.
 
-    A bound is a number in the unit of the metric, or a text that says it: ``15 Gy``, ``29 %``.
+    A bound is a number in the unit of the metric, or a text that says it: ``15 Gy``, ``29 %``. `robust` says where it
+    must hold: nominal, expected, worst.
 
     >>> ConstraintSpec(structure="Cord", metric="Dmax", upper=20).lower is None
     True
@@ -246,6 +247,7 @@ class ConstraintSpec(Section):
     lower: Number | str | None = None
     upper: Number | str | None = None
     quantity: str | QuantitySpec | None = None
+    robust: str = "nominal"
 
     @model_validator(mode="after")
     def _bounded(self) -> ConstraintSpec:

@@ -156,7 +156,7 @@ class _Rounds:
         return Status.INFEASIBLE if off > 1.0 else Status.STALLED
 
     def _holds(self, point: Point) -> tuple[Hold, ...]:
-        pairs = zip(self.problem.constraint_terms, self.problem.constraints, strict=True)
+        pairs = zip(self.problem.constraint_terms, self.problem.term_constraints, strict=True)
         margin = 0.5 * self.options.violation
         return tuple(Hold.of(term, own.bounds, point.values_of(term.quantity), margin) for term, own in pairs)
 
@@ -170,7 +170,7 @@ class _Rounds:
         """Return holds with multipliers brought up to date, and penalties raised where that did not help."""
         margin = 0.5 * self.options.violation
         moved = []
-        terms, stated = self.problem.constraint_terms, self.problem.constraints
+        terms, stated = self.problem.constraint_terms, self.problem.term_constraints
         for term, own, hold, off in zip(terms, stated, holds, violations, strict=True):
             fresh = hold.updated(term, point.values_of(term.quantity), own.bounds, margin)
             slow = off > max(_PROGRESS * worst, 0.2 * margin)

@@ -155,12 +155,12 @@ class _Search:
         """Search; return why IPOPT stopped, or raise what a callback raised."""
         import ipyopt
 
-        problem, count, rows = self.problem, self.scale.size, len(self.problem.constraints)
+        problem, count, rows = self.problem, self.scale.size, len(self.problem.constraint_terms)
         bounds = [
             self._finite(problem.variables.lower) / self.scale,
             self._finite(problem.variables.upper) / self.scale,
         ]
-        ends = np.asarray([constraint.bounds for constraint in problem.constraints]).reshape(rows, 2)
+        ends = np.asarray([constraint.bounds for constraint in problem.term_constraints]).reshape(rows, 2)
         ends = np.clip(ends, -_UNBOUNDED, _UNBOUNDED)
         entries = (np.repeat(np.arange(rows), count), np.tile(np.arange(count), rows))
         make: Any = ipyopt.Problem

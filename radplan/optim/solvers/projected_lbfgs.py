@@ -31,6 +31,10 @@ _REFRESH = 40
 _MEASURED = (8, 20, 50)
 _MEASURED_EVERY = 100
 """Iterations after which second derivatives within groups are calculated anew: these, then every so many."""
+_SLOW = 10.0
+"""How many times the tolerance the cost may still fall by where the plan no longer changes."""
+_LITTLE = 1e-3
+"""Share of the first cost below which the fall of the cost is not judged by the cost itself."""
 _TRIALS = 20
 """Largest number of trials on one line."""
 _NOISE = 1e-9
@@ -64,8 +68,8 @@ class ProjectedLBFGS(Solver):
         Converged when the cost falls by less than this fraction per iteration, in the mean over ten; > 0.
     plan_change : float
         Converged, too, when the plan no longer changes: no dose-volume point (D2 to D98) of a structure with a goal
-        moved by more than this share of the largest one in ten iterations, and again in the next ten; in [0, 1). On
-        linear models; 0 looks at the cost alone.
+        moved by more than this share of the largest one in ten iterations, and again in the next ten, while the cost
+        fell by less than ten times `tolerance`; in [0, 1). On linear models; 0 looks at the cost alone.
     memory : int
         Number of curvature pairs, >= 1.
     slope_ratio : float
@@ -138,7 +142,7 @@ class ProjectedLBFGS(Solver):
                     break
                 if self.plan_change > 0.0 and problem.linear and iteration % _WINDOW == 0:
                     settling = settling.after(problem.dose_volume_points(point))
-                reason = self._converged(history, settling)
+                reason = self._converged(history, start_value, settling)
                 if reason:
                     status = Status.CONVERGED
                     break
@@ -204,14 +208,15 @@ class ProjectedLBFGS(Solver):
             checked_value(problem, trial, _floats(trial.value)[0])
         return None
 
-    def _converged(self, history: list[float], settling: Settling) -> str:
+    def _converged(self, history: list[float], start_value: float, settling: Settling) -> str:
         """Return why a search counts as converged, in words; empty where it does not."""
         if history[-1] == 0.0:
             return "every goal is met"
-        before = history[-1 - _WINDOW] if len(history) > _WINDOW else None
-        if before is not None and before - history[-1] <= _WINDOW * self.tolerance * abs(history[-1]):
+        fall = (history[-1 - _WINDOW] - history[-1]) / _WINDOW if len(history) > _WINDOW else math.inf
+        if fall <= self.tolerance * abs(history[-1]):
             return f"the cost falls by less than {self.tolerance:g} of it per iteration"
-        if settling.settled:
+        # Why: a plan may also change slowly and on and on, which the cost tells, unless that is next to nothing.
+        if settling.settled and fall <= _SLOW * self.tolerance * max(abs(history[-1]), _LITTLE * abs(start_value)):
             moved = f"{100.0 * self.plan_change:g} % of the largest"
             return f"no dose-volume point of a goal moves by more than {moved} in {_WINDOW} iterations"
         return ""
