@@ -178,7 +178,7 @@ class ScoreCost(CostFunction):
         values = evaluation[terms[0].quantity]
         factor, ruler, bend = 1.0, rulers[0], values
         for number, (term, level) in enumerate(zip(rulers, self.levels, strict=True)):
-            measured, gradient = term.cost(values, (1.0,))
+            measured, gradient = term.cost(values)
             wanted = level / max(scalar(measured), 1e-6)
             if number == 0 or wanted < factor:
                 factor, ruler, bend = wanted, term, gradient * (-(wanted**2) / level)
@@ -188,7 +188,7 @@ class ScoreCost(CostFunction):
         for number, term in enumerate(terms):
             if count <= number < count + len(rulers):
                 continue
-            measured, gradient = term.cost(scaled, (1.0,))
+            measured, gradient = term.cost(scaled)
             if number < count:
                 score, slope = self.curves[number].score(scalar(measured))
                 total, slope = total - score, -slope

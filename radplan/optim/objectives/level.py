@@ -52,7 +52,7 @@ class DoseAtVolume(Objective):
         return weighted_sum(values, self.gradient(values, weights))
 
     def gradient(self, values: Array, weights: Array) -> Array:
-        return weights_ofranks(values, weights, *self._band(weights))
+        return weights_of_ranks(values, weights, *self._band(weights))
 
     def value_and_gradient(self, values: Array, weights: Array) -> tuple[Array, Array]:
         gradient = self.gradient(values, weights)
@@ -130,7 +130,7 @@ class MeanOfHottest(Objective):
 
     def gradient(self, values: Array, weights: Array) -> Array:
         zero = 0.0 * weighted_sum(weights, weights)
-        return weights_ofranks(values, weights, zero, zero + self.volume)
+        return weights_of_ranks(values, weights, zero, zero + self.volume)
 
     def value_and_gradient(self, values: Array, weights: Array) -> tuple[Array, Array]:
         gradient = self.gradient(values, weights)
@@ -185,7 +185,7 @@ class MeanOfColdest(Objective):
 
     def gradient(self, values: Array, weights: Array) -> Array:
         zero = 0.0 * weighted_sum(weights, weights)
-        return weights_ofranks(-values, weights, zero, zero + self.volume)
+        return weights_of_ranks(-values, weights, zero, zero + self.volume)
 
     def value_and_gradient(self, values: Array, weights: Array) -> tuple[Array, Array]:
         gradient = self.gradient(values, weights)
@@ -274,7 +274,7 @@ class VolumeAtDose(Objective):
         return 0.5 + 0.5 * xp.tanh((0.5 / self.width) * (values - self.reference))
 
 
-def weights_ofranks(values: Array, weights: Array, low: Array, high: Array) -> Array:
+def weights_of_ranks(values: Array, weights: Array, low: Array, high: Array) -> Array:
     """Return the weights ``(m,)``, sum 1, of the part of each voxel whose rank lies between two volumes.
 
     Parameters
@@ -286,7 +286,7 @@ def weights_ofranks(values: Array, weights: Array, low: Array, high: Array) -> A
 
     >>> import numpy as np
     >>> values, weights = np.asarray([1.0, 3.0, 2.0]), np.asarray([0.25, 0.5, 0.25])
-    >>> weights_ofranks(values, weights, np.asarray(0.25), np.asarray(0.75)).tolist()
+    >>> weights_of_ranks(values, weights, np.asarray(0.25), np.asarray(0.75)).tolist()
     [0.0, 0.5, 0.5]
     """
     xp = namespace(values, weights)
