@@ -104,9 +104,15 @@ class DvhPlanner:
         """Return a grid of voxels of a size that was trained on: the given one, or one of the middle of that range."""
         return fitting_grid(self.card, grid)
 
-    def predict(self, patient: Patient, grid: Grid | None = None, mask: str | None = None) -> tuple[Volume, Grid]:
-        """Return the usual course dose [Gy] and its grid; 0 where dose does not count. See `steer`."""
-        result = self.steer(patient, (), grid, mask)
+    def predict(
+        self,
+        patient: Patient,
+        grid: Grid | None = None,
+        mask: str | None = None,
+        wishes: Sequence[Wish] = (),
+    ) -> tuple[Volume, Grid]:
+        """Return the course dose that follows wishes [Gy] and its grid; 0 where dose does not count. See `steer`."""
+        result = self.steer(patient, wishes, grid, mask)
         return result.dose, result.grid
 
     def steer(
@@ -170,14 +176,14 @@ class DvhPlanner:
     def _answered(self, seen: PlannedPatient, changes: Sequence[Wish], grid: Grid) -> SteeredDose:
         names, levels = self.spec.structures, dvh_levels()
         target = names.index(self.spec.target)
-        usual = steered(self._net, seen, self.scale.nothing(), target, self.device)[0]
+        usual = steered(self._net, seen, self.scale.nothing(), target, self.device, self.spec.precision)[0]
         before = code_parts(dvh_code(usual, seen.parts), names)
         asked, dose = before, usual
         for change in changes:
             asked = change.applied(asked, levels)
         if changes:
             code = np.concatenate([asked[name] for name in names])
-            dose = steered(self._net, seen, self.scale.given(code[None]), target, self.device)[0]
+            dose = steered(self._net, seen, self.scale.given(code[None]), target, self.device, self.spec.precision)[0]
         reached = code_parts(dvh_code(dose, seen.parts), names)
         whole = []
         for values in (dose, usual):

@@ -21,8 +21,11 @@ Floats = npt.NDArray[np.float64]
 LEAST_CHANGE = 0.05
 """Relative difference of two asked means from which on their order counts."""
 
-_ASKED = 20
+_ASKED = 16
 """Plans of other patients that each test patient is asked for."""
+
+_PLANS = 20
+"""Most plans of each test patient that are asked for, evenly chosen."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,7 +53,7 @@ class Followed:
 def followed(
     net: DvhUNet, scale: CodeScale, spec: DvhSpec, patients: Sequence[PlannedPatient], device: Any
 ) -> list[Followed]:
-    """Return how a network follows each patient's own plans, and twenty plans of the other patients given.
+    """Return how a network follows each patient's own plans, and sixteen plans of the other patients given.
 
     Which plans of others is drawn from the specification's seed.
     """
@@ -58,12 +61,13 @@ def followed(
     target, results = spec.structures.index(spec.target), []
     for index, patient in enumerate(patients):
         shares = patient.parts.astype(np.float64)
-        predicted = steered(net, patient, scale.given(patient.codes), target, device)
-        planned = patient.doses.astype(np.float64)
+        own = np.unique(np.linspace(0, len(patient.doses) - 1, _PLANS).astype(int))
+        predicted = steered(net, patient, scale.given(patient.codes[own]), target, device, spec.precision)
+        planned = patient.doses[own].astype(np.float64)
         others = [k for k in range(len(patients)) if k != index] or [index]
         chosen = [patients[others[int(draw.integers(len(others)))]] for _ in range(_ASKED)]
         codes = np.stack([other.codes[int(draw.integers(len(other.codes)))] for other in chosen])
-        answers = steered(net, patient, scale.given(codes), target, device)
+        answers = steered(net, patient, scale.given(codes), target, device, spec.precision)
         labels = [nearest_plan(patient, code) for code in codes]
         results.append(
             Followed(
@@ -72,7 +76,7 @@ def followed(
                 _figures(predicted, shares),
                 np.stack([_asked_means(code, spec.structures) for code in codes]),
                 _figures(answers, shares)[0],
-                _figures(planned[labels], shares)[0],
+                _figures(patient.doses[labels].astype(np.float64), shares)[0],
             )
         )
     return results

@@ -26,7 +26,7 @@ _STRUCTURES_WEIGHT = 1.5
 _HOTTEST = 0.01
 """Share of a structure's voxels whose mean difference counts too."""
 
-_LOOKED_AT = 6
+_LOOKED_AT = 4
 """Plans of each patient that states are chosen by."""
 
 
@@ -101,7 +101,7 @@ class DvhTask(Task):
     def network(self) -> DvhUNet:
         return dvh_net(self.spec, self.layout, self.scale.bins)
 
-    def loss(self, net: Any, index: int, draw: np.random.Generator, device: Any) -> tuple[str, Tensor]:
+    def loss(self, net: Any, index: int, draw: np.random.Generator, device: Any, spent: float) -> tuple[str, Tensor]:
         patient = self._train[index]
         codes, plans = self._asked(index, draw)
         shown = mirrored_patient(patient, self.layout) if draw.random() < 0.5 else patient
@@ -130,7 +130,9 @@ class DvhTask(Task):
         squares: dict[str, list[float]] = {"voxels": [], "organs": [], "hottest": []}
         for patient in self._choose:
             plans = np.unique(np.linspace(0, len(patient.doses) - 1, _LOOKED_AT).astype(int))
-            predicted = steered(net, patient, self.scale.given(patient.codes[plans]), self._target, device)
+            predicted = steered(
+                net, patient, self.scale.given(patient.codes[plans]), self._target, device, self.spec.precision
+            )
             planned = patient.doses[plans].astype(np.float32)
             squares["voxels"].append(float(((predicted - planned) ** 2).mean()))
             for row in self._inner:
@@ -184,14 +186,20 @@ def nearest_plan(patient: PlannedPatient, code: npt.ArrayLike) -> int:
 
 
 def steered(
-    net: DvhUNet, patient: PlannedPatient, given: npt.NDArray[np.float32], target: int, device: Any
+    net: DvhUNet,
+    patient: PlannedPatient,
+    given: npt.NDArray[np.float32],
+    target: int,
+    device: Any,
+    precision: str = "32-true",
 ) -> npt.NDArray[np.float32]:
     """Return doses (wishes, n) in units of the target's mean dose, for what the network is given (wishes, bins)."""
+    mixed = precision == "bf16-mixed"
     channels = _tensor(np.array(patient.channels), device).float()
     voxels = _tensor(patient.voxels.astype(np.int64), device)
     own = patient.parts[target].astype(np.float64)
     rows = []
-    with torch.inference_mode():
+    with torch.inference_mode(), torch.autocast(torch.device(device).type, torch.bfloat16, enabled=mixed):
         everything = torch.arange(voxels.numel(), device=device)
         for row in given:
             dose = net(channels, voxels, patient.shape, everything, _tensor(row[None], device))[0].cpu().numpy()

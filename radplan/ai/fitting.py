@@ -6,9 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from radplan.ai.airt_fit import fit_airt_planner
 from radplan.ai.dvh_fit import fit_dvh_planner
 from radplan.ai.fit import fit_proposer
-from radplan.ai.spec import DvhSpec, TrainingSpec, TrainSpec
+from radplan.ai.spec import AirtSpec, DvhSpec, TrainingSpec, TrainSpec
 from radplan.errors import InputError
 
 
@@ -23,10 +24,10 @@ def fit(
 
     Parameters
     ----------
-    spec : TrainSpec or DvhSpec
+    spec : TrainSpec, DvhSpec or AirtSpec
         What determines the training.
     data : path-like
-        OpenKBP's folder, or that of a cohort.
+        OpenKBP's folder, that of a cohort, or where reference arcs are kept.
     folder : path-like
         For checkpoints, log, model and scores; a half-done training goes on.
     cache : path-like, optional
@@ -43,4 +44,6 @@ def fit(
         return fit_proposer(spec, data, folder, cache, tell)
     if isinstance(spec, DvhSpec):
         return fit_dvh_planner(spec, data, folder, cache, tell)
-    raise InputError(f"there is no training of {type(spec).__name__}: give a TrainSpec or a DvhSpec")
+    if isinstance(spec, AirtSpec):
+        return fit_airt_planner(spec, data, folder, cache, tell)
+    raise InputError(f"there is no training of {type(spec).__name__}: give a TrainSpec, a DvhSpec or an AirtSpec")

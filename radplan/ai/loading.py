@@ -5,18 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from radplan.ai import dvh_planner, proposer
+from radplan.ai import airt_planner, dvh_planner, proposer
+from radplan.ai.airt_planner import AirtPlanner
 from radplan.ai.cards import Model, read_model
 from radplan.ai.dvh_planner import DvhPlanner
 from radplan.ai.proposer import DoseProposer
 
-_MODELS: dict[str, Callable[[Model, str], DoseProposer | DvhPlanner]] = {
+AnyPlanner = DoseProposer | DvhPlanner | AirtPlanner
+
+_MODELS: dict[str, Callable[[Model, str], AnyPlanner]] = {
     proposer.FORMAT: DoseProposer,
     dvh_planner.FORMAT: DvhPlanner,
+    airt_planner.FORMAT: AirtPlanner,
 }
 
 
-def load_model(model: str | Path, device: str = "cpu") -> DoseProposer | DvhPlanner:
+def load_model(model: str | Path, device: str = "cpu") -> AnyPlanner:
     """Return a model that comes with radplan, by name, or one of a folder, ready to be applied.
 
     Raises

@@ -32,8 +32,11 @@ class Task(ABC):
         """Return the network with fresh weights, drawn from torch's generator."""
 
     @abstractmethod
-    def loss(self, net: Any, index: int, draw: np.random.Generator, device: Any) -> tuple[str, Tensor]:
-        """Return the name of training sample `index` and its loss; all chance comes from `draw`, or torch's own."""
+    def loss(self, net: Any, index: int, draw: np.random.Generator, device: Any, spent: float) -> tuple[str, Tensor]:
+        """Return the name of training sample `index` and its loss when a share of the budget is spent.
+
+        All chance comes from `draw`, or torch's own generator.
+        """
 
     @abstractmethod
     def judged(self, net: Any, device: Any) -> dict[str, float]:
@@ -177,7 +180,7 @@ class Training:
         torch.manual_seed(int(np.random.default_rng([self.spec.seed, 3, turn]).integers(2**62)))
         for group in self._optimiser.param_groups:
             group["lr"] = self._rate()
-        name, loss = self.task.loss(self._run, int(order[position]), draw, self.device)
+        name, loss = self.task.loss(self._run, int(order[position]), draw, self.device, self._spent())
         self._optimiser.zero_grad(set_to_none=True)
         self._fabric.backward(loss)
         torch.nn.utils.clip_grad_norm_(self.net.parameters(), self.spec.optimiser.clip)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
+from radplan.ai.dvh import Wish
+from radplan.ai.dvh_planner import DvhPlanner
 from radplan.ai.proposer import DoseProposer
 from radplan.autoplan.mimic import Mimicry, mimicking_goals, plan_from_dose
 from radplan.beams.place import place_beams
@@ -70,7 +73,7 @@ class ProposedPlan:
 
 
 def plan_proposal(
-    proposer: DoseProposer,
+    proposer: DoseProposer | DvhPlanner,
     spec: PlanSpec,
     patient: Patient,
     machine: PhotonMachine,
@@ -78,6 +81,7 @@ def plan_proposal(
     mask: str | None = None,
     iterations: int = 200,
     collimator: float | None = None,
+    wishes: Sequence[Wish] = (),
 ) -> ProposedPlan:
     """Return the deliverable plan that comes near to what a network proposes for a patient.
 
@@ -103,6 +107,9 @@ def plan_proposal(
     collimator : float, optional
         Collimator angle of all beams [degree]; None takes 0 or 90, so that leaves move along the targets' shorter side.
 
+    wishes : sequence of Wish
+        For a network that is steered by DVHs.
+
     Raises
     ------
     InputError
@@ -117,7 +124,11 @@ def plan_proposal(
             f"for {machine.radiation}: take a machine of that radiation"
         )
     check_deliverable(spec, patient, machine, case)
-    dose, grid = proposer.predict(patient, proposer.fitting(patient.ct.grid), mask)
+    where = proposer.fitting(patient.ct.grid)
+    if isinstance(proposer, DvhPlanner):
+        dose, grid = proposer.predict(patient, where, mask, wishes)
+    else:
+        dose, grid = proposer.predict(patient, where, mask)
     targets = [name for name in proposer.layout.levels if name in patient.structures]
     beams = place_beams(
         patient,

@@ -179,7 +179,81 @@ class DvhSpec(TrainingSpec):
     dvh_weight: float = Field(default=0.1, ge=0)
 
 
-_KINDS: dict[str, type[TrainingSpec]] = {"dose": TrainSpec, "dvh": DvhSpec}
+class ArcSection(_Section):
+    """Control points and pixels of a planner of arcs, and the grid on which it calculates dose.
+
+    Parameters
+    ----------
+    control_points : int
+        At equal angles, all the way round.
+    pixels : int
+        Along each side of a map; odd, so that one lies on the axis.
+    pitch, grid, cutoff : float
+        Side of a pixel in the isocentre plane, spacing of the dose grid, lateral reach of a pixel's dose [mm].
+    """
+
+    control_points: int = Field(default=24, ge=4)
+    pixels: int = Field(default=15, ge=3)
+    pitch: float = Field(default=10.0, gt=0)
+    grid: float = Field(default=8.0, gt=0)
+    cutoff: float = Field(default=40.0, gt=0)
+
+    @model_validator(mode="after")
+    def _odd(self) -> ArcSection:
+        if self.pixels % 2 == 0:
+            raise ValueError(f"pixels must be odd, got {self.pixels}")
+        return self
+
+
+class AirtNetworkSection(_Section):
+    """Sizes of `radplan.ai.airt_net.AirtNet`: the dose proposer's, and those of both fluence networks.
+
+    `correction` and `shaping` switch the correction and the discriminator on.
+    """
+
+    widths: tuple[int, ...] = Field(default=(8, 16, 32), min_length=1)
+    pool: int = Field(default=1, ge=1)
+    head: tuple[int, ...] = (32,)
+    fluence: tuple[int, ...] = Field(default=(16, 32), min_length=1)
+    correction: bool = True
+    shaping: bool = True
+
+
+class AirtSpec(TrainingSpec):
+    """All that determines a training of a planner of arcs.
+
+    Patients are drawn from a generator by number and planned, or read where that was done before.
+
+    Parameters
+    ----------
+    generator, options, draw
+        Of the patients: name and options of an anatomy generator, and the root of its random numbers.
+    protocol, machine, organs
+        How reference plans are made, and the organs that the networks see.
+    warm : float
+        Share of the budget in which the proposer and the first fluence are taught apart, on reference doses.
+    shaping : float
+        Share of the budget at whose end the correction alone is taught, against the discriminator.
+    sparing : float
+        Largest share by which organs are asked to get less, drawn at each step of the last part.
+    """
+
+    kind: Literal["airt"]
+    data: CohortSection
+    network: AirtNetworkSection = AirtNetworkSection()
+    arc: ArcSection = ArcSection()
+    generator: str = "pelvis"
+    options: dict[str, float] = Field(default_factory=dict)
+    draw: int = Field(default=0, ge=0)
+    protocol: str = "prostate"
+    machine: str = "generic_photon_6mv"
+    organs: tuple[str, ...] = ("Bladder", "Rectum", "Femur_Head_L", "Femur_Head_R")
+    warm: float = Field(default=0.4, ge=0, le=1)
+    shaping: float = Field(default=0.3, ge=0, le=1)
+    sparing: float = Field(default=0.1, ge=0, lt=1)
+
+
+_KINDS: dict[str, type[TrainingSpec]] = {"dose": TrainSpec, "dvh": DvhSpec, "airt": AirtSpec}
 
 
 SPECS = Path(__file__).parent / "specs"

@@ -72,7 +72,7 @@ class DoseTask(Task):
     def network(self) -> DoseNet:
         return dose_net(self.spec, self.layout)
 
-    def loss(self, net: Any, index: int, draw: np.random.Generator, device: Any) -> tuple[str, Tensor]:
+    def loss(self, net: Any, index: int, draw: np.random.Generator, device: Any, spent: float) -> tuple[str, Tensor]:
         inputs = self._input(index, bool(draw.random() < 0.5), device)
         chosen, wanted, parents = _drawn(inputs, self.spec.voxels, draw)
         dose = net(inputs.channels.float(), inputs.voxels, inputs.shape, wanted)

@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import logging
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from radplan.cli.arguments import spacing
+from radplan.cli.arguments import DoseMask, Wished, pairs, spacing
 from radplan.cli.console import listening_console
 from radplan.cli.plan import check_folder
 from radplan.errors import InputError
 
+if TYPE_CHECKING:
+    from radplan.io.plan_file.reading import PlanSpec
+    from radplan.machines.photon import PhotonMachine
+    from radplan.patient import Patient
+    from radplan.workflows.delivery import Delivered
+
 
 def command(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="A model's folder, or openkbp-small.")],
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A model's folder, or one that ships.")],
     case: Annotated[str, typer.Argument(metavar="CASE", help="OpenKBP patient, DICOM folder, matRad .mat file.")],
     technique: Annotated[
-        Literal["sliding_window", "step_and_shoot"], typer.Option(help="How the leaves move.")
-    ] = "sliding_window",
+        Literal["sliding_window", "step_and_shoot", "vmat"] | None,
+        typer.Option(help="How the leaves move (default: sliding_window, or vmat where the model plans arcs)."),
+    ] = None,
     machine: Annotated[str, typer.Option(metavar="M", help="Built-in name or file.")] = "generic_photon_6mv",
     limits: Annotated[str, typer.Option(metavar="LINAC", help="Whose limits the plan keeps.")] = "TrueBeam",
     bixel_width: Annotated[float, typer.Option(metavar="MM", help="Side of a bixel along the leaves.")] = 5.0,
@@ -26,51 +33,125 @@ def command(
     collimator: Annotated[
         float | None, typer.Option(metavar="DEG", help="Collimator angle (default: 0 or 90, by the targets' shape).")
     ] = None,
-    mask: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help="Structure in which dose counts (default: OpenKBP's mask, or the body)."),
+    mask: DoseMask = None,
+    asked: Wished = None,
+    spare: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=10%", help="Ask an organ to get less (models of arcs).")
     ] = None,
     no_figures: Annotated[bool, typer.Option("--no-figures", help="Write no png files.")] = False,
     out: Annotated[str, typer.Option(metavar="DIR", help="Folder for the results.")] = "out",
 ) -> int:
-    """Propose a dose, reproduce it by leaves, export RTPLAN and RTDOSE, and tell what the file gives."""
+    """Propose a dose or an arc, make leaves of it, export RTPLAN and RTDOSE, and tell what the file gives."""
     try:
-        from radplan.ai.proposer import load_proposer
+        from radplan.ai.airt_planner import AirtPlanner
+        from radplan.ai.loading import load_model
     except ImportError as error:
         raise InputError(f"a network needs torch ({error}): pip install 'radplan[ai]'") from None
-    from radplan.ai.planning import plan_proposal
     from radplan.io.load import load_machine
-    from radplan.io.openkbp import DOSE_MASK
     from radplan.io.plan_file.reading import plan_spec
     from radplan.machines.photon import PhotonMachine
-    from radplan.viz import figures_available, save_figures
-    from radplan.workflows.delivery import save_delivery
     from radplan.workflows.setup import named_patient
 
-    proposer = load_proposer(model)
+    network = load_model(model)
+    arcs = isinstance(network, AirtPlanner)
     live = load_machine(machine)
     if not isinstance(live, PhotonMachine):
         raise InputError(f"{machine} is no photon machine: networks that propose photon dose are planned with photons")
     check_folder(out)
     logging.basicConfig(format="radplan: %(levelname)s: %(message)s", level=logging.WARNING)
+    given = {
+        "case": case,
+        "machine": machine,
+        "beams": {"bixel_width": bixel_width},
+        "engine": {"grid": spacing(grid, "--grid") or 4.0},
+        "delivery": {"technique": technique or ("vmat" if arcs else "sliding_window"), "limits": limits},
+    }
     with listening_console() as console:
-        asked = {
-            "case": case,
-            "machine": machine,
-            "beams": {"bixel_width": bixel_width},
-            "engine": {"grid": spacing(grid, "--grid") or 4.0},
-            "delivery": {"technique": technique, "limits": limits},
-        }
-        spec = plan_spec(asked)
+        spec = plan_spec(given)
         patient, source = named_patient(spec)
-        counted = mask or (DOSE_MASK if DOSE_MASK in patient.structures else None)
-        result = plan_proposal(proposer, spec, patient, live, source, counted, collimator=collimator)
-        paths = save_delivery(result.delivered, out, spec, patient, source)
-        if figures_available() and not no_figures:
-            save_figures(result.delivered.plan, out, beside=result.mimicry.plan.dvh(), label="reproduced by fluence")
-        print(result.table())
-        gamma = result.mimicry.gamma
-        print(f"gamma {gamma.criteria} between proposal and fluence: {gamma.passing:.1f} % pass")
-        print(result.delivered.report)
-        print(f"in {out}: {', '.join(path.name for path in paths)}  [{console.total()}]")
+        seen = (network, spec, patient, live, source)
+        if arcs:
+            _refuse(network, {"--wish": asked, "--mask": mask, "--collimator": collimator})
+            delivered, beside = _arc(*seen, spare), None
+        else:
+            _refuse(network, {"--spare": spare})
+            delivered, beside = _fields(*seen, mask, collimator, asked)
+        _written(delivered, out, spec, source, beside, not no_figures)
+        print(f"in {out}  [{console.total()}]")
     return 0
+
+
+def _written(delivered: Delivered, out: str, spec: PlanSpec, source: Any, beside: Any, figures: bool) -> None:
+    from radplan.viz import figures_available, save_figures
+    from radplan.workflows.delivery import save_delivery
+
+    paths = save_delivery(delivered, out, spec, delivered.plan.patient, source)
+    if figures and figures_available():
+        save_figures(delivered.plan, out, beside=beside, label="reproduced by fluence")
+    print(delivered.report)
+    print(", ".join(path.name for path in paths))
+
+
+def _refuse(network: Any, options: dict[str, Any]) -> None:
+    for option, value in options.items():
+        if value is not None:
+            raise InputError(f"the model {network.card['name']} takes no {option}: leave it out")
+
+
+def _arc(
+    network: Any,
+    spec: PlanSpec,
+    patient: Patient,
+    machine: PhotonMachine,
+    source: Any,
+    spare: list[str] | None,
+) -> Delivered:
+    from radplan.ai.airt_planner import deliver_proposal
+    from radplan.machines.limits import machine_limits
+
+    if machine.name != network.machine.name:
+        raise InputError(
+            f"the model {network.card['name']} plans for {network.machine.name}, got {machine.name}: take its machine"
+        )
+    shares = {name: _share(name, text) for name, text in pairs(spare, "--spare").items()}
+    proposal = network.propose(patient, shares)
+    delivered = deliver_proposal(proposal, spec, machine, machine_limits(spec.delivery.limits), source)
+    for name, values in delivered.plan.metrics(names=["Dmean", "D98", "D2"]).items():
+        if name in network.layout.structures:
+            print(f"{name:14s} " + "  ".join(f"{key} {value:6.2f} Gy" for key, value in values.items()))
+    return delivered
+
+
+def _share(name: str, text: str) -> float:
+    try:
+        return float(text.removesuffix("%")) / 100.0
+    except ValueError:
+        raise InputError(f"--spare takes NAME=10%, got {name}={text!r}") from None
+
+
+def _fields(
+    network: Any,
+    spec: PlanSpec,
+    patient: Patient,
+    machine: PhotonMachine,
+    source: Any,
+    mask: str | None,
+    collimator: float | None,
+    asked: list[str] | None,
+) -> tuple[Delivered, Any]:
+    from radplan.ai.dvh import Wish
+    from radplan.ai.dvh_planner import DvhPlanner
+    from radplan.ai.planning import plan_proposal
+    from radplan.io.openkbp import DOSE_MASK
+
+    changes = [Wish.parse(text) for text in asked or ()]
+    if isinstance(network, DvhPlanner):
+        patient = network.named(patient)
+    elif changes:
+        raise InputError(f"the model {network.card['name']} is not steered by DVHs and takes no --wish: try pelvis-dvh")
+    counted = mask or (DOSE_MASK if DOSE_MASK in patient.structures else None)
+    result = plan_proposal(network, spec, patient, machine, source, counted, collimator=collimator, wishes=changes)
+    gamma = result.mimicry.gamma
+    print(result.table())
+    print(f"gamma {gamma.criteria} between proposal and fluence: {gamma.passing:.1f} % pass")
+    return result.delivered, result.mimicry.plan.dvh()

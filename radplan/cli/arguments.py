@@ -28,6 +28,16 @@ Limits = Annotated[
 ]
 
 
+DoseMask = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="Structure in which dose counts (default: OpenKBP's mask, or the body)."),
+]
+Wished = Annotated[
+    list[str] | None,
+    typer.Option("--wish", metavar="NAME:mean=-20%", help="Move a structure's DVH (models steered by DVHs)."),
+]
+
+
 class Verb(TyperCommand):
     """A command whose list options take ``--gantry 0,72,144``, ``--gantry 0 72 144`` and ``--gantry 0 --gantry 72``.
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from radplan.cli.arguments import spacing
+from radplan.cli.arguments import DoseMask, Wished, spacing
 from radplan.cli.plan import check_folder
 from radplan.errors import InputError
 
@@ -23,20 +23,15 @@ def command(
     grid: Annotated[
         list[str] | None, typer.Option(metavar="MM", help="Dose grid, one or x,y,z (default: the CT's voxels).")
     ] = None,
-    mask: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help="Structure in which dose counts (default: OpenKBP's mask, or the body)."),
-    ] = None,
-    asked: Annotated[
-        list[str] | None,
-        typer.Option("--wish", metavar="NAME:mean=-20%", help="Move a structure's DVH (models steered by DVHs)."),
-    ] = None,
+    mask: DoseMask = None,
+    asked: Wished = None,
     device: Annotated[str, typer.Option(metavar="D", help="cpu, cuda or cuda:N.")] = "cpu",
     no_figures: Annotated[bool, typer.Option("--no-figures", help="Write no png files.")] = False,
     out: Annotated[str, typer.Option(metavar="DIR", help="Folder for the results.")] = "out",
 ) -> int:
     """Propose a dose: metrics, DVHs and figures; a proposal is no plan (radplan mimic makes one)."""
     try:
+        from radplan.ai.airt_planner import AirtPlanner
         from radplan.ai.dvh import Wish
         from radplan.ai.dvh_planner import DvhPlanner
         from radplan.ai.loading import load_model
@@ -54,6 +49,8 @@ def command(
     network = load_model(model, device)
     if changes and not isinstance(network, DvhPlanner):
         raise InputError(f"the model {network.card['name']} is not steered by DVHs and takes no --wish: try pelvis-dvh")
+    if isinstance(network, AirtPlanner):
+        raise InputError(f"the model {network.card['name']} plans arcs: give it to radplan ai-plan")
     known = read_openkbp(case) if Path(case).exists() and is_openkbp(case) else None
     patient = load_patient(case) if known is None else known.patient
     steps = spacing(grid, "--grid")

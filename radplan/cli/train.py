@@ -15,7 +15,7 @@ def command(
     spec: Annotated[
         str, typer.Argument(metavar="SPEC", help="YAML file, or a name such as openkbp-small, pelvis-dvh.")
     ],
-    data: Annotated[str, typer.Option(metavar="DIR", help="Folder of the patients: OpenKBP's files, or a cohort.")],
+    data: Annotated[str, typer.Option(metavar="DIR", help="Folder of OpenKBP's files, a cohort, or reference arcs.")],
     out: Annotated[str, typer.Option(metavar="DIR", help="For checkpoints, log and model; goes on where it stopped.")],
     cache: Annotated[
         str | None, typer.Option(metavar="DIR", help="Keep the patients' channels here between trainings.")
@@ -61,6 +61,11 @@ def _told(result: dict[str, Any]) -> str:
     head = f"test, n = {result['n']}: "
     if "dose_score" in result:
         return head + f"dose score {result['dose_score']:.3f}, DVH score {result['dvh_score']:.3f} Gy"
+    if "figures" in result:
+        lines = [head + "over the prescription, by the dose influence of the training"]
+        for label, row in result["figures"].items():
+            lines.append(f"{label:<10} " + "  ".join(f"{name} {value:.3f}" for name, value in row.items()))
+        return "\n".join(lines)
     lines = [head + "planned less predicted, % of the target's mean; pairs of requests followed"]
     for name, row in result["difference_percent"].items():
         pairs = result["monotone_percent"][name]

@@ -209,6 +209,26 @@ def deliver_fluence(
     return _finished(steps, doses, spec, patient, machine, limits, level, case)
 
 
+def deliver_plan(
+    plan: DeliveryPlan,
+    spec: PlanSpec,
+    patient: Patient,
+    machine: PhotonMachine,
+    level: Level | None,
+    case: DicomCase | None = None,
+) -> Delivered:
+    """Return a plan of control points, such as a network's, as read back from its file.
+
+    Parameters
+    ----------
+    plan : DeliveryPlan
+        Within the limits of the specification's linac, or near them.
+    spec, patient, machine, level, case
+        As for `deliver_arcs`.
+    """
+    return _finished(plan, {}, spec, patient, machine, machine_limits(spec.delivery.limits), level, case)
+
+
 def check_deliverable(spec: PlanSpec, patient: Patient, machine: Any, case: DicomCase | None) -> None:
     """Refuse what cannot be delivered before any long work.
 

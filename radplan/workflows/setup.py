@@ -21,6 +21,7 @@ from radplan.engines.base import Machine
 from radplan.errors import FileError, InputError, UnknownNameError
 from radplan.geometry.grid import Grid
 from radplan.geometry.resample import resample_linear
+from radplan.io.cohort_patient import is_cohort_patient
 from radplan.io.images import is_image_folder
 from radplan.io.openkbp import is_openkbp
 from radplan.io.plan_file.reading import EXAMPLE, PlanSpec, plan_spec
@@ -74,7 +75,7 @@ def named_patient(spec: PlanSpec) -> tuple[Patient, DicomCase | None]:
     if (
         spec.case not in PHANTOMS
         and Path(spec.case).is_dir()
-        and not (is_openkbp(spec.case) or is_image_folder(spec.case))
+        and not (is_openkbp(spec.case) or is_image_folder(spec.case) or is_cohort_patient(spec.case))
     ):
         from radplan.io.dicom import read_case
 

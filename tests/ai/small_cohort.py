@@ -43,3 +43,17 @@ def small_cohort(folder: Path, patients: int = 3, plans: int = 5, lowest: float 
         variants[-1]["rejected"] = ["too hot"] if plans > 2 else []
         (case / "done.json").write_text(json.dumps({"variants": variants}))
     return folder
+
+
+def pelvis_folder(folder: Path) -> Path:
+    """Write a generated pelvis as a patient's folder of a cohort, on a grid of 8 mm."""
+    from radplan.autoplan.cohort.generate import GENERATORS, draw
+
+    patient, _ = draw(GENERATORS.get("pelvis")(spacing=8.0), 21, 7)
+    grid = patient.ct.grid
+    folder.mkdir(parents=True)
+    masks = {f"structure_{n}": (8 * s.mask()).astype(np.uint8) for n, s in patient.structures.items()}
+    np.savez_compressed(
+        folder / "patient.npz", spacing=grid.spacing, origin=grid.origin, hu=patient.ct.hu.astype(np.int16), **masks
+    )
+    return folder

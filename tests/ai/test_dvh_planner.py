@@ -247,6 +247,6 @@ def test_following_is_perfect_when_the_network_is(patients):
 
     net, spec = Perfect(), _spec()
     net.doses = patients[0].doses
-    net.turn = [*range(4), *[0] * 20]
+    net.turn = [*range(4), *[0] * 16]
     row = table(followed(net, CodeScale.of(patients), spec, patients[:1], "cpu"), spec.structures)
     assert max(abs(v) for r in row.values() for v in r.values()) < 0.05

@@ -1,0 +1,90 @@
+"""Reference arcs of generated patients: drawn by number, planned once, kept on disk."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+import radplan
+from radplan.ai.arc_case import ArcCase, arc_case
+from radplan.ai.arc_reference import reference_fluence
+from radplan.ai.spec import AirtSpec
+from radplan.autoplan.cohort.generate import GENERATORS, draw
+from radplan.autoplan.protocol import load_protocol, understand
+from radplan.errors import FileError, InputError
+from radplan.io import load_machine
+from radplan.machines.photon import PhotonMachine
+
+Floats = npt.NDArray[np.float64]
+
+
+def drawn_case(spec: AirtSpec, number: int) -> ArcCase:
+    """Return a patient of a specification's generator as a planner of arcs sees it."""
+    patient, _ = draw(GENERATORS.get(spec.generator)(**spec.options), spec.draw, number)
+    protocol = load_protocol(spec.protocol)
+    return arc_case(understand(patient, protocol).patient, protocol, arc_machine(spec), spec.arc, spec.organs)
+
+
+def arc_machine(spec: AirtSpec) -> PhotonMachine:
+    """Return the linac of a specification.
+
+    Raises
+    ------
+    InputError
+        When it is no photon machine.
+    """
+    machine = load_machine(spec.machine)
+    if not isinstance(machine, PhotonMachine):
+        raise InputError(f"{spec.machine} is no photon machine: arcs are planned with photons")
+    return machine
+
+
+def reference_arcs(spec: AirtSpec, numbers: tuple[int, int], folder: Path) -> list[tuple[ArcCase, Floats]]:
+    """Return cases and their reference fluence, from a first to a last number; what is in `folder` is read.
+
+    Raises
+    ------
+    FileError
+        When a file is damaged or the folder cannot be written.
+    """
+    stated = spec.model_dump(mode="json", include=_STATED)
+    known = []
+    for number in range(numbers[0], numbers[1] + 1):
+        case = drawn_case(spec, number)
+        text = json.dumps([radplan.__version__, number, stated], sort_keys=True)
+        path = folder / f"arc-{number:06d}-{hashlib.sha256(text.encode()).hexdigest()[:12]}.npz"
+        if not path.exists():
+            _write(path, reference_fluence(case))
+        known.append((case, _read(path, case.shape)))
+    return known
+
+
+_STATED = {"arc", "generator", "options", "draw", "protocol", "machine", "organs"}
+"""Entries of a specification that decide a reference plan."""
+
+
+def _write(path: Path, fluence: Floats) -> None:
+    draft = path.with_name(f".{path.stem}-{os.getpid()}.npz")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        np.savez_compressed(draft, fluence=fluence.astype(np.float32))
+        draft.rename(path)
+    except OSError as error:
+        raise FileError(path, f"cannot be written: {error.strerror or error}") from None
+
+
+def _read(path: Path, shape: tuple[int, int, int]) -> Floats:
+    try:
+        with np.load(path, allow_pickle=False) as data:
+            fluence = np.asarray(data["fluence"], dtype=np.float64)
+    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+        raise FileError(path, f"is no reference fluence ({error}): remove it, and it is made again") from None
+    if fluence.shape != shape:
+        raise FileError(path, f"has shape {fluence.shape}, expected {shape}")
+    return fluence
