@@ -1,5 +1,6 @@
 # make plan   plan the built-in TG-119 C-shape and say where the figures are
 # make test   everything a change must pass
+# make docs   the site: guides, reference, gallery and course, all executed, into docs/_build/html
 # make bench  speed, beside the peer where one is installed (slow, never needed to pass)
 # make gpu    the numeric suite and the speed on a CUDA device (never needed to pass)
 
@@ -12,7 +13,7 @@ OUT ?= out/tg119
 # Compiled kernels outlive a run, and a checkout where CI keeps this folder.
 export NUMBA_CACHE_DIR ?= $(CURDIR)/.numba_cache
 
-.PHONY: plan test lint check bench gpu clean
+.PHONY: plan test lint check docs bench gpu clean
 .DELETE_ON_ERROR:
 
 plan: $(VENV)/.plan
@@ -28,6 +29,10 @@ lint: $(VENV)/.test
 
 check: $(VENV)/.test
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal --durations=20
+
+docs: $(VENV)/.docs
+	$(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build/html
+	$(BIN)/python docs/_ext/check_site.py docs/_build/html
 
 bench: $(VENV)/.test
 	$(BIN)/python -m tests.benchmarks
@@ -49,5 +54,9 @@ $(VENV)/.test: pyproject.toml constraints.txt | $(VENV)/pyvenv.cfg
 	$(PIP) --editable ".[test]"
 	touch $@ $(VENV)/.plan
 
+$(VENV)/.docs: pyproject.toml constraints.txt | $(VENV)/pyvenv.cfg
+	$(PIP) --editable ".[docs]"
+	touch $@
+
 clean:
-	rm -rf $(VENV) .numba_cache out build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) .numba_cache out docs/_build docs/api docs/built_gallery docs/sg_execution_times.rst build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

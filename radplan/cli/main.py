@@ -39,6 +39,7 @@ VERBS = {
     "dvh": ("radplan.cli.dvh", "Show a plan's dose-volume histogram; write it as a table or a figure."),
     "report": ("radplan.cli.report", "Write a plan's report: one HTML file that needs no network."),
     "commission": ("radplan.cli.commission", "Fit a machine to a clinic's own measurements."),
+    "app": ("radplan.cli.app", "Plan in the browser, on this machine alone."),
     "machines": ("radplan.cli.machines", "List the built-in machines, collimators and limits."),
     "ai-plan": ("radplan.cli.ai_plan", "Make a deliverable plan of the dose that a network proposes."),
     "export": ("radplan.cli.export", "Write a plan or a case for other programs: matRad, images, anonymous DICOM."),

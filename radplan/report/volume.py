@@ -58,19 +58,32 @@ def slice_data(plan: Plan, quantities: Sequence[str | Quantity] | None = None, b
         ``quantities``, ``window`` and ``palette``.
     """
     cubes = [_quantity(plan, quantity) for quantity in quantities or plan.told()]
-    structures = _shown(plan.patient)
+    return _scene(plan.patient, [float(value) for value in plan.isocenter], cubes, budget)
+
+
+def anatomy_data(patient: Patient, budget: int = BUDGET) -> dict[str, Any]:
+    """Return what ``slices.js`` shows of a patient without a plan: CT and structures, about the targets."""
+    names = [name for name in patient.target_names if patient.structures[name].voxels.size]
+    parts = [patient.structures[name] for name in names] or [patient.external]
+    points = np.concatenate([part.grid.points(part.voxels) for part in parts])
+    return _scene(patient, [float(value) for value in points.mean(axis=0)], [_nothing()], budget)
+
+
+def _scene(patient: Patient, center: list[float], cubes: list[dict[str, Any]], budget: int) -> dict[str, Any]:
+    """Return images within what the quantities leave of the budget, and the quantities."""
+    structures = _shown(patient)
     left = budget - sum(len(cube["values"]) for cube in cubes)
-    colors = structure_colors(plan.patient.structures)
-    images = _images(plan.patient, structures, 1, 256)
+    colors = structure_colors(patient.structures)
+    images = _images(patient, structures, 1, 256)
     if _size(images) > left:
-        images = _images(plan.patient, structures, 1, 64)
+        images = _images(patient, structures, 1, 64)
     step = 1
     while _size(images) > left and min(images["shape"]) > 8:
         step = max(step + 1, math.floor((_size(images) / max(left, 1)) ** (1.0 / 3.0) * step))
-        images = _images(plan.patient, structures, step, 64)
+        images = _images(patient, structures, step, 64)
     return {
         **images,
-        "center": [float(value) for value in plan.isocenter],
+        "center": center,
         "window": list(WINDOW),
         "palette": _palette(),
         "structures": [
@@ -147,6 +160,23 @@ def _quantity(plan: Plan, quantity: str | Quantity) -> dict[str, Any]:
         "wash_from": _WASH_FROM * reference,
         "levels": levels,
         "values": packed(np.round(np.clip(cube, 0.0, None) / top * 65535.0).astype("<u2")),
+    }
+
+
+def _nothing() -> dict[str, Any]:
+    """Return a quantity that is zero everywhere and shows nothing."""
+    return {
+        "name": "none",
+        "title": "no dose yet",
+        "unit": "Gy",
+        "shape": [1, 1, 1],
+        "spacing": [1.0, 1.0, 1.0],
+        "origin": [0.0, 0.0, 0.0],
+        "step": 0.0,
+        "top": 1.0,
+        "wash_from": 1.0,
+        "levels": [],
+        "values": packed(np.zeros((1, 1, 1), dtype="<u2")),
     }
 
 

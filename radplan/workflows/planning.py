@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from radplan import arrays
 from radplan.beams.beam import Beams
@@ -22,6 +24,7 @@ from radplan.machines import ParticleMachine, PhotonMachine
 from radplan.machines.limits import machine_limits
 from radplan.optim import Goal
 from radplan.optim.solvers import Status
+from radplan.optim.solvers.base import Progress
 from radplan.patient.patient import Patient
 from radplan.patient.plannable import check_plannable
 from radplan.plan import Plan, deliverable, deliverable_at, optimize
@@ -49,6 +52,7 @@ if TYPE_CHECKING:
     from radplan.io.dicom.case import DicomCase
 
 LiveMachine = PhotonMachine | ParticleMachine
+Watch = Callable[[Plan], object]
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,7 +101,9 @@ class Outcome:
         return paths + save_delivery(self.delivered, folder, self.spec, self.patient, self.case)
 
 
-def run(spec: PlanSpec, progress: Choice = None) -> Outcome:
+def run(
+    spec: PlanSpec, progress: Choice = None, model: ForwardModel | None = None, watch: Watch | None = None
+) -> Outcome:
     """Plan what a specification asks for; prints and draws nothing, and writes no file.
 
     Parameters
@@ -107,6 +113,11 @@ def run(spec: PlanSpec, progress: Choice = None) -> Outcome:
     progress : bool or callable, optional
         True shows a bar, False nothing; a callable is told each `radplan.progress.Report`, with ``finished`` at the end
         of each step. Left out, a bar is shown where there is a terminal or a notebook.
+    model : ForwardModel, optional
+        The dose influence of an earlier run for the same patient, machine, beams and engine, which is then not
+        calculated again: for other goals on the same beams.
+    watch : callable, optional
+        Given the plan as it is after each iteration of the search; ends the search by returning True.
 
     Raises
     ------
@@ -147,9 +158,9 @@ def run(spec: PlanSpec, progress: Choice = None) -> Outcome:
         with _timed("beams", seconds):
             beams = _beams(spec, patient, machine)
         with _timed("influence", seconds):
-            dij = _influence(spec, patient, beams, machine, work)
+            dij = _influence(spec, patient, beams, machine, work) if model is None else model
         with _timed("optimise", seconds):
-            plan = _optimized(spec, dij, work, patient, beams, background)
+            plan = _optimized(spec, dij, work, patient, beams, background, watch)
         with _timed("level", seconds):
             plan = _at_level(spec, plan)
         if not isinstance(machine, PhotonMachine) or spec.delivery.technique == "fluence":
@@ -270,7 +281,15 @@ def _influence(spec: PlanSpec, patient: Patient, beams: Beams, machine: LiveMach
     return dij
 
 
-def _optimized(spec: PlanSpec, dij: Dij, work: Task, patient: Patient, beams: Beams, background: Any) -> Plan:
+def _optimized(
+    spec: PlanSpec,
+    dij: ForwardModel,
+    work: Task,
+    patient: Patient,
+    beams: Beams,
+    background: Any,
+    watch: Watch | None = None,
+) -> Plan:
     plan = optimize(
         dij,
         work.goals,
@@ -281,6 +300,7 @@ def _optimized(spec: PlanSpec, dij: Dij, work: Task, patient: Patient, beams: Be
         robust=composite(spec),
         beams=beams,
         background=background,
+        progress=None if watch is None else _watching(watch, dij, work, patient, beams, spec.fractions or 1),
     )
     solution = plan.solution
     if solution is not None:
@@ -289,6 +309,18 @@ def _optimized(spec: PlanSpec, dij: Dij, work: Task, patient: Patient, beams: Be
         advice = f"\n{'':<10} {more}" if more else ""
         report("optimise", detail=detail + advice, finished=True)
     return plan
+
+
+def _watching(
+    watch: Watch, dij: ForwardModel, work: Task, patient: Patient, beams: Beams, fractions: int
+) -> Callable[[Progress], object]:
+    """Return a callback of the solver that shows the plan as it is now."""
+
+    def told(now: Progress) -> object:
+        x = np.array(arrays.to_numpy(now.x), dtype=np.float64)
+        return watch(Plan(x, dij, patient, fractions, tuple(work.goals), given_beams=beams))
+
+    return told
 
 
 def _at_level(spec: PlanSpec, plan: Plan) -> Plan:

@@ -13,7 +13,7 @@ import radplan
 mpl.use("Agg")
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
-PAGES = sorted(DOCS.rglob("*.md"))
+PAGES = sorted(page for page in DOCS.rglob("*.md") if "_build" not in page.parts)
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 WITH_CODE = [page for page in PAGES if BLOCK.search(page.read_text(encoding="utf-8"))]
 
@@ -47,3 +47,14 @@ def test_listings_are_the_files_they_show(page: Path) -> None:
     files = [(page.parent / name).read_text(encoding="utf-8") for name in re.findall(r"\]\((\w+\.py)\)", text)]
     assert listings
     assert all(listing in files for listing in listings)
+
+
+def test_every_guide_is_in_the_sites_menu() -> None:
+    listed = set()
+    for index in (DOCS / "index.md", DOCS / "course" / "index.md"):
+        for menu in re.findall(
+            r"^```\{toctree\}\n(.*?)^```", index.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL
+        ):
+            listed |= {(index.parent / line).resolve() for line in menu.splitlines() if line and line[0] != ":"}
+    written = {page.with_suffix("").resolve() for page in PAGES}
+    assert written - listed == {(DOCS / "index").resolve()}
