@@ -121,3 +121,12 @@ objective: rp.Objective = rp.SquaredOverdosing(20.0)  # [the quantity's unit], a
 value = objective.value(np.asarray([10.0, 30.0]), np.asarray([0.5, 0.5]))  # values (m,), weights (m,) that sum to 1
 slope = objective.gradient(np.asarray([10.0, 30.0]), np.asarray([0.5, 0.5]))
 assert (float(value), slope.tolist()) == (50.0, [0.0, 10.0])
+
+# %% commission_photons
+# A clinic's own files are needed, so it is not run here.
+# linac = rp.commission_photons("tank/", name="our_6mv", energy=6.0)
+# print(linac.parameters, linac.undetermined)
+
+# %% particle_machine_from_beam_model
+# A clinic's own file is needed, so it is not run here.
+# machine = rp.particle_machine_from_beam_model("beam_model.csv", name="our_gantry", energies=range(70, 230, 5))
