@@ -52,6 +52,9 @@ _SPARE_RATE = 1.12
 """Dose rate kept for the last scaling of monitor units, over what the search uses."""
 
 
+_COARSE_RAYS = ApertureOptions(ray_spacing=3.0)
+"""The exact engine during the search: rays as far apart as its dose voxels bear."""
+
 _SCALINGS, _CLOSE = 4, 1e-3
 """Steps in which monitor units are scaled to a level, and how near to it is near enough."""
 
@@ -361,7 +364,7 @@ def exact_dose(search: ArcSearch, patient: Patient, machine: PhotonMachine) -> F
     """Return the dose (voxels,) per fraction of a search's arcs by the exact engine in the sampled voxels [Gy]."""
     matrix = search.matrix
     plan = DeliveryPlan("arcs", tuple(search.fields(machine)), None, patient.patient_position)
-    model = aperture_model(patient, plan, machine, search.mlc, matrix.grid, ApertureOptions(), voxels=matrix.voxels)
+    model = aperture_model(patient, plan, machine, search.mlc, matrix.grid, _COARSE_RAYS, voxels=matrix.voxels)
     found = model.forward(np.asarray(model.variables.start))["physical_dose"]
     dose: Floats = np.asarray(arrays.to_numpy(found), dtype=np.float64)[0]
     return dose

@@ -7,10 +7,11 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+from scipy.ndimage import binary_dilation
 
 from radplan.analysis.gamma import GammaCriteria, gamma_index
 from radplan.beams.control_points import DeliveryPlan
@@ -23,6 +24,7 @@ from radplan.delivery.rounding import rounded_plan
 from radplan.delivery.sequencing import sequence
 from radplan.engines import aperture_model, dose_influence
 from radplan.errors import InputError
+from radplan.geometry.grid import Grid
 from radplan.influence import Dij
 from radplan.io.dicom import RTPlanOptions, export_rtplan, read_plan, write_dose
 from radplan.io.dicom.rtplan_export import structures_path
@@ -323,10 +325,11 @@ def _finished(
     case: DicomCase | None,
 ) -> Delivered:
     """Bring a plan to its level on the fine grid, export it, read it back and calculate what the file gives."""
-    fractions = plan.fractions or spec.fractions or 30
-    dose, factor = _dose_of(plan, patient, machine, limits, spec.delivery.grid, fractions), 1.0
+    fractions, factor = plan.fractions or spec.fractions or 30, 1.0
     if level is not None:
         ((metric, wanted),) = level[2].items()
+        there = _voxels_about(patient, level[0], patient.ct.grid.with_spacing(spec.delivery.grid))
+        dose = _dose_of(plan, patient, machine, limits, spec.delivery.grid, fractions, there)
         found = dose.metrics(structures=[level[0]], names=[metric], quantity=level[1])[level[0]][metric]
         factor = wanted / found
         plan = rounded_plan(scaled_mu(plan, factor), limits)
@@ -349,10 +352,24 @@ def _finished(
     return Delivered(read, limits, judged, {**levelled, "exported file": exact}, agreement)
 
 
+def _voxels_about(patient: Patient, structure: str, grid: Grid) -> npt.NDArray[np.int64]:
+    """Return the voxels of the body that decide the dose of a structure: its own and their neighbours."""
+    own = np.zeros(grid.shape, dtype=bool)
+    own.reshape(-1)[patient.structure_weights(structure, grid)[0]] = True
+    near = np.flatnonzero(binary_dilation(own, np.ones((3, 3, 3), dtype=bool)))
+    return np.intersect1d(near, patient.body_voxels(grid))
+
+
 def _dose_of(
-    plan: DeliveryPlan, patient: Patient, machine: PhotonMachine, limits: MachineLimits, grid: Any, fractions: int
+    plan: DeliveryPlan,
+    patient: Patient,
+    machine: PhotonMachine,
+    limits: MachineLimits,
+    grid: Any,
+    fractions: int,
+    voxels: Literal["body"] | npt.NDArray[np.int64] = "body",
 ) -> Plan:
-    model = aperture_model(patient, plan, machine, limits.collimator(), grid)
+    model = aperture_model(patient, plan, machine, limits.collimator(), grid, voxels=voxels)
     return evaluate(model, np.asarray(model.variables.start), patient, fractions)
 
 

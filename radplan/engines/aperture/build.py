@@ -83,7 +83,7 @@ class Builder:
         self.patient_position = patient_position
         self.pitch = min(options.pixel, scene.machine.source_sigma)
         self.spectra = Spectra(self.pitch, options.lateral_cutoff, place, dtype)
-        spacing = max(1.0, min(_COARSEST_RAYS, *scene.ct_grid.spacing))
+        spacing = options.ray_spacing or max(1.0, min(_COARSEST_RAYS, *scene.ct_grid.spacing))
         self.rim = _rim(scene.points)
         self.depths = DepthReader(scene, options.depths, spacing, self.rim)
         self._bases: list[tuple[KernelBasis, Voxels]] = []

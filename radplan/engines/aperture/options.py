@@ -40,6 +40,9 @@ class ApertureOptions:
     depths : "fan" or "exact"
         Radiological depths read between the rays of a fan, about as far apart as voxels of the CT, or one exact ray
         for each voxel, which takes five times as long and is no nearer to a smooth outline.
+    ray_spacing : float, optional
+        Distance of the rays of a fan in the isocentre plane, and of the planes across them [mm]; about a voxel of the
+        CT, 1 to 3 mm, when left out. Rays 3 mm apart take a ninth of the time of 1 mm.
     cache_depths : bool
         Whether depths are kept, 2 bytes for each voxel and pose, or calculated whenever they are needed.
     free : tuple of str
@@ -68,6 +71,7 @@ class ApertureOptions:
     tongue_and_groove: bool = True
     density_scaling: bool = False
     depths: Depths = "fan"
+    ray_spacing: float | None = None
     cache_depths: bool = True
     free: tuple[str, ...] = ("leaves", "jaws", "mu")
 
@@ -75,6 +79,8 @@ class ApertureOptions:
         for name in ("pixel", "margin", "softness", "lateral_cutoff"):
             if not (_is_number(self.__dict__[name]) and self.__dict__[name] > 0):
                 raise InputError(f"{name} must be > 0 and finite, got {self.__dict__[name]!r}")
+        if self.ray_spacing is not None and not (_is_number(self.ray_spacing) and self.ray_spacing > 0):
+            raise InputError(f"ray_spacing must be > 0 and finite, got {self.ray_spacing!r}")
         steps = self.gantry_steps
         if not isinstance(steps, int | np.integer) or isinstance(steps, bool) or steps < 1:
             raise InputError(f"gantry_steps must be a whole number >= 1, got {steps!r}")

@@ -221,6 +221,9 @@ def test_options_out_of_range_are_refused():
     for cutoff in (0.0, np.inf, None):
         with pytest.raises(InputError, match="lateral_cutoff must be > 0"):
             ApertureOptions(lateral_cutoff=cutoff)
+    for spacing in (0.0, -1.0, "wide", np.nan):
+        with pytest.raises(InputError, match="ray_spacing must be > 0"):
+            ApertureOptions(ray_spacing=spacing)
     for steps in (0, 1.5, True):
         with pytest.raises(InputError, match="gantry_steps must be a whole number >= 1"):
             ApertureOptions(gantry_steps=steps)
