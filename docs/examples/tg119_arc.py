@@ -91,7 +91,7 @@ def report(before: rp.Plan, plan: rp.Plan, model, mlc) -> None:
         times = plan_times(delivered, library_limits("TrueBeam"))
         travel = np.concatenate([one.leaves for one in times])
         seconds = sum(one.total for one in times)
-        allowed = mlc.speed * turn / 6.0
+        allowed = library_limits("TrueBeam").leaf_speed * turn / 6.0
         print(
             f"{label:<10} {delivered.mu:.0f} MU per fraction; leaves up to {travel.max():.1f} mm in {turn:.1f} deg, "
             f"{allowed:.1f} mm at full gantry speed, {np.sum(travel > allowed)} of {travel.size} segments above; "

@@ -19,6 +19,7 @@ from radplan.beams.place import target_center
 from radplan.errors import InputError
 from radplan.geometry.frames import beam_rotation, isocentre_plane, world_to_beam
 from radplan.geometry.grid import Grid
+from radplan.machines.limits import MachineLimits, limits_with
 from radplan.machines.mlc import MLC
 
 if TYPE_CHECKING:
@@ -49,10 +50,11 @@ def place_arc(
     avoid: str | Sequence[str] | None = None,
     side: Literal["low", "high"] = "low",
     mu: float = 400.0,
-    gantry_speed: float = 6.0,
+    gantry_speed: float | None = None,
     jaws: bool = True,
     name: str = "arc",
     number: int = 1,
+    limits: MachineLimits | str | None = None,
 ) -> DeliveryPlan:
     """Return a plan of one arc: leaves fitted to the target at every control point, monitor units spread evenly.
 
@@ -87,13 +89,15 @@ def place_arc(
         The side that stays open, in the x of the collimator.
     mu : float
         Monitor units of a fraction, > 0.
-    gantry_speed : float
+    gantry_speed : float, optional
         Speed at which leaves keep up with the gantry [degree/s], > 0: a pair that would have to jump between control
-        points begins to open before and closes after.
+        points begins to open before and closes after. The linac's fastest when left out.
     jaws : bool
-        Whether there are jaws, which follow the opening of every control point; without, leaves alone bound it.
+        Whether the jaws that the linac has follow the opening of every control point; without, leaves alone bound it.
     name, number : str, int
         Of the field.
+    limits : MachineLimits or str, optional
+        What the linac can do, or its name; those of the first known linac with the collimator when left out.
 
     Raises
     ------
@@ -108,7 +112,9 @@ def place_arc(
     >>> len(arc.fields[0].points), arc.fields[0].points[1].gantry  # 358 degrees in 36 steps
     (37, 190.94444444444446)
     """
-    _check_numbers({"spacing": spacing, "mu": mu, "gantry_speed": gantry_speed}, margin, side)
+    linac = limits_with(mlc, limits)
+    turning = linac.gantry_speed if gantry_speed is None else gantry_speed
+    _check_numbers({"spacing": spacing, "mu": mu, "gantry_speed": turning}, margin, side)
     centre = np.asarray(target_center(patient, targets) if isocenter is None else isocenter, dtype=np.float64)
     if centre.shape != (3,):
         raise InputError(f"isocenter must have shape (3,), got {centre.shape}")
@@ -118,15 +124,15 @@ def place_arc(
     shapes, pitch = np.empty((angles.size, mlc.pairs, 2)), max(patient.ct.grid.spacing)
     for index, gantry in enumerate(angles):
         rotation = beam_rotation(gantry, couch, collimator, patient.patient_position)
-        shapes[index] = fitted_leaves(*projected(surface, centre, rotation, machine.sad), mlc, margin, pitch)
+        shapes[index] = fitted_leaves(*projected(surface, centre, rotation, machine.sad), mlc, linac, margin, pitch)
         if shielded is not None:
             seen = projected(shielded, centre, rotation, machine.sad)
-            shapes[index] = _beside(shapes[index], *seen, mlc, side, pitch)
+            shapes[index] = _beside(shapes[index], *seen, mlc, linac.dynamic_gap, side, pitch)
     step = abs(_turn(start, stop, direction)) / (angles.size - 1)
     points = []
-    for index, leaves in enumerate(_kept_up(shapes, mlc.speed * step / gantry_speed)):
-        _check_reach(leaves, mlc)
-        x, y = jaw_opening(leaves, mlc) if jaws else (None, None)
+    for index, leaves in enumerate(_kept_up(shapes, linac.leaf_speed * step / turning)):
+        _check_reach(leaves, linac)
+        x, y = jaw_opening(leaves, mlc, linac) if jaws else (None, None)
         meterset, last = mu * index / (angles.size - 1), index == angles.size - 1
         angle = float(angles[index]), collimator, couch
         points.append(ControlPoint(meterset, *angle, centre, x, y, leaves, "NONE" if last else direction))
@@ -171,7 +177,7 @@ def _turn(start: float, stop: float, direction: str) -> float:
     return turn or (360.0 if direction == "CW" else -360.0)
 
 
-def fitted_leaves(x: Floats, y: Floats, mlc: MLC, margin: float, pitch: float) -> Floats:
+def fitted_leaves(x: Floats, y: Floats, mlc: MLC, limits: MachineLimits, margin: float, pitch: float) -> Floats:
     r"""Return leaf ends (pairs, 2) [mm] that let points of a surface through, and a disc of the margin around each.
 
     A pair whose band is :math:`d` away from a point opens to :math:`x \mp \sqrt{m^2 - d^2}`. Pairs that see no point
@@ -183,6 +189,8 @@ def fitted_leaves(x: Floats, y: Floats, mlc: MLC, margin: float, pitch: float) -
         Points in the isocentre plane, along and across the motion of the leaves [mm].
     mlc : MLC
         The collimator.
+    limits : MachineLimits
+        Gap, travel and span of its leaves.
     margin : float
         Radius m of the discs [mm], >= 0.
     pitch : float
@@ -193,8 +201,9 @@ def fitted_leaves(x: Floats, y: Floats, mlc: MLC, margin: float, pitch: float) -
     InputError
         When the points are outside the collimator, beyond the travel of a leaf, or farther apart than a bank spans.
 
-    >>> from radplan.machines.mlc import library_mlc
-    >>> fitted_leaves(np.asarray([-8.0, 12.0]), np.asarray([1.0, 1.0]), library_mlc("Agility"), 4.0, 1.0)[40].tolist()
+    >>> from radplan.machines import library_limits, library_mlc
+    >>> x, y = np.asarray([-8.0, 12.0]), np.asarray([1.0, 1.0])
+    >>> fitted_leaves(x, y, library_mlc("Agility"), library_limits("Versa HD"), 4.0, 1.0)[40].tolist()
     [-12.0, 16.0]
     """
     edges = mlc.boundaries
@@ -211,12 +220,12 @@ def fitted_leaves(x: Floats, y: Floats, mlc: MLC, margin: float, pitch: float) -
             reach = np.sqrt(np.maximum(margin**2 - away[seen] ** 2, 0.0))
             leaves[pair] = np.min(x[seen] - reach), np.max(x[seen] + reach)
     opened = np.flatnonzero(np.isfinite(leaves[:, 0]))
-    leaves[opened] = _at_least(leaves[opened], mlc.min_gap)
+    leaves[opened] = _at_least(leaves[opened], limits.dynamic_gap)
     closed = np.setdiff1d(np.arange(mlc.pairs), opened)
     nearest = opened[np.argmin(np.abs(closed[:, None] - opened), axis=1)]
     middle = leaves[nearest].mean(axis=1)
-    leaves[closed] = middle[:, None] + 0.5 * mlc.min_gap * np.asarray([-1.0, 1.0])
-    _check_reach(leaves, mlc)
+    leaves[closed] = middle[:, None] + 0.5 * limits.dynamic_gap * np.asarray([-1.0, 1.0])
+    _check_reach(leaves, limits)
     return leaves
 
 
@@ -229,15 +238,15 @@ def projected(surface: Floats, centre: Floats, rotation: Floats, sad: float) -> 
     return x, y
 
 
-def _beside(leaves: Floats, x: Floats, y: Floats, mlc: MLC, side: str, pitch: float) -> Floats:
+def _beside(leaves: Floats, x: Floats, y: Floats, mlc: MLC, gap: float, side: str, pitch: float) -> Floats:
     """Return leaf ends (pairs, 2) that stay on one side of the points wherever a pair sees any."""
     kept = leaves.copy()
     for pair, (low, high) in enumerate(itertools.pairwise(mlc.boundaries)):
         seen = x[(y > low - 0.5 * pitch) & (y < high + 0.5 * pitch)]
         if seen.size and side == "low":
-            kept[pair, 1] = np.clip(seen.min(), leaves[pair, 0] + mlc.min_gap, leaves[pair, 1])
+            kept[pair, 1] = np.clip(seen.min(), leaves[pair, 0] + gap, leaves[pair, 1])
         elif seen.size:
-            kept[pair, 0] = np.clip(seen.max(), leaves[pair, 0], leaves[pair, 1] - mlc.min_gap)
+            kept[pair, 0] = np.clip(seen.max(), leaves[pair, 0], leaves[pair, 1] - gap)
     return kept
 
 
@@ -285,25 +294,26 @@ def _at_least(leaves: Floats, gap: float) -> Floats:
     return apart
 
 
-def _check_reach(leaves: Floats, mlc: MLC) -> None:
-    for bank, (low, high) in enumerate(mlc.limits):
+def _check_reach(leaves: Floats, limits: MachineLimits) -> None:
+    for bank, (low, high) in enumerate(limits.leaf_bounds):
         first, last = float(leaves[:, bank].min()), float(leaves[:, bank].max())
         if first < low or last > high:
             raise InputError(
-                f"the target needs leaves from {first:.0f} to {last:.0f} mm, but those of MLC {mlc.name!r} go from "
+                f"the target needs leaves from {first:.0f} to {last:.0f} mm, but those of MLC {limits.mlc!r} go from "
                 f"{low:g} to {high:g} mm"
             )
-        if last - first > mlc.span:
+        if last - first > limits.bank_span:
             raise InputError(
-                f"the target needs leaves of one bank {last - first:.0f} mm apart, but those of MLC {mlc.name!r} span "
-                f"{mlc.span:g} mm: turn the collimator"
+                f"the target needs leaves of one bank {last - first:.0f} mm apart, but those of MLC {limits.mlc!r} "
+                f"span {limits.bank_span:g} mm: turn the collimator"
             )
 
 
-def jaw_opening(leaves: Floats, mlc: MLC) -> tuple[Floats, Floats]:
-    """Return jaws (x1, x2) and (y1, y2) [mm] around the pairs that are open."""
-    opened = np.flatnonzero(leaves[:, 1] - leaves[:, 0] > mlc.min_gap + _ROUNDING)
+def jaw_opening(leaves: Floats, mlc: MLC, limits: MachineLimits) -> tuple[Floats | None, Floats | None]:
+    """Return jaws (x1, x2) and (y1, y2) [mm] around the pairs that are open; None where the linac has none."""
+    opened = np.flatnonzero(leaves[:, 1] - leaves[:, 0] > limits.dynamic_gap + _ROUNDING)
     chosen = opened if opened.size else np.arange(mlc.pairs)
     along = np.asarray([leaves[chosen, 0].min() - _JAW_MARGIN, leaves[chosen, 1].max() + _JAW_MARGIN])
     across = np.asarray([mlc.boundaries[chosen[0]], mlc.boundaries[chosen[-1] + 1]])
-    return along, across
+    there = [past is not None for past in limits.jaw_past_axis]
+    return along if there[0] else None, across if there[1] else None

@@ -14,6 +14,7 @@ from radplan.beams.control_points import ControlPoint, DeliveryPlan, TreatmentFi
 from radplan.beams.place import target_center
 from radplan.errors import InputError
 from radplan.geometry.frames import beam_rotation
+from radplan.machines.limits import MachineLimits, limits_with
 from radplan.machines.mlc import MLC
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ def place_fields(
     mu: float = 100.0,
     jaws: bool = True,
     name: str = "fields",
+    limits: MachineLimits | str | None = None,
 ) -> DeliveryPlan:
     """Return a plan of static fields, one for each direction, with leaves fitted to the target and equal monitor units.
 
@@ -56,9 +58,11 @@ def place_fields(
     mu : float
         Monitor units of each field in a fraction, > 0.
     jaws : bool
-        Whether there are jaws, which follow the opening.
+        Whether the jaws that the linac has follow the opening.
     name : str
         Of the plan.
+    limits : MachineLimits or str, optional
+        What the linac can do, or its name; those of the first known linac with the collimator when left out.
 
     Raises
     ------
@@ -78,14 +82,15 @@ def place_fields(
         raise InputError(f"mu must be > 0, got {mu!r}")
     if not (np.isfinite(margin) and margin >= 0.0):
         raise InputError(f"margin must be >= 0 mm, got {margin!r}")
+    linac = limits_with(mlc, limits)
     centre = np.asarray(target_center(patient, targets) if isocenter is None else isocenter, dtype=np.float64)
     surface = target_surface(patient, patient.target_names if targets is None else targets)
     pitch = max(patient.ct.grid.spacing)
     fields = []
     for number, (around, table, turned) in enumerate(beam_angles(gantry, couch, collimator), start=1):
         rotation = beam_rotation(around, table, turned, patient.patient_position)
-        leaves = fitted_leaves(*projected(surface, centre, rotation, machine.sad), mlc, margin, pitch)
-        x, y = jaw_opening(leaves, mlc) if jaws else (None, None)
+        leaves = fitted_leaves(*projected(surface, centre, rotation, machine.sad), mlc, linac, margin, pitch)
+        x, y = jaw_opening(leaves, mlc, linac) if jaws else (None, None)
         points = tuple(ControlPoint(meterset, around, turned, table, centre, x, y, leaves) for meterset in (0.0, mu))
         label = f"{name} {around:g}"
         fields.append(

@@ -192,6 +192,9 @@ def _tell_delivery(delivered: Delivered) -> None:
             f"\nexact engine over apertures {found.factor:.3f}; then Dice of 50 % {found.dice_50:.3f}, of 95 % "
             f"{found.dice_95:.3f}, mean difference {found.mean_difference:.2f} %, gamma 3 %/3 mm {found.gamma:.1f} %"
         )
+        pairs = {name: {"apertures": one, "exact": two} for name, (one, two) in found.d10.items()}
+        print()
+        print_table(pairs, "D10 on the same voxels after that factor [Gy]")
 
 
 def _tell_files(console: Console, paths: list[Path], out: str, undrawn: bool) -> None:

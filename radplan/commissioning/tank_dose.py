@@ -152,7 +152,7 @@ def _field(machine: PhotonMachine, setup: Setup, leaf_axis: Literal["x", "y"] | 
 
 
 def _leaves() -> MLC:
-    return MLC("leaves of the tank's linac", _LEAVES, 0.012, 0.3, (200.0, 200.0), np.inf, 0.0, 25.0)
+    return MLC("leaves of the tank's linac", _LEAVES, 0.012, 0.3)
 
 
 @cache

@@ -18,6 +18,7 @@ from radplan.beams.control_points import Direction
 from radplan.delivery.bixel_apertures import filled
 from radplan.errors import InputError
 from radplan.geometry.frames import beam_rotation, isocentre_plane, world_to_beam
+from radplan.machines.limits import MachineLimits
 from radplan.machines.mlc import MLC
 from radplan.machines.photon import PhotonMachine
 from radplan.patient.patient import Patient
@@ -247,8 +248,8 @@ def arc_bixels(
     mlc: MLC,
     arcs: Sequence[Arc],
     isocentre: Floats,
+    limits: MachineLimits,
     margin: float = 5.0,
-    agility: float = 25.0 / 6.0,
 ) -> ArcBixels:
     """Return the bixels that see targets, or lie nearer to their projection than a margin.
 
@@ -262,10 +263,10 @@ def arc_bixels(
         Where they go.
     isocentre : array of shape (3,)
         World position [mm].
+    limits : MachineLimits
+        How leaves move, and the gantry at its fastest.
     margin : float
         Growth of the projection [mm].
-    agility : float
-        How far leaves surely go while the gantry turns by a degree [mm/degree].
 
     Raises
     ------
@@ -284,8 +285,9 @@ def arc_bixels(
         spans.append(np.stack(outlines))
     seen = np.concatenate(spans)
     pairs = np.flatnonzero(np.isfinite(seen[..., 0]).any(axis=0))
-    _check_reach(seen, pairs, mlc)
-    places = [_followable(span[:, pairs], agility * arc.travel) for span, arc in zip(spans, arcs, strict=True)]
+    _check_reach(seen, pairs, mlc, limits)
+    travel = [limits.leaf_speed / limits.gantry_speed * arc.travel for arc in arcs]
+    places = [_followable(span[:, pairs], way) for span, way in zip(spans, travel, strict=True)]
     ends = np.concatenate(places)
     edges = np.arange(np.floor(ends.min() / _WIDTH), np.ceil(ends.max() / _WIDTH) + 1.0) * _WIDTH
     return ArcBixels(tuple(arcs), edges, pairs, ends, isocentre)
@@ -307,7 +309,7 @@ def _outline(x: Floats, y: Floats, boundaries: Floats, margin: float) -> Floats:
     return ends
 
 
-def _check_reach(seen: Floats, pairs: Ints, mlc: MLC) -> None:
+def _check_reach(seen: Floats, pairs: Ints, mlc: MLC, limits: MachineLimits) -> None:
     """Refuse targets (points, pairs, 2) beyond the outermost leaves or farther than leaves travel."""
     first, last = mlc.boundaries[pairs[0]], mlc.boundaries[pairs[-1] + 1]
     if pairs[0] == 0 or pairs[-1] == mlc.pairs - 1:
@@ -316,7 +318,7 @@ def _check_reach(seen: Floats, pairs: Ints, mlc: MLC) -> None:
             f"{mlc.name!r} from {mlc.boundaries[0]:g} to {mlc.boundaries[-1]:g} mm: turn the collimator or move the "
             "isocentre"
         )
-    low, high, reach = float(seen[..., 0].min()), float(seen[..., 1].max()), min(mlc.travel)
+    low, high, reach = float(seen[..., 0].min()), float(seen[..., 1].max()), min(limits.leaf_travel)
     if low < -reach or high > reach:
         raise InputError(
             f"the target with its margin reaches from {low:.0f} to {high:.0f} mm along the leaves, beyond the "

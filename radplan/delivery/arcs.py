@@ -208,9 +208,8 @@ def search_arcs(
     with listening(progress), threadpoolctl.threadpool_limits(limits=1, user_api="blas"):
         dose_grid = patient.ct.grid.with_spacing(grid)
         planning = linac.planning()
-        agility = planning.leaf_speed / planning.gantry_speed
         targets = patient.target_names
-        bixels = arc_bixels(patient, targets, machine, collimator, placed, centre, chosen.margin, agility)
+        bixels = arc_bixels(patient, targets, machine, collimator, placed, centre, planning, chosen.margin)
         bixels.leaf_bounds(planning.bank_span)  # refuses what the carriages cannot do, before the long work
         matrix = arc_matrix(patient, machine, collimator, bixels, structures, targets, dose_grid, chosen.seed)
         _told(

@@ -21,6 +21,7 @@ from radplan.engines.aperture.variables import FieldLayout, aperture_variables
 from radplan.errors import InputError
 from radplan.influence import Dij, ForwardModel, Variables
 from radplan.influence.over import ModelOver
+from radplan.machines.limits import MachineLimits, leaf_limits
 from radplan.machines.mlc import MLC
 
 Floats = npt.NDArray[np.float64]
@@ -153,6 +154,7 @@ def bixel_apertures(
     plan: DeliveryPlan | Sequence[TreatmentField],
     mlc: MLC,
     beams: Beams | None = None,
+    limits: MachineLimits | str | None = None,
 ) -> BixelApertures:
     """Return the model of leaves and monitor units of a plan over a linear model of bixels, starting at the plan.
 
@@ -167,9 +169,11 @@ def bixel_apertures(
     plan : DeliveryPlan or sequence of TreatmentField
         What is delivered.
     mlc : MLC
-        Transmission, leaf offset and limits.
+        Transmission and leaf offset.
     beams : Beams, optional
         The beams of the weights, where the model does not know them.
+    limits : MachineLimits or str, optional
+        Within which leaves move, as in `radplan.engines.aperture_model`.
 
     Raises
     ------
@@ -187,7 +191,7 @@ def bixel_apertures(
         model=model,
         layouts=tuple(layouts),
         openings=_openings(placed, layouts, mlc, model.device),
-        limited=_variables(placed, layouts, mlc),
+        limited=_variables(placed, layouts, leaf_limits(mlc, limits)),
         transmission=mlc.transmission,
         leaf_offset=mlc.leaf_offset,
     )
@@ -204,12 +208,12 @@ def _beams_of(model: ForwardModel, beams: Beams | None) -> Beams:
     return known
 
 
-def _variables(beams: Beams, layouts: Sequence[FieldLayout], mlc: MLC) -> Variables:
+def _variables(beams: Beams, layouts: Sequence[FieldLayout], limits: MachineLimits | None) -> Variables:
     half = 0.5 * max(beam.bixel_width for beam in beams)
     reach = np.concatenate([beam.bixels for beam in beams])
     low, high = reach.min(axis=0) - half, reach.max(axis=0) + half
     box = float(low[0]), float(high[0]), float(low[1]), float(high[1])
-    made = aperture_variables(layouts, [mlc] * len(layouts), [box] * len(layouts), ("leaves", "mu"))
+    made = aperture_variables(layouts, [limits] * len(layouts), [box] * len(layouts), ("leaves", "mu"))
     lower, upper = np.array(made.lower), np.array(made.upper)
     for layout in layouts:
         # Why: no bixel lies beyond the box, so that leaf ends out there would have nothing to tell them apart.

@@ -84,10 +84,10 @@ def refine_apertures(
             raise InputError(f"{field.label}: is an arc: give it to plan_arcs as its start")
     count = fractions or plan.fractions or patient.fractions or 30
     influence = _influence(plan, patient, machine, leaves, grid) if dij is None else dij
-    model = bixel_apertures(influence, plan, leaves)
+    model = bixel_apertures(influence, plan, leaves, limits=linac)
     refined = _searched(plan, model, goals, patient, linac, count, iterations)
     if exact_iterations:
-        exact = aperture_model(patient, refined, machine, leaves, influence.grid)
+        exact = aperture_model(patient, refined, machine, leaves, influence.grid, limits=linac)
         refined = _searched(refined, exact, goals, patient, linac, count, exact_iterations)
     refined = rounded_plan(replace(refined, name=plan.name, fractions=count), linac)
     check_delivery(refined, linac).raise_for_errors()

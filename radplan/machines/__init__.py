@@ -13,7 +13,15 @@ from radplan.machines.files import (
     read_radplan_machine,
     write_photon_machine,
 )
-from radplan.machines.limits import MachineLimits, library_limits, limits_for, limits_with, machine_limits, read_limits
+from radplan.machines.limits import (
+    MachineLimits,
+    leaf_limits,
+    library_limits,
+    limits_for,
+    limits_with,
+    machine_limits,
+    read_limits,
+)
 from radplan.machines.low_rank import LowRankKernel
 from radplan.machines.mlc import MLC, MLCS, library_mlc, matching_mlc
 from radplan.machines.particle import RADIATIONS, EnergyLayer, InitialFocus, ParticleMachine
@@ -42,6 +50,7 @@ __all__ = [
     "Reference",
     "SSDTableKernel",
     "at_energies",
+    "leaf_limits",
     "library_limits",
     "library_machine",
     "library_mlc",

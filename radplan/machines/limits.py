@@ -238,6 +238,29 @@ def limits_with(mlc: MLC, limits: MachineLimits | str | Path | None = None) -> M
     return chosen
 
 
+def leaf_limits(mlc: MLC | None, limits: MachineLimits | str | Path | None = None) -> MachineLimits | None:
+    """Return the limits that leaves of a collimator move within: those given, or of the first known linac with it.
+
+    None where there are none: no leaves, or a collimator of one's own without limits, whose leaves stay where they are.
+
+    Raises
+    ------
+    InputError
+        When the limits are those of another collimator.
+
+    >>> leaf_limits(library_mlc("Agility")).name
+    'Versa HD'
+    """
+    if mlc is None:
+        return None
+    if limits is None:
+        return next((one for one in _library().values() if one.mlc == mlc.name), None)
+    chosen = machine_limits(limits)
+    if chosen.mlc != mlc.name:
+        raise InputError(f"{chosen.name!r} has the collimator {chosen.mlc}, not {mlc.name!r}: give its own limits")
+    return chosen
+
+
 def machine_limits(limits: MachineLimits | str | Path) -> MachineLimits:
     """Return limits given as such, by the name of a linac, or as a YAML file that holds one linac.
 

@@ -1,4 +1,4 @@
-"""Multileaf collimators: where the leaves lie, how far they go, what they let through."""
+"""Multileaf collimators: where the leaves lie and what they let through; `MachineLimits` says how they move."""
 
 from __future__ import annotations
 
@@ -23,7 +23,9 @@ _SAME_EDGE = 1e-6
 
 @dataclass(frozen=True, eq=False)
 class MLC:
-    r"""A multileaf collimator, all lengths in the isocentre plane.
+    r"""The geometry and dosimetry of a multileaf collimator, all lengths in the isocentre plane.
+
+    How far and how fast leaves go is a matter of the linac: `radplan.machines.MachineLimits`.
 
     The end of a leaf at position x blocks the fluence up to :math:`x \mp \delta`: a rounded end lets :math:`\delta`
     more through on either side, so that a pair is :math:`2\delta` (the dosimetric leaf gap) wider than it says.
@@ -38,14 +40,6 @@ class MLC:
         Fluence behind leaves over open fluence, leakage between leaves included, in [0, 1).
     leaf_offset : float
         Delta: half the dosimetric leaf gap [mm], >= 0.
-    travel : (float, float)
-        How far a leaf end goes out from the axis and how far past it, both > 0 [mm].
-    span : float
-        Largest distance of two leaf ends of one bank [mm]; infinite where leaves move freely.
-    min_gap : float
-        Smallest gap of a pair that moves during delivery [mm], >= 0.
-    speed : float
-        Fastest motion of a leaf [mm/s], > 0.
     tongue_groove : float
         Width about a boundary of leaves that the tongue of either neighbour covers, >= 0 and below the leaf width [mm].
     provenance : mapping
@@ -64,10 +58,6 @@ class MLC:
     boundaries: Floats
     transmission: float
     leaf_offset: float
-    travel: tuple[float, float]
-    span: float
-    min_gap: float
-    speed: float
     tongue_groove: float = 0.0
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
@@ -79,10 +69,8 @@ class MLC:
         object.__setattr__(self, "boundaries", edges)
         if not 0 <= self.transmission < 1:
             raise InputError(f"MLC {self.name!r}: transmission must lie in [0, 1), got {self.transmission}")
-        if not (min(self.travel) > 0 and self.span > 0 and self.speed > 0):
-            raise InputError(f"MLC {self.name!r}: travel, span and speed must be > 0")
-        if not (0 <= self.leaf_offset < np.inf and 0 <= self.min_gap < np.inf):
-            raise InputError(f"MLC {self.name!r}: leaf_offset and min_gap must be >= 0 mm")
+        if not 0 <= self.leaf_offset < np.inf:
+            raise InputError(f"MLC {self.name!r}: leaf_offset must be >= 0 mm, got {self.leaf_offset}")
         if not 0 <= self.tongue_groove < np.diff(edges).min():
             raise InputError(
                 f"MLC {self.name!r}: tongue_groove must be >= 0 mm and below the width of the leaves, "
@@ -98,12 +86,6 @@ class MLC:
     def widths(self) -> Floats:
         """Widths of the leaf pairs (n,) [mm]."""
         return np.diff(self.boundaries)
-
-    @property
-    def limits(self) -> tuple[tuple[float, float], tuple[float, float]]:
-        """Lowest and highest position of the leaves of the first bank (negative side) and of the second [mm]."""
-        outward, past = self.travel
-        return (-outward, past), (-past, outward)
 
     def fits(self, boundaries: npt.ArrayLike) -> bool:
         """Return whether leaf boundaries [mm] are those of this collimator."""
@@ -162,8 +144,6 @@ def _edges(*runs: tuple[int, float]) -> Floats:
     return np.asarray(np.concatenate([[0.0], np.cumsum(widths)]) - widths.sum() / 2)
 
 
-_VARIAN = "Varian specification: 25 mm/s, leaves of a bank within 150 mm, 0.5 mm dynamic gap"
-
 MLCS: Mapping[str, MLC] = {
     collimator.name: collimator
     for collimator in (
@@ -172,17 +152,12 @@ MLCS: Mapping[str, MLC] = {
             boundaries=_edges((10, 10.0), (40, 5.0), (10, 10.0)),
             transmission=0.015,
             leaf_offset=0.7,
-            travel=(200.0, 200.0),
-            span=150.0,
-            min_gap=0.5,
-            speed=25.0,
             tongue_groove=0.8,
             provenance={
                 "geometry": "60 pairs: 10 x 10 mm, 40 x 5 mm, 10 x 10 mm",
                 "transmission": "6 MV: 1.2 to 1.8 % in use, 1.5 % taken; commission your own",
                 "leaf_offset": "dosimetric leaf gap 1.2 to 1.7 mm at 6 MV in use, 1.4 mm taken; commission your own",
                 "tongue_groove": "estimate: a leaf side that faces an opening blocks 0.4 mm more; commission your own",
-                "limits": _VARIAN,
             },
         ),
         MLC(
@@ -190,17 +165,12 @@ MLCS: Mapping[str, MLC] = {
             boundaries=_edges((14, 5.0), (32, 2.5), (14, 5.0)),
             transmission=0.012,
             leaf_offset=0.35,
-            travel=(200.0, 200.0),
-            span=150.0,
-            min_gap=0.5,
-            speed=25.0,
             tongue_groove=0.7,
             provenance={
                 "geometry": "60 pairs: 14 x 5 mm, 32 x 2.5 mm, 14 x 5 mm",
                 "transmission": "6 MV: 1.0 to 1.4 % in use, 1.2 % taken; commission your own",
                 "leaf_offset": "dosimetric leaf gap 0.4 to 1.0 mm in use, 0.7 mm taken; commission your own",
                 "tongue_groove": "estimate: a leaf side that faces an opening blocks 0.35 mm more; commission your own",
-                "limits": _VARIAN,
             },
         ),
         MLC(
@@ -208,17 +178,12 @@ MLCS: Mapping[str, MLC] = {
             boundaries=_edges((80, 5.0)),
             transmission=0.005,
             leaf_offset=0.15,
-            travel=(200.0, 150.0),
-            span=np.inf,
-            min_gap=1.0,
-            speed=35.0,
             tongue_groove=0.6,
             provenance={
                 "geometry": "80 pairs of 5 mm; Bedford et al., J. Appl. Clin. Med. Phys. 14 (2013)",
                 "transmission": "below 0.5 %, Bedford et al. 2013; 0.5 % taken; commission your own",
                 "leaf_offset": "rounded tip, 0.2 to 0.5 mm of gap in use, 0.3 mm taken; commission your own",
                 "tongue_groove": "estimate: a leaf side that faces an opening blocks 0.3 mm more; commission your own",
-                "limits": "40 cm field, 15 cm past the axis, 1 mm dynamic gap, 3.5 cm/s; Bedford et al. 2013",
             },
         ),
     )

@@ -62,6 +62,8 @@ class Agreement:
         Mean of the absolute difference where either is above a tenth of the maximum, over the level [%].
     gamma : float
         Share of voxels within 3 % and 3 mm [%].
+    d10 : mapping of str to (float, float)
+        D10 of every target and organ by the apertures, times the factor, and by the exact engine [Gy].
     """
 
     factor: float
@@ -69,6 +71,11 @@ class Agreement:
     dice_95: float
     mean_difference: float
     gamma: float
+    d10: Mapping[str, tuple[float, float]]
+
+    def described(self) -> dict[str, Any]:
+        """Return all of it as plain data."""
+        return {**self.__dict__, "d10": {name: list(pair) for name, pair in self.d10.items()}}
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,13 +110,12 @@ class Delivered:
 
     def table(self) -> dict[str, dict[str, dict[str, float]]]:
         """Return metrics [Gy] by dose and structure."""
-        names = [one.name for one in self.plan.patient.structures.values() if one.role in ("target", "oar")]
+        names = _judged(self.plan.patient)
         return {label: plan.metrics(structures=names, names=list(METRICS)) for label, plan in self.doses.items()}
 
     def described(self) -> dict[str, Any]:
         """Return the report as plain data."""
         per_gray = self.report.mu / self._dose_per_fraction
-        known = None if self.agreement is None else {name: float(v) for name, v in self.agreement.__dict__.items()}
         return {
             "limits": self.limits.name,
             **self.report.scores(),
@@ -119,7 +125,7 @@ class Delivered:
                 for field, times in zip(self.delivery.fields, self.report.times, strict=True)
             ],
             "doses": self.table(),
-            "exact_against_apertures": known,
+            "exact_against_apertures": None if self.agreement is None else self.agreement.described(),
         }
 
     @property
@@ -205,7 +211,7 @@ def deliver_fluence(
         )
     doses: dict[str, Plan] = {}
     if wanted.compare:
-        inner = bixel_apertures(fluence.model, steps, mlc)
+        inner = bixel_apertures(fluence.model, steps, mlc, limits=limits)
         apertures = evaluate(fluence.model, inner.weights(np.array(inner.variables.start)), patient, fluence.fractions)
         doses = {"fluence optimum": fluence, "optimised apertures": apertures}
     return _finished(steps, doses, spec, patient, machine, limits, level, case)
@@ -347,7 +353,7 @@ def _finished(
     if "optimised apertures" in doses:
         inner = replace(doses["optimised apertures"], x=factor * doses["optimised apertures"].x)
         same = _dose_of(read, patient, machine, limits, inner.model.grid, fractions)
-        agreement = _agreement(inner, same, patient, level)
+        agreement = _agreement(inner, same, level)
     report("delivery", detail=str(judged), finished=True)
     return Delivered(read, limits, judged, {**levelled, "exported file": exact}, agreement)
 
@@ -369,7 +375,7 @@ def _dose_of(
     fractions: int,
     voxels: Literal["body"] | npt.NDArray[np.int64] = "body",
 ) -> Plan:
-    model = aperture_model(patient, plan, machine, limits.collimator(), grid, voxels=voxels)
+    model = aperture_model(patient, plan, machine, limits.collimator(), grid, voxels=voxels, limits=limits)
     return evaluate(model, np.asarray(model.variables.start), patient, fractions)
 
 
@@ -384,7 +390,13 @@ def _bixel_plans(
     return {label: evaluate(dij, fluence[parts], patient, fractions) for label, fluence in fluences.items()}
 
 
-def _agreement(inner: Plan, exact: Plan, patient: Patient, level: Level | None) -> Agreement:
+def _judged(patient: Patient) -> list[str]:
+    """Return the names of targets and organs at risk."""
+    return [one.name for one in patient.structures.values() if one.role in ("target", "oar")]
+
+
+def _agreement(inner: Plan, exact: Plan, level: Level | None) -> Agreement:
+    """Return how two doses on the same grid compare; reading them on different grids would compare the grids."""
     one, two = (np.asarray(plan["physical_dose"], dtype=np.float64) for plan in (inner, exact))
     factor = float(np.sum(one * two) / np.sum(one**2))
     one = factor * one
@@ -397,7 +409,10 @@ def _agreement(inner: Plan, exact: Plan, patient: Patient, level: Level | None) 
     grid = inner.model.grid
     passed = gamma_index(one, grid, two, grid, GammaCriteria(3.0, 3.0)).passing
     difference = 100.0 * float(np.mean(np.abs(one - two)[seen])) / reference
-    return Agreement(factor, overlap[0.5], overlap[0.95], difference, float(passed))
+    names = _judged(exact.patient)
+    apertures, whole = (plan.metrics(structures=names, names=["D10"]) for plan in (inner, exact))
+    d10 = {name: (factor * float(apertures[name]["D10"]), float(row["D10"])) for name, row in whole.items()}
+    return Agreement(factor, overlap[0.5], overlap[0.95], difference, float(passed), d10)
 
 
 def _spacing(spec: PlanSpec) -> float:

@@ -18,6 +18,7 @@ from radplan.errors import InputError, UnknownNameError
 from radplan.geometry.grid import Grid
 from radplan.influence import Dij, Scenarios
 from radplan.machines import library_machine
+from radplan.machines.limits import MachineLimits
 from radplan.machines.mlc import MLC
 from radplan.optim import Goal, Problem, SquaredDeviation
 from radplan.patient.phantoms import phantom
@@ -86,7 +87,8 @@ def on_the_fly(device):
 
 
 def apertures(device):
-    collimator = MLC("test", np.asarray([-10.0, 0.0, 10.0]), 0.01, 0.2, (200.0, 150.0), np.inf, 0.5, 25.0)
+    collimator = MLC("test", np.asarray([-10.0, 0.0, 10.0]), 0.01, 0.2)
+    limits = MachineLimits("test", "test", 25.0, 6.0, {"flat": 600.0}, (0.1, 20.0), (200.0, 150.0), 0.5)
     shapes = [np.asarray([[-8.0, 6.0], [-3.0, 9.0]]), np.asarray([[-4.0, 6.0], [-3.0, 13.0]])]
     points = tuple(
         ControlPoint(mu, 0.0, 10.0, 0.0, (0, 0, 0), (-30, 30), (-15, 15), leaves)
@@ -95,7 +97,7 @@ def apertures(device):
     field = TreatmentField("test", 1, points, 1000.0, collimator.boundaries)
     options = ApertureOptions(lateral_cutoff=20.0, margin=5.0)
     linac = library_machine("generic_photon_6mv")
-    return aperture_model(phantom("box"), [field], linac, collimator, 30.0, options, device, "float64")
+    return aperture_model(phantom("box"), [field], linac, collimator, 30.0, options, device, "float64", limits=limits)
 
 
 @pytest.mark.parametrize("made", [on_the_fly, apertures])

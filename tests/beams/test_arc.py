@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from radplan.beams import place_fields
 from radplan.beams.arc import arc_angles, fitted_leaves, place_arc
 from radplan.delivery.timing import largest_moves, segment_times
 from radplan.errors import InputError, UnknownNameError
@@ -19,7 +20,8 @@ from radplan.patient.patient import Patient
 from radplan.patient.phantoms import phantom
 from radplan.patient.structures import Structure, Structures
 
-MLC = library_mlc("Millennium 120")
+MLC, LIMITS = library_mlc("Millennium 120"), library_limits("TrueBeam")
+GAP = LIMITS.dynamic_gap
 VOXEL, RADIUS = 2.0, 30.0
 
 
@@ -70,8 +72,8 @@ def test_leaves_fit_a_sphere_off_axis(linac, margin):
             assert abs(np.mean((sign * found - half)[half > 0.5 * RADIUS])) < 0.5 * VOXEL
         shut = half == 0.0
         gaps = point.leaves[:, 1] - point.leaves[:, 0]
-        np.testing.assert_allclose(gaps[shut & (gaps < 1.0)], MLC.min_gap)
-        opened = np.flatnonzero(gaps > MLC.min_gap + 1e-6)
+        np.testing.assert_allclose(gaps[shut & (gaps < 1.0)], GAP)
+        opened = np.flatnonzero(gaps > GAP + 1e-6)
         assert point.jaws_y.tolist() == [MLC.boundaries[opened[0]], MLC.boundaries[opened[-1] + 1]]
         assert point.jaws_x[0] == pytest.approx(point.leaves[opened, 0].min() - 5.0)
 
@@ -98,6 +100,20 @@ def test_control_points_monitor_units_and_turn(linac):
     assert bare.points[0].jaws_x is None
 
 
+def test_jaws_are_those_of_the_linac(linac):
+    """An Agility has Y diaphragms and no X jaws; a clinic's own gap is kept."""
+    agility = library_mlc("Agility")
+    arc = place_arc(phantom("tg119"), linac, agility, spacing=60.0)
+    assert all(point.jaws_x is None and point.jaws_y is not None for point in arc.fields[0].points)
+    fields = place_fields(phantom("tg119"), linac, agility, gantry=[0.0])
+    assert fields.fields[0].points[0].jaws_x is None
+    wider = replace(library_limits("Versa HD"), dynamic_gap=3.5)
+    own = place_arc(phantom("tg119"), linac, agility, spacing=60.0, limits=wider)
+    assert np.ptp(own.fields[0].points[0].leaves, axis=1).min() == pytest.approx(3.5)
+    with pytest.raises(InputError, match="not 'Agility'"):
+        place_arc(phantom("tg119"), linac, agility, limits="TrueBeam")
+
+
 def test_two_arcs_open_on_either_side_of_the_core(linac):
     patient = phantom("tg119")
     same = {"spacing": 90.0, "isocenter": (0.0, 0.0, 0.0)}
@@ -109,7 +125,7 @@ def test_two_arcs_open_on_either_side_of_the_core(linac):
         assert high.leaves[30, 0] == pytest.approx(10.0, abs=3.0)
         np.testing.assert_array_equal(low.leaves[:, 0], free.leaves[:, 0])
         np.testing.assert_array_equal(high.leaves[:, 1], free.leaves[:, 1])
-        assert np.all(low.leaves[:, 1] - low.leaves[:, 0] >= MLC.min_gap - 1e-9)
+        assert np.all(low.leaves[:, 1] - low.leaves[:, 0] >= GAP - 1e-9)
 
 
 def test_full_turns():
@@ -148,7 +164,7 @@ def test_what_an_arc_cannot_do_is_refused(linac):
             place_arc(patient, linac, MLC, **options)
     steps = np.asarray([-100.0, 100.0]), np.asarray([-20.0, 20.0])
     with pytest.raises(InputError, match=r"205 mm apart.*span 150 mm: turn the collimator"):
-        fitted_leaves(*steps, MLC, 5.0, 3.0)
+        fitted_leaves(*steps, MLC, LIMITS, 5.0, 3.0)
 
 
 @pytest.mark.parametrize("position", PATIENT_POSITIONS)

@@ -15,11 +15,12 @@ from radplan.delivery.followed import FollowedApertures
 from radplan.delivery.trajectories import LeafTrajectories, leaf_trajectories
 from radplan.geometry.grid import Grid
 from radplan.influence import Dij
-from radplan.machines.limits import library_limits
+from radplan.machines.limits import MachineLimits, library_limits
 from radplan.machines.mlc import MLC
 
 EDGES = np.asarray([-7.5, -2.5, 2.5, 7.5])
-LEAVES = MLC("three rows", EDGES, 0.02, 0.3, (50.0, 50.0), np.inf, 0.5, 25.0)
+LEAVES = MLC("three rows", EDGES, 0.02, 0.3)
+LIMITS = MachineLimits("three rows", "three rows", 25.0, 6.0, {"flat": 600.0}, (0.1, 20.0), (50.0, 50.0), 0.5)
 CENTRES = np.asarray([(x, y) for x in (-7.5, -2.5, 2.5, 7.5) for y in (-5.0, 0.0, 5.0)])
 ANGLES, VOXELS = (10.0, 14.0, 18.0), 9
 
@@ -54,7 +55,7 @@ def arc_model(device: str, dtype: str) -> BixelApertures:
         device=device,
         dtype=dtype,
     )
-    return bixel_apertures(dij, DeliveryPlan("arc", (field,)), LEAVES, beams)
+    return bixel_apertures(dij, DeliveryPlan("arc", (field,)), LEAVES, beams, LIMITS)
 
 
 def followed(model: BixelApertures, seconds: float = 0.25, span: float = 12.0) -> FollowedApertures:

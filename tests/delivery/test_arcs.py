@@ -47,7 +47,7 @@ def search(patient):
     mlc, names = library_mlc("Millennium 120"), [goal.structure for goal in GOALS]
     grid = patient.ct.grid.with_spacing(8.0)
     centre = patient.ct.grid.points(patient.structures["OuterTarget"].voxels).mean(axis=0)
-    bixels = arc_bixels(patient, patient.target_names, LINAC, mlc, arcs, centre)
+    bixels = arc_bixels(patient, patient.target_names, LINAC, mlc, arcs, centre, TRUEBEAM)
     matrix = arc_matrix(patient, LINAC, mlc, bixels, names, patient.target_names, grid)
     planning = TRUEBEAM.planning()
     made = ArcSearch(matrix, ArcCost.of(matrix, GOALS, 30), mlc, planning, planning.dose_rate() / 60.0, 100.0)

@@ -11,10 +11,12 @@ from radplan.delivery.bixel_apertures import bixel_apertures
 from radplan.errors import InputError
 from radplan.geometry.grid import Grid
 from radplan.influence import Dij
+from radplan.machines.limits import MachineLimits
 from radplan.machines.mlc import MLC
 
 EDGES = np.asarray([-5.0, 0.0, 5.0])
-LEAVES = MLC("two rows", EDGES, 0.1, 0.0, (50.0, 50.0), np.inf, 0.0, 25.0)
+LEAVES = MLC("two rows", EDGES, 0.1, 0.0)
+LIMITS = MachineLimits("two rows", "two rows", 25.0, 6.0, {"flat": 600.0}, (0.1, 20.0), (50.0, 50.0), 0.0)
 CENTRES = np.asarray([(x, y) for y in (-2.5, 2.5) for x in (-5.0, 0.0, 5.0)])
 
 
@@ -27,7 +29,7 @@ def unit_model(points, centres=CENTRES, mlc=LEAVES, gantry=(0.0,), boundaries=ED
         {"physical_dose": np.eye(beams.count)}, Grid((1, 1, beams.count), (1, 1, 1), (0, 0, 0)), dtype="float64"
     )
     field = TreatmentField("field", 1, tuple(points), 1000.0, boundaries)
-    return bixel_apertures(dij, DeliveryPlan("plan", (field,)), mlc, beams)
+    return bixel_apertures(dij, DeliveryPlan("plan", (field,)), mlc, beams, LIMITS)
 
 
 def at(meterset, leaves, gantry=0.0, **more):
@@ -60,7 +62,7 @@ def test_a_sweep_is_the_mean_of_still_leaves():
 
 
 def test_the_leaf_offset_opens_both_sides_and_jaws_close():
-    mlc = MLC("two rows", EDGES, 0.0, 0.5, (50.0, 50.0), np.inf, 0.0, 25.0)
+    mlc = MLC("two rows", EDGES, 0.0, 0.5)
     shape = [[-2.5, 2.5], [-2.5, 2.5]]
     jaws = {"jaws_x": [-10.0, 2.5], "jaws_y": [-5.0, 1.25]}
     model = unit_model([at(0.0, shape, **jaws), at(1.0, shape, **jaws)], mlc=mlc)
@@ -103,4 +105,6 @@ def test_a_bixel_of_several_whole_pairs_gets_the_mean_of_them():
     )
     dij = Dij.from_matrices({"physical_dose": np.eye(1)}, Grid((1, 1, 1), (1, 1, 1), (0, 0, 0)), dtype="float64")
     field = TreatmentField("field", 1, (at(0.0, shape), at(10.0, shape)), 1000.0, EDGES)
-    assert dose(bixel_apertures(dij, DeliveryPlan("plan", (field,)), LEAVES, beams))[0] == pytest.approx(10 * 0.55)
+    assert dose(bixel_apertures(dij, DeliveryPlan("plan", (field,)), LEAVES, beams, LIMITS))[0] == pytest.approx(
+        10 * 0.55
+    )

@@ -8,7 +8,16 @@ from dataclasses import fields, replace
 import pytest
 
 from radplan.errors import FileError, InputError, UnknownNameError
-from radplan.machines import MachineLimits, library_limits, limits_for, machine_limits, read_limits
+from radplan.machines import (
+    MLC,
+    MachineLimits,
+    leaf_limits,
+    library_limits,
+    library_mlc,
+    limits_for,
+    machine_limits,
+    read_limits,
+)
 from radplan.machines.limits import LIBRARY
 
 
@@ -29,13 +38,16 @@ def test_published_numbers(name, mlc, speed, gap, span, flat):
     assert limits_for(mlc) == limits
 
 
-@pytest.mark.parametrize("name", sorted(read_limits(LIBRARY)))
-def test_limits_agree_with_the_collimator(name):
-    limits = library_limits(name)
-    mlc = limits.collimator()
-    assert (limits.leaf_travel, limits.bank_span) == (mlc.travel, mlc.span)
-    assert (limits.dynamic_gap, limits.leaf_speed) == (mlc.min_gap, mlc.speed)
-    assert limits.leaf_bounds == mlc.limits
+def test_limits_of_a_collimator():
+    """Those of the first linac that has it, those given, none for one of one's own; never another collimator's."""
+    agility, own = library_mlc("Agility"), MLC("ours", [-5.0, 0.0, 5.0], 0.01, 0.0)
+    assert leaf_limits(agility).name == "Versa HD"
+    assert leaf_limits(own) is None
+    assert leaf_limits(None) is None
+    stated = replace(library_limits("Versa HD"), mlc="ours", dynamic_gap=3.5)
+    assert leaf_limits(own, stated).dynamic_gap == 3.5
+    with pytest.raises(InputError, match="has the collimator Millennium 120, not 'Agility'"):
+        leaf_limits(agility, "TrueBeam")
 
 
 @pytest.mark.parametrize("name", sorted(read_limits(LIBRARY)))

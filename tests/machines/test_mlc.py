@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from radplan.errors import InputError, UnknownNameError
+from radplan.machines.limits import library_limits
 from radplan.machines.mlc import MLCS, library_mlc, matching_mlc
 
 
@@ -32,8 +33,8 @@ def test_names_are_folded_and_near_misses_are_offered():
         library_mlc("Agilty")
 
 
-def test_limits_are_mirrored():
-    assert library_mlc("Agility").limits == ((-200.0, 150.0), (-150.0, 200.0))
+def test_leaf_bounds_are_mirrored():
+    assert library_limits("Versa HD").leaf_bounds == ((-200.0, 150.0), (-150.0, 200.0))
 
 
 def test_unknown_boundaries_say_what_to_do():
@@ -41,9 +42,7 @@ def test_unknown_boundaries_say_what_to_do():
         matching_mlc([-10.0, 0.0, 10.0])
 
 
-@pytest.mark.parametrize(
-    "wrong", [{"transmission": 1.0}, {"leaf_offset": -1.0}, {"boundaries": [0.0, 0.0]}, {"travel": (0.0, 1.0)}]
-)
+@pytest.mark.parametrize("wrong", [{"transmission": 1.0}, {"leaf_offset": -1.0}, {"boundaries": [0.0, 0.0]}])
 def test_impossible_values_are_refused(wrong):
     with pytest.raises(InputError, match="MLC 'Agility'"):
         replace(library_mlc("Agility"), **wrong)

@@ -16,6 +16,7 @@ from radplan.errors import CalculationError, InputError
 from radplan.geometry.grid import Grid
 from radplan.influence import Dij, Variables
 from radplan.machines import library_machine
+from radplan.machines.limits import MachineLimits
 from radplan.machines.mlc import MLC
 from radplan.optim import (
     SOLVERS,
@@ -268,7 +269,8 @@ def test_coupled_variables_against_a_solver_with_constraints():
 def test_leaves_and_monitor_units_of_apertures():
     """Three fields whose leaves stand half over the target, half of the pairs touching, are fitted to it."""
     patient, linac = phantom("box"), library_machine("generic_photon_6mv")
-    collimator = MLC("test", np.arange(-40.0, 41.0, 10.0), 0.01, 0.0, (200.0, 150.0), np.inf, 1.0, 25.0)
+    collimator = MLC("test", np.arange(-40.0, 41.0, 10.0), 0.01, 0.0)
+    limits = MachineLimits("test", "test", 25.0, 6.0, {"flat": 600.0}, (0.1, 20.0), (200.0, 150.0), 1.0)
     leaves = np.asarray([[-41.0, -40.0], [-40.0, 0.0]] * 4)
     fields = [
         TreatmentField(str(gantry), 1, tuple(ControlPoint(mu, gantry, 0.0, 0.0, [0, 0, 0], leaves=leaves)
@@ -276,7 +278,7 @@ def test_leaves_and_monitor_units_of_apertures():
         for gantry in (0.0, 120.0, 240.0)
     ]  # fmt: skip
     options = ApertureOptions(lateral_cutoff=25.0, margin=50.0)
-    model = aperture_model(patient, fields, linac, collimator, 15.0, options)
+    model = aperture_model(patient, fields, linac, collimator, 15.0, options, limits=limits)
     goals = [Goal("OuterTarget", SquaredDeviation(60.0), 10.0), Goal("BODY", SquaredOverdosing(20.0), 1.0)]
     problem = Problem(model, goals, patient, fractions=30)
     found = ProjectedLBFGS(max_iterations=12).solve(problem)

@@ -19,11 +19,12 @@ from radplan.delivery.bixel_apertures import bixel_apertures
 from radplan.delivery.followed import FollowedApertures
 from radplan.delivery.sequencing import SEQUENCERS
 from radplan.delivery.trajectories import leaf_trajectories
-from radplan.machines.limits import library_limits
+from radplan.machines.limits import MachineLimits, library_limits
 from radplan.machines.mlc import MLC
 from radplan.optim.solvers import ProjectedLBFGS
 
-ROWS = MLC("rows", np.arange(-102.5, 103.0, 5.0), 0.0, 0.0, (200.0, 200.0), np.inf, 0.0, 25.0)
+ROWS = MLC("rows", np.arange(-102.5, 103.0, 5.0), 0.0, 0.0)
+LIMITS = MachineLimits("rows", "rows", 25.0, 6.0, {"flat": 600.0}, (0.1, 20.0), (200.0, 200.0), 0.0)
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +83,7 @@ def test_matrad_s_problem_with_few_shapes(case, method, shapes, bar):
     plan, count = sequenced(dij, weights, method, 5)
     assert count <= shapes
     begin = time.process_time()
-    model = bixel_apertures(dij, plan, ROWS)
+    model = bixel_apertures(dij, plan, ROWS, limits=LIMITS)
     limits = replace(library_limits("TrueBeam"), bank_span=np.inf)
     times = [np.full(len(field.segments), np.inf) for field in plan.fields]
     followed = FollowedApertures(model, leaf_trajectories(model.variables, model.layouts, limits, times))

@@ -51,6 +51,9 @@ def test_from_goals_to_files(delivery, tmp_path):
     assert level == pytest.approx(50.0, rel=2e-3)
     assert 0.8 < delivered.agreement.factor < 1.1
     assert delivered.agreement.dice_50 > 0.9
+    assert delivered.agreement.d10["OuterTarget"][0] == pytest.approx(
+        delivered.agreement.d10["OuterTarget"][1], abs=2.0
+    )
     names = {path.name for path in outcome.save(tmp_path)}
     assert {"RP.dcm", "RS.dcm", "RD.dcm", "delivery.json", "plan.json", "dvh.csv"} <= names
     assert not check_rtplan(tmp_path / "RP.dcm", "TrueBeam").findings
@@ -58,6 +61,7 @@ def test_from_goals_to_files(delivery, tmp_path):
     assert told["violations"] == 0
     assert told["mu"] == pytest.approx(sum(field["mu"] for field in told["fields"]))
     assert set(told["doses"]["exported file"]) >= {"OuterTarget", "Core"}
+    assert set(told["exact_against_apertures"]["d10"]) >= {"OuterTarget", "Core"}
     read = read_plan(tmp_path / "RP.dcm")
     model = aperture_model(outcome.patient, read, outcome.machine, grid=outcome.plan.model.grid)
     dose = 30 * np.asarray(model.forward(np.array(model.variables.start))["physical_dose"])[0]

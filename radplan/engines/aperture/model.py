@@ -27,6 +27,7 @@ from radplan.errors import InputError, UnknownNameError
 from radplan.geometry.grid import Grid
 from radplan.influence import Rows, RowsModel
 from radplan.kernels.threads import one_blas_thread
+from radplan.machines.limits import MachineLimits, leaf_limits
 from radplan.machines.mlc import MLC, matching_mlc
 from radplan.machines.photon import PhotonMachine
 from radplan.patient.patient import Patient
@@ -123,6 +124,7 @@ def aperture_model(
     device: str = "numpy",
     dtype: str = "float32",
     voxels: Literal["body"] | npt.ArrayLike = "body",
+    limits: MachineLimits | str | None = None,
 ) -> ApertureModel:
     """Return the forward model of leaves, jaws and monitor units of a plan, beginning at the plan as it stands.
 
@@ -135,7 +137,7 @@ def aperture_model(
     machine : PhotonMachine
         A linac with monitor units.
     mlc : MLC, optional
-        Transmission, leaf offset and limits; the known collimator with the plan's leaf boundaries when left out.
+        Transmission and leaf offset; the known collimator with the plan's leaf boundaries when left out.
     grid : float, (float, float, float) or Grid
         The dose grid, or its spacing [mm].
     options : ApertureOptions, optional
@@ -144,6 +146,9 @@ def aperture_model(
         Where it runs, and ``"float32"`` or ``"float64"``.
     voxels : "body" or array of shape (n,)
         The rows: the external contour grown by one voxel, or sorted flat indices into the grid.
+    limits : MachineLimits or str, optional
+        Within which leaves may be moved; those of the first known linac with the collimator when left out. Leaves of a
+        collimator that no known linac has stay where they are without.
 
     Raises
     ------
@@ -152,7 +157,8 @@ def aperture_model(
         agree.
     """
     scope = Scope.of(patient, grid, voxels, None, device, dtype, stored=False)
-    return aperture_model_of(patient, plan, machine, mlc, ApertureOptions() if options is None else options, scope)
+    chosen = ApertureOptions() if options is None else options
+    return aperture_model_of(patient, plan, machine, mlc, chosen, scope, limits)
 
 
 def aperture_model_of(
@@ -162,6 +168,7 @@ def aperture_model_of(
     mlc: MLC | None,
     options: ApertureOptions,
     scope: Scope,
+    limits: MachineLimits | str | None = None,
 ) -> ApertureModel:
     """Return the model of a plan where a scope wants dose, with the range error of its case; see `aperture_model`."""
     fields = tuple(plan)
@@ -183,7 +190,7 @@ def aperture_model_of(
         layouts=tuple(layouts),
         parts=builder.parts(layouts, mlcs, boxes),
         rows=scope.rows(patient, rbe=1.0),
-        variables=aperture_variables(layouts, mlcs, boxes, options.free),
+        variables=aperture_variables(layouts, [leaf_limits(one, limits) for one in mlcs], boxes, options.free),
         machine=machine.name,
     )
 

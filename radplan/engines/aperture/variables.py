@@ -19,7 +19,7 @@ from radplan.arrays import Array, namespace
 from radplan.beams.control_points import ControlPoint, TreatmentField
 from radplan.errors import InputError
 from radplan.influence import Variables
-from radplan.machines.mlc import MLC
+from radplan.machines.limits import MachineLimits
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -232,23 +232,23 @@ class FieldLayout:
         return np.concatenate([self.leaves.ravel(), self.jaws.ravel(), mu, np.zeros(self.turns)])
 
     def bounds(
-        self, mlc: MLC | None, box: tuple[float, float, float, float], free: Sequence[str]
+        self, limits: MachineLimits | None, box: tuple[float, float, float, float], free: Sequence[str]
     ) -> tuple[Floats, Floats]:
         """Return lower and upper bounds of the variables; a box (x1, x2, y1, y2) [mm] holds what may be open.
 
         What the linac does not have or is not free is fixed; nothing is forced to move from where the plan has it.
         """
         leaves = np.stack([self.leaves, self.leaves])
-        if self.field.leaf_boundaries is not None and mlc is not None:
+        if self.field.leaf_boundaries is not None and limits is not None:
             reach = (-np.inf, np.inf) if self.field.points[0].jaws_x is not None else box[:2]
             if self.field.leaf_axis == "y":
                 reach = (-np.inf, np.inf) if self.field.points[0].jaws_y is not None else box[2:]
-            limits = np.clip(np.asarray(mlc.limits).T, *reach)
-            leaves = np.stack([np.minimum(self.leaves, limits[0]), np.maximum(self.leaves, limits[1])])
+            ends = np.clip(np.asarray(limits.leaf_bounds).T, *reach)
+            leaves = np.stack([np.minimum(self.leaves, ends[0]), np.maximum(self.leaves, ends[1])])
         jaws = np.stack([self.jaws, self.jaws])
-        for columns, limits in ((slice(0, 2), box[:2]), (slice(2, 4), box[2:])):
+        for columns, sides in ((slice(0, 2), box[:2]), (slice(2, 4), box[2:])):
             if abs(self.jaws[0, columns][0]) < WIDE:
-                jaws[:, :, columns] = np.asarray(limits)[:, None, None]
+                jaws[:, :, columns] = np.asarray(sides)[:, None, None]
         none, without = np.zeros(len(self.delivering)), np.full(len(self.delivering), np.inf)
         turn, start = np.full(self.turns, _WIDEST_TURN), self.start
         low = np.concatenate([leaves[0].ravel(), np.minimum(jaws[0], self.jaws).ravel(), none, -turn])
@@ -259,11 +259,11 @@ class FieldLayout:
                 low[own], high[own] = start[own], start[own]
         return low, high
 
-    def spans(self, mlc: MLC | None) -> tuple[BankSpans, ...]:
-        """Return how far leaf ends of a bank may lie apart: as the collimator says, or as far as the plan has them."""
-        if mlc is None or self.field.leaf_boundaries is None or not np.isfinite(mlc.span):
+    def spans(self, limits: MachineLimits | None) -> tuple[BankSpans, ...]:
+        """Return how far leaf ends of a bank may lie apart: as the linac allows, or as far as the plan has them."""
+        if limits is None or self.field.leaf_boundaries is None or not np.isfinite(limits.bank_span):
             return ()
-        widest = np.maximum(np.ptp(self.leaves, axis=1, keepdims=True), mlc.span)
+        widest = np.maximum(np.ptp(self.leaves, axis=1, keepdims=True), limits.bank_span)
         return (BankSpans(self.offset, widest, self.leaves.shape[1]),)
 
     def pairs(self, gap: float) -> tuple[Ints, Ints, Floats]:
@@ -276,13 +276,17 @@ class FieldLayout:
 
 def aperture_variables(
     layouts: Sequence[FieldLayout],
-    mlcs: Sequence[MLC | None],
+    linacs: Sequence[MachineLimits | None],
     boxes: Sequence[tuple[float, float, float, float]],
     free: Sequence[str],
 ) -> ApertureVariables:
-    """Return the variables of all fields, one layout, collimator and box of open fluence [mm] for each."""
-    limits = [one.bounds(mlc, box, free) for one, mlc, box in zip(layouts, mlcs, boxes, strict=True)]
-    pairs = [one.pairs(0.0 if mlc is None else mlc.min_gap) for one, mlc in zip(layouts, mlcs, strict=True)]
+    """Return the variables of all fields, one layout, linac and box of open fluence [mm] for each.
+
+    Where nothing is known of the linac leaves stay where they are.
+    """
+    limits = [one.bounds(linac, box, free) for one, linac, box in zip(layouts, linacs, boxes, strict=True)]
+    gaps = [0.0 if linac is None else linac.dynamic_gap for linac in linacs]
+    pairs = [one.pairs(gap) for one, gap in zip(layouts, gaps, strict=True)]
     start = np.concatenate([one.start for one in layouts])
     scale = np.full(start.size, 5.0)
     for one in layouts:
@@ -298,7 +302,7 @@ def aperture_variables(
         first=np.concatenate([one for one, _, _ in pairs]),
         second=np.concatenate([two for _, two, _ in pairs]),
         gaps=np.concatenate([gap for _, _, gap in pairs]),
-        spans=tuple(bank for one, mlc in zip(layouts, mlcs, strict=True) for bank in one.spans(mlc)),
+        spans=tuple(bank for one, linac in zip(layouts, linacs, strict=True) for bank in one.spans(linac)),
     )
 
 

@@ -39,7 +39,7 @@ def slab():
 
 
 def collimator(transmission=0.02):
-    return MLC("test", np.arange(-200.0, 201.0, 10.0), transmission, 0.0, (200.0, 200.0), np.inf, 0.0, 25.0)
+    return MLC("test", np.arange(-200.0, 201.0, 10.0), transmission, 0.0)
 
 
 def arc(count, leaves, jaws=(-60.0, 60.0), first=0.0, turn=0.0, collimator_angle=0.0):

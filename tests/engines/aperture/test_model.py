@@ -38,7 +38,7 @@ def linac():
 
 def collimator(transmission=0.0, offset=0.0, pairs=6, width=10.0):
     edges = (np.arange(pairs + 1) - pairs / 2) * width
-    return MLC("test", edges, transmission, offset, (200.0, 150.0), np.inf, 0.5, 25.0)
+    return MLC("test", edges, transmission, offset)
 
 
 def fluence_of(leaves, jaws=(-100.0, 100.0, -100.0, 100.0), mu=1.0, end=None, **options):

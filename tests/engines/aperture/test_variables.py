@@ -16,6 +16,7 @@ from radplan.engines.aperture.variables import ApertureVariables, BankSpans, Fie
 from radplan.errors import InputError
 from radplan.geometry.grid import Grid
 from radplan.machines import library_machine
+from radplan.machines.limits import MachineLimits
 from radplan.machines.mlc import MLC
 from radplan.patient.ct import CT
 from radplan.patient.patient import Patient
@@ -50,8 +51,12 @@ def field(
     return TreatmentField("test", 1, points, 1000.0, None if leaves is None else EDGES)
 
 
-def collimator(span=np.inf):
-    return MLC("test", EDGES, 0.015, 0.3, (200.0, 150.0), span, 0.5, 25.0)
+def collimator():
+    return MLC("test", EDGES, 0.015, 0.3)
+
+
+def limits(span=np.inf):
+    return MachineLimits("test", "test", 25.0, 6.0, {"flat": 600.0}, (0.1, 20.0), (200.0, 150.0), 0.5, bank_span=span)
 
 
 def dose_of(patient, one, linac, points, **options):
@@ -64,7 +69,9 @@ def dose_of(patient, one, linac, points, **options):
 def test_the_gradient_by_the_collimator_agrees_with_finite_differences(linac, device):
     options = ApertureOptions(free=("leaves", "collimator"), lateral_cutoff=60.0, margin=5.0)
     fields = [field(PAIRS, gantry=(10.0, 10.0), collimator=33.0, couch=12.0), field(PAIRS, gantry=(80.0, 80.0))]
-    model = aperture_model(water(), fields, linac, collimator(), 24.0, options, device=device, dtype="float64")
+    model = aperture_model(
+        water(), fields, linac, collimator(), 24.0, options, device=device, dtype="float64", limits=limits()
+    )
     layouts, start = model.layouts, np.asarray(model.variables.start)
     start[layouts[1].turn_slice] = 7.5
     cotangent = np.random.default_rng(2).uniform(-1.0, 1.0, (1, model.voxels.size))
@@ -94,7 +101,9 @@ def test_a_turned_collimator_variable_is_a_turned_collimator(linac):
 
 
 def test_what_is_not_free_stays(linac):
-    model = aperture_model(water(), [field(PAIRS)], linac, collimator(), 24.0, ApertureOptions(free=("mu",)))
+    model = aperture_model(
+        water(), [field(PAIRS)], linac, collimator(), 24.0, ApertureOptions(free=("mu",)), limits=limits()
+    )
     space, layout = model.variables, model.layouts[0]
     start = np.asarray(space.start)
     moved = space.project(start + 3.0)
@@ -114,7 +123,7 @@ def test_a_bank_that_is_too_wide_is_projected_on_its_span(device):
 
 
 def test_projection_keeps_span_gaps_and_bounds_together(linac):
-    space = aperture_model(water(), [field(PAIRS)], linac, collimator(30.0), 24.0).variables
+    space = aperture_model(water(), [field(PAIRS)], linac, collimator(), 24.0, limits=limits(30.0)).variables
     assert isinstance(space, ApertureVariables)
     start = np.asarray(space.start)
     np.testing.assert_array_equal(space.project(start), start)
