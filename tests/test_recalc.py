@@ -315,7 +315,11 @@ def test_arcs_and_filters_are_told_of(tmp_path, case):
     arc.ControlPointSequence[1].GantryAngle = 20
     found = recalculate(rtplan(tmp_path, arc), case, grid=4.0, options=QUICK)
     assert any("1 arcs: each segment at 1 gantry position" in note for note in found.notes)
-    assert any("flattening-filter free (FFF)" in note for note in found.notes)
+    assert found.machine_names == ("generic_photon_6mv_fff",)
+    given = recalculate(
+        rtplan(tmp_path, arc, name="flat.dcm"), case, machine="generic_photon_6mv", grid=4.0, options=QUICK
+    )
+    assert any("flattening-filter free (FFF)" in note for note in given.notes)
     assert found.delivery.fields[0].technique == "arc"
 
 

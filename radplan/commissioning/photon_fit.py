@@ -141,7 +141,11 @@ def fit_photons(
     )
     model, result = task.calculated(answer.x)
     curves, factors, open_questions = curve_fits(data, result), factor_fits(data, result), _undetermined(fitted, data)
-    machine = replace(make(model), provenance=provenance_of(model, fitted, curves, factors, open_questions, begin.name))
+    told = provenance_of(model, fitted, curves, factors, open_questions, begin.name)
+    sides = [min(factor.field) for factor in data.output_factors]
+    machine = make(model)
+    smallest = min([*sides, machine.smallest_field])
+    machine = replace(machine, provenance=told, smallest_field=smallest)
     return Commissioning(
         machine=machine,
         model=model,

@@ -24,6 +24,8 @@ from radplan.machines.photon import PhotonMachine
 FORMAT = "radplan photon machine 1"
 _ARRAYS = ("profile_radius", "profile", "radius", "cumulated", "depth", "stretch", "table")
 _SCALARS = ("name", "energy", "sad", "source_fwhm", "distance", "provenance", "reference", "head")
+_SMALLEST_FIELD = 20.0
+"""Smallest field of a machine whose file does not state it [mm]."""
 
 MACHINES: Mapping[str, Path] = MappingProxyType(
     {path.stem: path for path in sorted((Path(__file__).parent / "library").glob("*.npz"))}
@@ -90,6 +92,8 @@ def write_photon_machine(machine: PhotonMachine, path: str | Path) -> None:
     }
     if machine.collimation != Collimation():
         header["collimation"] = asdict(machine.collimation)
+    if machine.smallest_field != _SMALLEST_FIELD:
+        header["smallest_field"] = machine.smallest_field
     kernel = machine.kernel
     arrays = {
         "profile_radius": machine.profile_radius,
@@ -135,6 +139,7 @@ def _photon_machine(path: Path, header: Mapping[str, Any], content: Mapping[str,
             provenance=header["provenance"],
             head=Head(**header["head"]),
             collimation=Collimation(**header.get("collimation", {})),
+            smallest_field=float(header.get("smallest_field", _SMALLEST_FIELD)),
         )
     except (InputError, AttributeError, LookupError, OverflowError, TypeError, ValueError) as error:
         raise FileError(path, f"holds no valid photon machine: {error}") from error

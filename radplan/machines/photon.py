@@ -52,6 +52,8 @@ class PhotonMachine:
         Head scatter and monitor back-scatter, for apertures; the weight of a bixel is fluence and has them inside.
     collimation : Collimation
         What was measured of jaws and leaves, for apertures.
+    smallest_field : float
+        Side of the smallest square field whose output the machine was judged by [mm], > 0.
 
     Raises
     ------
@@ -78,6 +80,7 @@ class PhotonMachine:
     lateral_cutoff: float = 75.0
     head: Head = field(default_factory=Head)
     collimation: Collimation = field(default_factory=Collimation)
+    smallest_field: float = 20.0
 
     radiation: ClassVar[str] = "photons"
 
@@ -92,6 +95,8 @@ class PhotonMachine:
             )
         if not 0 < self.lateral_cutoff < np.inf:
             raise InputError(f"machine {self.name!r}: lateral_cutoff must be > 0 mm, got {self.lateral_cutoff}")
+        if not 0 < self.smallest_field < np.inf:
+            raise InputError(f"machine {self.name!r}: smallest_field must be > 0 mm, got {self.smallest_field}")
         if self.distance not in ("axis", "ray"):
             raise InputError(f"machine {self.name!r}: distance must be 'axis' or 'ray', got {self.distance!r}")
         if self.profile.shape != self.profile_radius.shape or not np.all(np.diff(self.profile_radius) > 0):

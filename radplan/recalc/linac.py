@@ -6,14 +6,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from radplan.beams.control_points import DeliveryPlan
+from radplan.beams.control_points import DeliveryPlan, TreatmentField
 from radplan.commissioning.calibration import calibrated, isocentric
+from radplan.engines.aperture.build import opening_box
+from radplan.engines.aperture.variables import FieldLayout
 from radplan.errors import InputError, UnknownNameError
 from radplan.io.load import load_machine
 from radplan.machines import PhotonMachine, Reference
 
 BY_ENERGY = {6: "generic_photon_6mv", 10: "generic_photon_10mv", 15: "generic_photon_15mv"}
 """Machine of a nominal energy [MV] where none is named."""
+
+UNFLATTENED = {6: "generic_photon_6mv_fff", 10: "generic_photon_10mv_fff"}
+"""The same without a flattening filter."""
 
 _SAME_ENERGY = 0.5
 """Largest difference of nominal energies that are taken for the same [MV]."""
@@ -48,7 +53,7 @@ def machines_of(
     """
     notes: list[str] = []
     if given is None:
-        names = {one.number: _by_energy(one.energy, one.label) for one in delivery}
+        names = {one.number: _by_energy(one) for one in delivery}
         known = {name: _linac(name) for name in dict.fromkeys(names.values())}
         chosen = {number: known[name] for number, name in names.items()}
         said = ", ".join(known)
@@ -65,8 +70,9 @@ def machines_of(
         energy = chosen[one.number].energy
         if one.energy is not None and abs(energy - one.energy) > _SAME_ENERGY:
             notes.append(f"{one.label}: is of {one.energy:g} MV, {chosen[one.number].name} of {energy:g} MV")
-        if one.fluence_mode != "STANDARD":
+        if one.fluence_mode != "STANDARD" and given is not None:
             notes.append(f"{one.label}: is flattening-filter free ({one.fluence_mode}); the machine's profile is used")
+        notes += _small_field(one, chosen[one.number])
     return tuple(made[id(chosen[one.number])] for one in delivery), tuple(notes)
 
 
@@ -87,13 +93,27 @@ def _nearest(machines: Sequence[PhotonMachine], energy: float | None, label: str
     return machines[0] if energy is None else min(machines, key=lambda machine: abs(machine.energy - energy))
 
 
-def _by_energy(energy: float | None, label: str) -> str:
-    name = None if energy is None else BY_ENERGY.get(round(energy))
+def _by_energy(field: TreatmentField) -> str:
+    flat = field.fluence_mode == "STANDARD"
+    names = BY_ENERGY if flat else UNFLATTENED
+    name = None if field.energy is None else names.get(round(field.energy))
     if name is None:
-        what = "no energy" if energy is None else f"{energy:g} MV"
-        known = ", ".join(f"{e} MV" for e in BY_ENERGY)
-        raise InputError(f"{label}: states {what}, generic machines are known for {known}: name one (machine=)")
+        what = "no energy" if field.energy is None else f"{field.energy:g} MV" + ("" if flat else " without a filter")
+        known = ", ".join(f"{e} MV" for e in names)
+        raise InputError(f"{field.label}: states {what}, generic machines are known for {known}: name one (machine=)")
     return name
+
+
+def _small_field(field: TreatmentField, machine: PhotonMachine) -> list[str]:
+    """Say that the output of a field is not known where it opens less than what the machine was judged by."""
+    x1, x2, y1, y2 = opening_box(FieldLayout.of(field, 0), 0.0)
+    least = machine.smallest_field
+    if min(x2 - x1, y2 - y1) >= least - 0.5:
+        return []
+    return [
+        f"{field.label}: opens {x2 - x1:.0f} x {y2 - y1:.0f} mm; {machine.name} was judged by output factors down to "
+        f"{least:g} x {least:g} mm; below that its dose may be too high (generic machines: 3 % at 20 mm, 8 % at 10 mm)"
+    ]
 
 
 def _calibrated(machine: PhotonMachine, calibration: Literal["machine", "isocentric"] | Reference) -> PhotonMachine:

@@ -139,3 +139,16 @@ def test_the_command_tells_errors_in_one_line(shared, tmp_path, capsys, argument
     assert why in told
     assert len(told.splitlines()) == 1
     assert not (tmp_path / "linac").exists()
+
+
+@pytest.mark.slow
+def test_output_factors_alone_tell_source_and_head():
+    """Artiste, 1x1 to 40x40 (depth 5 cm, SSD 95): 2 %, 1x1 within 3 %; what only curves tell stays usual."""
+    measured = {10: 0.705, 20: 0.835, 30: 0.874, 50: 0.925, 100: 1.0, 200: 1.066, 400: 1.107}
+    factors = tuple(OutputFactor((float(s),) * 2, 950.0, 50.0, value, 6.0) for s, value in measured.items())
+    with pytest.raises(InputError, match="0 curves but no depth dose"):
+        fit_photons(TankData((), factors))
+    fitted = fit_photons(TankData((), factors), incomplete=True, most=6)
+    assert max(abs(factor.percent) for factor in fitted.factors) < 2.0
+    assert fitted.machine.smallest_field == 10.0
+    assert not fitted["contamination"].determined

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
 from math import erf, sqrt
 from pathlib import Path
@@ -130,6 +130,12 @@ class PhotonModel:
         return PchipInterpolator(nodes, values)(np.minimum(radius, nodes[-1]))
 
 
+_TRUEBEAM = "Varian's representative beam data of the TrueBeam"
+_NODES = (
+    f"nodes from the diagonal of the 40x40 at the depth of maximum in {_TRUEBEAM}, freed of scatter by this model; "
+    "quality and head scatter from its depth doses and output factors"
+)
+_HORN = "1 + horn (1 - exp(-(r/horn_radius)^2)), with head scatter, chosen beside measured 6 MV profiles"
 _TANK = (
     "amount and depth fitted to a measured 6 MV depth dose, 10x10 at SSD 90 cm, 3-30 mm; sigma from the linear growth "
     "of the surface dose from 10 % (5x5) to 28 % (20x20), Apipunyasopon et al., J. Appl. Clin. Med. Phys. 14 (2013)"
@@ -141,7 +147,7 @@ _SCALED = (
 
 _HEAD = Head(scatter=0.08, scatter_sigma=22.0, back_scatter_upper=0.01, back_scatter_lower=0.005)
 
-MODELS = (
+_FLATTENED = (
     PhotonModel(
         "generic_photon_6mv",
         6.0,
@@ -173,6 +179,41 @@ MODELS = (
         head=_HEAD,
     ),
 )
+
+_UNFLATTENED = (
+    PhotonModel(
+        "generic_photon_6mv_fff",
+        6.0,
+        quality=0.655,
+        source_fwhm=2.5,
+        horn=0.0,
+        horn_radius=52.0,
+        contamination=Contamination(0.02, 7.25, 60.0, "chosen beside the depth dose of the 10x10 in " + _TRUEBEAM),
+        head=replace(_HEAD, scatter=0.05),
+        off_axis=(
+            (10.0, 0.9942), (20.0, 0.9791), (30.0, 0.9593), (40.0, 0.9327), (50.0, 0.9047), (60.0, 0.8753),
+            (80.0, 0.8168), (100.0, 0.7612), (120.0, 0.7104), (140.0, 0.6633), (160.0, 0.6206), (180.0, 0.5816),
+            (200.0, 0.5447), (220.0, 0.5116),
+        ),
+    ),
+    PhotonModel(
+        "generic_photon_10mv_fff",
+        10.0,
+        quality=0.7124,
+        source_fwhm=2.5,
+        horn=0.0,
+        horn_radius=52.0,
+        contamination=Contamination(0.103, 7.6, 60.0, "fitted to the depth dose of the 40x40 in " + _TRUEBEAM),
+        head=replace(_HEAD, scatter=0.0361),
+        off_axis=(
+            (10.0, 0.9838), (20.0, 0.9463), (30.0, 0.9039), (40.0, 0.855), (50.0, 0.8084), (60.0, 0.7639),
+            (80.0, 0.6845), (100.0, 0.6165), (120.0, 0.5583), (140.0, 0.5084), (160.0, 0.4647), (180.0, 0.4261),
+            (200.0, 0.3922), (220.0, 0.3608),
+        ),
+    ),
+)  # fmt: skip
+
+MODELS = (*_FLATTENED, *_UNFLATTENED)
 
 
 def compress(kernel: NyholmKernel, rank: int) -> LowRankKernel:
@@ -323,7 +364,7 @@ def _provenance(model: PhotonModel) -> dict[str, object]:
             "6 MV linacs, 3x3 to 40x40; the same at 10 and 15 MV; back-scatter from closed jaws an estimate of the "
             "order that Zavgorodni et al., arXiv 1308.0367 (2013), measured"
         ),
-        "off_axis": "1 + horn (1 - exp(-(r/horn_radius)^2)), with head scatter, chosen beside measured 6 MV profiles",
+        "off_axis": _NODES if model.off_axis else _HORN,
         "licence": "Apache-2.0",
     }
 
