@@ -14,6 +14,7 @@ from radplan.optim.solvers import AugmentedLagrangian, Solution, Status
 from radplan.patient.patient import Patient
 from radplan.plan.course import Plan
 from radplan.plan.planning import optimize
+from radplan.quantities.base import QUANTITIES, Quantity
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,6 +37,14 @@ class PriorityStep:
     value: float
     bound: float
     solution: Solution
+
+    @property
+    def unit(self) -> str:
+        """Unit of the value and the bound."""
+        quantity = (
+            self.goal.quantity if isinstance(self.goal.quantity, Quantity) else QUANTITIES.get(self.goal.quantity)
+        )
+        return self.goal.objective.value_unit(quantity.unit)
 
 
 def priorities(

@@ -28,6 +28,8 @@ from radplan.optim.solvers.base import Progress
 from radplan.patient.patient import Patient
 from radplan.patient.plannable import check_plannable
 from radplan.plan import Plan, deliverable, deliverable_at, optimize
+from radplan.plan.pareto import Front
+from radplan.plan.priorities import PriorityStep
 from radplan.progress import Choice, listening, report
 from radplan.quantities.base import Quantity
 from radplan.workflows.delivery import Delivered, check_deliverable, deliver_arcs, deliver_fluence, save_delivery
@@ -44,6 +46,7 @@ from radplan.workflows.setup import (
     task,
     wanted_goals,
 )
+from radplan.workflows.tradeoffs import check_tradeoffs, chosen, front_of, in_order, save_front, save_steps
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -76,6 +79,10 @@ class Outcome:
     delivered : Delivered, optional
         What a linac delivers, where the specification asks for more than fluence; the plan is then the dose of its
         exported file.
+    front : Front, optional
+        The Pareto front that the plan was chosen from.
+    steps : tuple of PriorityStep
+        What goals reached that were served in order.
     """
 
     plan: Plan
@@ -85,6 +92,8 @@ class Outcome:
     case: DicomCase | None = None
     seconds: Mapping[str, float] = field(default_factory=dict)
     delivered: Delivered | None = None
+    front: Front | None = None
+    steps: tuple[PriorityStep, ...] = ()
 
     @property
     def interrupted(self) -> bool:
@@ -96,6 +105,10 @@ class Outcome:
         particles = None if isinstance(self.machine, PhotonMachine) else self.machine
         provenance = {"case": self.spec.case, "seconds": dict(self.seconds)}
         paths = save_plan(self.plan, folder, self.spec, provenance, self.case, particles)
+        if self.front is not None:
+            paths += save_front(self.front, folder)
+        if self.steps:
+            paths += save_steps(self.steps, folder)
         if self.delivered is None:
             return paths
         return paths + save_delivery(self.delivered, folder, self.spec, self.patient, self.case)
@@ -160,14 +173,15 @@ def run(
         with _timed("influence", seconds):
             dij = _influence(spec, patient, beams, machine, work) if model is None else model
         with _timed("optimise", seconds):
-            plan = _optimized(spec, dij, work, patient, beams, background, watch)
+            plan, front, steps = _optimized(spec, dij, work, patient, beams, background, watch)
         with _timed("level", seconds):
             plan = _at_level(spec, plan)
         if not isinstance(machine, PhotonMachine) or spec.delivery.technique == "fluence":
-            return Outcome(plan, spec, patient, machine, case, seconds)
+            return Outcome(plan, spec, patient, machine, case, seconds, None, front, steps)
         with _timed("delivery", seconds):
             delivered = deliver_fluence(plan, spec, machine, work.goals, normalization_level(spec, plan), case)
-    return Outcome(replace(delivered.plan, goals=work.goals), spec, patient, machine, case, seconds, delivered)
+    shown = replace(delivered.plan, goals=work.goals)
+    return Outcome(shown, spec, patient, machine, case, seconds, delivered, front, steps)
 
 
 def normalization_level(spec: PlanSpec, plan: Plan) -> tuple[str, Any, dict[str, float]] | None:
@@ -243,6 +257,7 @@ def _machine(spec: PlanSpec) -> LiveMachine:
     arrays.as_device(spec.engine.device)
     machine = load_machine(machine_name(spec))
     check_radiation(spec, machine)
+    check_tradeoffs(spec)
     check_names(spec, machine)
     curves_beside(spec)
     return machine
@@ -289,26 +304,35 @@ def _optimized(
     beams: Beams,
     background: Any,
     watch: Watch | None = None,
-) -> Plan:
-    plan = optimize(
-        dij,
-        work.goals,
-        patient,
-        fractions=spec.fractions,
-        solver=work.solver,
-        constraints=work.constraints,
-        robust=composite(spec),
-        beams=beams,
-        background=background,
-        progress=None if watch is None else _watching(watch, dij, work, patient, beams, spec.fractions or 1),
-    )
+) -> tuple[Plan, Front | None, tuple[PriorityStep, ...]]:
+    front: Front | None = None
+    steps: tuple[PriorityStep, ...] = ()
+    told = None if watch is None else _watching(watch, dij, work, patient, beams, spec.fractions or 1)
+    if spec.pareto is not None:
+        front = front_of(spec, dij, work, patient, beams)
+        plan = chosen(spec, front)
+    elif spec.priorities is not None:
+        plan, steps = in_order(spec, dij, work, patient, beams, background, told)
+    else:
+        plan = optimize(
+            dij,
+            work.goals,
+            patient,
+            fractions=spec.fractions,
+            solver=work.solver,
+            constraints=work.constraints,
+            robust=composite(spec),
+            beams=beams,
+            background=background,
+            progress=told,
+        )
     solution = plan.solution
     if solution is not None:
         detail = f"{solution.status.value} after {solution.iterations} iterations: {solution.value:.6g}"
         more = solution.reason if solution.status is Status.CONVERGED else solution.advice
         advice = f"\n{'':<10} {more}" if more else ""
         report("optimise", detail=detail + advice, finished=True)
-    return plan
+    return plan, front, steps
 
 
 def _watching(

@@ -21,6 +21,7 @@ Everything has a default but the goals; unknown keys are refused with the neares
     constraints:                  # what must hold; a bound is in the unit of its metric
       - {structure: Cord, metric: Dmax, upper: 45 Gy}
     robust: {setup: 5, range: 0.035, kind: axes}          # mm and share: nine scenarios
+    pareto: {levels: 3, wishes: {"LUNG_L": 10}}           # or priorities: {slack: 1.03}, goals then in order
     normalize: {structure: PTV, D95: 50.0}
     metrics: [V20Gy]              # beside the usual ones
     outputs: {figures: true, dicom: true}
@@ -97,6 +98,8 @@ class PlanSpec(Section):
     constraints: tuple[sections.ConstraintSpec, ...] = ()
     robust: sections.RobustSpec | Literal["composite"] | None = None
     solver: sections.SolverSpec = sections.SolverSpec()
+    pareto: sections.ParetoSpec | None = None
+    priorities: sections.PrioritiesSpec | None = None
     deliverable: bool = True
     delivery: sections.DeliverySpec = sections.DeliverySpec()
     normalize: sections.NormalizeSpec | Literal[False] | None = None
@@ -187,7 +190,7 @@ def _explain(fault: Any, data: Any) -> str | None:
     steps = [step for step in fault["loc"] if isinstance(step, int) or not _is_branch(step)]
     place = "".join(f"[{step}]" if isinstance(step, int) else f".{str(step)[:80]}" for step in steps).lstrip(".")
     # Why: below these two, keys are names that the file's author chose.
-    named = steps[:1] in (["structures"], ["outputs"])
+    named = steps[:1] in (["structures"], ["outputs"], ["pareto"])
     key = None if named else next((k for k, step in enumerate(steps) if step in _EITHER), None)
     if key is not None:
         value = data
@@ -244,6 +247,8 @@ def _keys_at(steps: list[Any]) -> list[str]:
         "constraints": sections.ConstraintSpec,
         "quantity": sections.QuantitySpec,
         "solver": sections.SolverSpec,
+        "pareto": sections.ParetoSpec,
+        "priorities": sections.PrioritiesSpec,
         "normalize": sections.NormalizeSpec,
         "outputs": sections.OutputsSpec,
         "beside": sections.BesideSpec,

@@ -281,6 +281,32 @@ class RobustSpec(Section):
     reduction: str = "composite"
 
 
+class ParetoSpec(Section):
+    """A Pareto front about the goals' weights, and the wishes by which a plan is chosen from it.
+
+    `levels` powers of `step` multiply the weight of every goal but the first. `wishes` are largest values of goals'
+    objectives, by structure where it has one goal or by the goal's label; without them the middle is taken.
+
+    >>> ParetoSpec(levels=3).step
+    3.0
+    """
+
+    levels: Count = 5
+    step: Annotated[float, Field(gt=1, allow_inf_nan=False), _Given] = 3.0
+    wishes: dict[str, Number] = Field(default_factory=dict)
+
+
+class PrioritiesSpec(Section):
+    """Goals served in the order of the file, each then held at `slack` times what it reached, or at what is sufficient.
+
+    >>> PrioritiesSpec().slack
+    1.03
+    """
+
+    slack: Annotated[float, Field(ge=1, allow_inf_nan=False), _Given] = 1.03
+    sufficient: tuple[NotNegative, ...] | None = None
+
+
 class SolverSpec(Section):
     """The solver and its options by name.
 
