@@ -1,4 +1,4 @@
-"""The verb ``radplan recalc``: a photon plan calculated again from its leaves, jaws and monitor units."""
+"""The verb ``radplan recalc``: a plan of any system calculated again from its leaves or spots and monitor units."""
 
 from __future__ import annotations
 
@@ -6,24 +6,25 @@ import logging
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from radplan.cli.arguments import HuTable, Series, StructureSet, numbers, pairs, spacing
 from radplan.cli.console import Console, listening_console, print_table
 from radplan.cli.plan import check_folder
+from radplan.cli.recalc_ions import recalculated_ions
+from radplan.cli.recalc_table import tell_comparison
 from radplan.errors import InputError
 
 if TYPE_CHECKING:
     from radplan.analysis.gamma import GammaCriteria
     from radplan.influence import Scenarios
     from radplan.recalc import Recalculation
-    from radplan.recalc.comparison import StructureComparison
 
 Texts = list[str] | None
 
-Rtplan = Annotated[str, typer.Argument(metavar="RTPLAN", help="The plan: static fields, sliding windows, arcs.")]
+Rtplan = Annotated[str, typer.Argument(metavar="RTPLAN", help="The plan: photon fields and arcs, or scanned ions.")]
 Patient = Annotated[
     str | None, typer.Option(metavar="P", help="DICOM folder, or cylinder, box, tg119 to move the plan into.")
 ]
@@ -62,6 +63,15 @@ Supports = Annotated[
 AllowOtherFrame = Annotated[
     bool, typer.Option("--allow-other-frame", help="Take a plan of another frame of reference.")
 ]
+Density = Annotated[
+    Texts, typer.Option(metavar="NAME=VALUE", help="Density of a structure relative to water (ions: stopping power).")
+]
+RangeShifters = Annotated[
+    Texts, typer.Option("--range-shifter", metavar="ID=MM", help="Water-equivalent thickness where the plan has none.")
+]
+Position = Annotated[
+    str, typer.Option("--patient-position", metavar="HFS", help="How the patient lies, in place of what the plan says.")
+]
 GantrySteps = Annotated[int, typer.Option(metavar="N", help="Gantry angles per arc segment.")]
 Setup = Annotated[
     float | None, typer.Option(metavar="MM", help="Scenarios too: isocentre shifts by so much along each axis.")
@@ -96,6 +106,9 @@ def command(
     structure_set: StructureSet = None,
     series: Series = None,
     hu_table: HuTable = None,
+    density: Density = None,
+    range_shifter: RangeShifters = None,
+    patient_position: Position = "",
     gantry_steps: GantrySteps = 1,
     setup: Setup = None,
     range_error: Range = None,
@@ -103,40 +116,56 @@ def command(
     out: Out = "out",
     no_figures: NoFigures = False,
 ) -> int:
-    """Calculate the dose of a photon RTPLAN of any system from its leaves, jaws and monitor units.
+    """Calculate the dose of an RTPLAN of any system: photons from leaves, jaws and MU, scanned ions from their spots.
 
-    The folder gets RTDOSE, DVHs, figures, and a comparison with a reference. Doses are those of the course.
+    The folder gets RTDOSE, DVHs, figures, and a comparison with a reference; ions also RBE-weighted dose and LETd.
+    Doses are those of the course.
     """
     from radplan.arrays import as_device
-    from radplan.engines import ApertureOptions
-    from radplan.recalc import SceneOptions, recalculate
+    from radplan.io.dicom import is_ion_plan
+    from radplan.recalc import SceneOptions
 
     check_folder(out)
     as_device(device)
     logging.basicConfig(format="radplan: %(levelname)s: %(message)s", level=logging.WARNING)
+    whose, densities = _whose(patient, phantom, point), _values(density, "--density")
+    asked: dict[str, Any] = {
+        "grid": spacing(grid, "--grid") or 3.0,
+        "fractions": fractions,
+        "reference": reference,
+        "names": pairs(names, "--names"),
+        "fit_factor": False if fit_factor is None else (fit_factor or True),
+        "gamma": _criteria(gamma),
+        "skin": skin,
+        "scene": SceneOptions(
+            water, supports, allow_other_frame, None, structure_set, series, hu_table, patient_position, densities
+        ),
+        "device": device,
+        "scenarios": _scenarios(setup, range_error),
+    }
+    if is_ion_plan(rtplan):
+        asked["range_shifters"] = _values(range_shifter, "--range-shifter")
+        return recalculated_ions(rtplan, whose, machine, out, not no_figures, asked)
+    at = numbers(point, "--point")
+    return _recalculated_photons(rtplan, whose, out, not no_figures, at if phantom else None, phantom, {
+        "machine": machine, "mlc": mlc, "calibration": calibration, "gantry_steps": gantry_steps, **asked
+    })  # fmt: skip
+
+
+def _recalculated_photons(
+    rtplan: str, patient: str, out: str, figures: bool, point: list[float] | None, phantom: bool, given: dict[str, Any]
+) -> int:
+    """Calculate a photon plan, write it into a folder and print its figures."""
+    from radplan.engines import ApertureOptions
+    from radplan.recalc import recalculate
+
     with listening_console() as console:
-        recalculation = recalculate(
-            rtplan,
-            _whose(patient, phantom, point),
-            machine,
-            mlc,
-            calibration,
-            spacing(grid, "--grid") or 3.0,
-            ApertureOptions(gantry_steps=gantry_steps),
-            fractions,
-            reference,
-            names=pairs(names, "--names"),
-            fit_factor=False if fit_factor is None else (fit_factor or True),
-            gamma=_criteria(gamma),
-            skin=skin,
-            scene=SceneOptions(water, supports, allow_other_frame, None, structure_set, series, hu_table),
-            device=device,
-            scenarios=_scenarios(setup, range_error),
-        )
-        read = {"rtplan": Path(rtplan).name, "reference": [Path(path).name for path in reference or []]}
-        paths = _written(recalculation, out, read, console, not no_figures)
+        engine = ApertureOptions(gantry_steps=given.pop("gantry_steps"))
+        recalculation = recalculate(rtplan, patient, options=engine, **given)
+        read = {"rtplan": Path(rtplan).name, "reference": [Path(path).name for path in given["reference"] or []]}
+        paths = _written(recalculation, out, read, console, figures)
         _tell(recalculation)
-        paths += _checked(recalculation, out, numbers(point, "--point"), not no_figures) if phantom else []
+        paths += _checked(recalculation, out, point, figures) if phantom else []
         print(f"\nin {Path(out).resolve()}: {', '.join(path.name for path in paths)}  [{console.total()}]")
     return 0
 
@@ -147,6 +176,17 @@ def _scenarios(setup: float | None, range_error: float | None) -> Scenarios | No
     if setup is None and range_error is None:
         return None
     return Scenarios.setup_and_range(setup or 0.0, range_error or 0.0)
+
+
+def _values(given: Texts, option: str) -> dict[str, float]:
+    """Return NAME=NUMBER pairs as a mapping."""
+    values = {}
+    for name, text in pairs(given, option).items():
+        try:
+            values[name] = float(text)
+        except ValueError:
+            raise InputError(f"{option} takes NAME=NUMBER pairs, got {name}={text}") from None
+    return values
 
 
 def _criteria(given: Texts) -> GammaCriteria | None:
@@ -250,28 +290,4 @@ def _tell(recalculation: Recalculation) -> None:
         rows = recalculation.plan.metrics()
         print_table({name: {kind: row[kind] for kind in METRICS if kind in row} for name, row in rows.items()}, "[Gy]")
         return
-    factor = comparison.factor
-    print()
-    print_table({row.structure: _compared(row, factor or 1.0) for row in comparison.rows}, "[Gy]")
-    if factor is not None:
-        fitted = f"the factor {factor:.4f}, which fits the mean of {comparison.fitted_to}"
-        print(f"ref: the reference; diff: ours times {fitted}, minus the reference")
-    else:
-        print("ref: the reference; diff: ours minus the reference")
-    if comparison.gamma is not None:
-        gamma = comparison.gamma
-        print(f"gamma {gamma.criteria}: {gamma.passing:.2f} % of {gamma.points} points pass, no factor applied")
-
-
-def _compared(row: StructureComparison, factor: float) -> dict[str, float]:
-    """Return each metric as ours, as the reference's, and the difference."""
-    from radplan.recalc.comparison import METRICS
-
-    cells: dict[str, float] = {}
-    for kind in METRICS:
-        cells |= {
-            kind: row.ours[kind],
-            f"{kind} ref": row.reference[kind],
-            f"{kind} diff": row.difference(kind, factor),
-        }
-    return cells
+    tell_comparison(comparison)

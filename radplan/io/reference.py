@@ -39,11 +39,25 @@ class ReferenceDose:
 
 
 def read_reference(
-    paths: str | Path | Iterable[str | Path], case: DicomCase | None = None, allow_other_frame: bool = False
+    paths: str | Path | Iterable[str | Path],
+    case: DicomCase | None = None,
+    allow_other_frame: bool = False,
+    effective: bool = False,
 ) -> ReferenceDose:
     """Read what another system calculated: an RTDOSE or NRRD dose [Gy], a DVH table, or one of each.
 
     Several RTDOSE files of single beams of one plan are summed.
+
+    Parameters
+    ----------
+    paths : path-like or several
+        The files.
+    case : DicomCase, optional
+        Whose frame of reference the dose must share.
+    allow_other_frame : bool
+        Whether a dose of another frame is taken as it is.
+    effective : bool
+        Whether dose weighted by biological effectiveness (DoseType EFFECTIVE) is taken, too.
 
     Raises
     ------
@@ -63,23 +77,29 @@ def read_reference(
             curves = _read_curves(path)
             continue
         images.append(path)
-    return ReferenceDose(curves, _read_doses(images, case, allow_other_frame))
+    return ReferenceDose(curves, _read_doses(images, case, allow_other_frame, effective))
 
 
-def _read_doses(paths: list[Path], case: DicomCase | None, allow_other_frame: bool) -> DoseImage | None:
+def _read_doses(
+    paths: list[Path], case: DicomCase | None, allow_other_frame: bool, effective: bool
+) -> DoseImage | None:
     """Return the dose of one file, or the sum of several of single beams."""
     if not paths:
         return None
     if len(paths) == 1:
-        return _read_image(paths[0], case, allow_other_frame)
+        return _read_image(paths[0], case, allow_other_frame, effective)
     for path in paths[1:]:
         if path.suffix.lower() == ".nrrd":
             raise FileError(path, "is a second dose; expected one, or RTDOSE files of single beams to sum")
     frame = case.series.frame_of_reference if case is not None else ""
     summed = read_summed_dose(paths, frame or None, allow_other_frame)
-    if summed.dose_type != "PHYSICAL":
-        raise FileError(paths[0], f"holds {summed.dose_type} dose; expected PHYSICAL")
+    if summed.dose_type not in _dose_types(effective):
+        raise FileError(paths[0], f"holds {summed.dose_type} dose; expected {' or '.join(_dose_types(effective))}")
     return summed
+
+
+def _dose_types(effective: bool) -> tuple[str, ...]:
+    return ("PHYSICAL", "EFFECTIVE") if effective else ("PHYSICAL",)
 
 
 def _read_curves(path: Path) -> dict[str, DVH]:
@@ -92,15 +112,17 @@ def _read_curves(path: Path) -> dict[str, DVH]:
     return curves
 
 
-def _read_image(path: Path, case: DicomCase | None, allow_other_frame: bool) -> DoseImage:
+def _read_image(path: Path, case: DicomCase | None, allow_other_frame: bool, effective: bool) -> DoseImage:
     if path.suffix.lower() == ".nrrd":
         values, grid = read_nrrd(path)
         return DoseImage(grid, values, "PHYSICAL", "PLAN", "", Orientation(patient_position="HFS"), 0.0)
     frame = case.series.frame_of_reference if case is not None else ""
     image = read_dose(path, frame or None, allow_other_frame)
-    if image.dose_type != "PHYSICAL" or image.summation not in ("PLAN", "FRACTION", ""):
+    kinds = _dose_types(effective)
+    if image.dose_type not in kinds or image.summation not in ("PLAN", "FRACTION", ""):
         raise FileError(
-            path, f"holds {image.dose_type} dose of a {image.summation}; expected PHYSICAL of a PLAN or FRACTION"
+            path,
+            f"holds {image.dose_type} dose of a {image.summation}; expected {' or '.join(kinds)} of a PLAN or FRACTION",
         )
     return image
 

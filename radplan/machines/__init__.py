@@ -25,7 +25,7 @@ from radplan.machines.limits import (
 from radplan.machines.low_rank import LowRankKernel
 from radplan.machines.mlc import MLC, MLCS, library_mlc, matching_mlc
 from radplan.machines.particle import RADIATIONS, EnergyLayer, InitialFocus, ParticleMachine
-from radplan.machines.particle_adapted import at_energies, scanned_from
+from radplan.machines.particle_adapted import at_energies, of_primaries, scanned_from
 from radplan.machines.particle_file import read_particle_machine, write_particle_machine
 from radplan.machines.photon import PhotonMachine
 from radplan.machines.ssd_table import ExponentialBasis, SSDTableKernel
@@ -58,6 +58,7 @@ __all__ = [
     "limits_with",
     "machine_limits",
     "matching_mlc",
+    "of_primaries",
     "read_beam_model",
     "read_limits",
     "read_particle_machine",

@@ -61,6 +61,27 @@ def scanned_from(machine: ParticleMachine, distances: tuple[float, float]) -> Pa
     return replace(machine, sad=sad, virtual_sad=distances, layers=layers)
 
 
+def of_primaries(machine: ParticleMachine) -> ParticleMachine:
+    """Return a machine of the protons that have no nuclear reaction: their dose, and as LET their LETd.
+
+    Raises
+    ------
+    InputError
+        When the machine does not tabulate primaries.
+
+    >>> from radplan.machines import library_machine
+    >>> shipped = library_machine("generic_proton")
+    >>> bool(of_primaries(shipped).entry(60).dose[80] < shipped.entry(60).dose[80])
+    True
+    """
+    layers = []
+    for layer in machine.layers:
+        if layer.primary_dose is None or layer.primary_let is None:
+            raise InputError(f"machine {machine.name!r} does not tabulate primaries at {layer.energy:g} MeV/u")
+        layers.append(replace(layer, dose=layer.primary_dose, let=layer.primary_let))
+    return replace(machine, layers=tuple(layers))
+
+
 def _layer(machine: ParticleMachine, energy: float) -> EnergyLayer:
     after = int(np.clip(np.searchsorted(machine.energies, energy), 1, machine.energies.size - 1))
     for index in (after - 1, after):

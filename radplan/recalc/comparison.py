@@ -77,6 +77,8 @@ class Comparison:
         Structure whose mean gives the factor, or empty.
     factor : float, optional
         What the calculated dose would have to be multiplied with for that mean to agree.
+    quantity : str
+        What is compared: ``"physical_dose"``, or ``"rbe_x_dose"`` with dose weighted by biological effectiveness.
     """
 
     label: str
@@ -86,6 +88,7 @@ class Comparison:
     dose: Floats | None = field(default=None, repr=False)
     fitted_to: str = ""
     factor: float | None = None
+    quantity: str = "physical_dose"
 
     def row(self, structure: str) -> StructureComparison:
         """Return the numbers of a structure of the patient."""
@@ -102,6 +105,7 @@ def compare(
     fit: bool | str = False,
     criteria: GammaCriteria | None = None,
     skin: float = 0.0,
+    quantity: str = "physical_dose",
 ) -> Comparison:
     """Return a plan's dose beside a reference.
 
@@ -120,6 +124,8 @@ def compare(
         3 %/3 mm above 10 % otherwise.
     skin : float
         Gamma is judged this deep and deeper below the external contour [mm].
+    quantity : str
+        Which of the plan's doses is compared.
 
     Raises
     ------
@@ -135,7 +141,7 @@ def compare(
     course = None
     if image is not None:
         course = image.dose * (plan.fractions if image.summation == "FRACTION" else 1)
-        drawn, sampled = _drawn(plan, course, image.grid)
+        drawn, sampled = _drawn(plan, course, image.grid, quantity)
         curves = drawn | curves
         pairs = {name: name for name in drawn} | pairs
     if not curves and image is None:
@@ -145,12 +151,12 @@ def compare(
         )
     known = set(reference.curves)
     rows = tuple(
-        _row(plan, name, pairs[name], curves[name], None if pairs[name] in known else sampled.get(name))
+        _row(plan, name, pairs[name], curves[name], None if pairs[name] in known else sampled.get(name), quantity)
         for name in plan.patient.structures
         if name in curves
     )
     fitted, factor = fitted_factor(plan, rows, fit)
-    gamma = None if image is None or course is None else _gamma(plan, course, image.grid, criteria, skin)
+    gamma = None if image is None or course is None else _gamma(plan, course, image.grid, criteria, skin, quantity)
     return Comparison(
         reference.label,
         rows,
@@ -159,6 +165,7 @@ def compare(
         None if image is None or course is None else _on_grid(course, image.grid, plan.model.grid),
         fitted,
         factor,
+        quantity,
     )
 
 
@@ -178,7 +185,9 @@ def _folded(name: str) -> str:
     return "".join(sign for sign in name.casefold() if sign.isalnum())
 
 
-def _drawn(plan: Plan, dose: Floats, grid: Grid) -> tuple[dict[str, DVH], dict[str, tuple[Floats, Floats]]]:
+def _drawn(
+    plan: Plan, dose: Floats, grid: Grid, quantity: str
+) -> tuple[dict[str, DVH], dict[str, tuple[Floats, Floats]]]:
     """Return DVHs, and values with weights, of a dose in the patient's structures that lie on its grid."""
     values: dict[str, tuple[Floats, Floats]] = {}
     for structure in plan.patient.structures.values():
@@ -190,14 +199,16 @@ def _drawn(plan: Plan, dose: Floats, grid: Grid) -> tuple[dict[str, DVH], dict[s
     levels = common_levels({name: pair[0] for name, pair in values.items()})
     volumes = {name: plan.patient.structures[name].volume / 1000.0 for name in values}
     curves = {
-        name: DVH(name, "physical_dose", "Gy", levels, cumulative_dvh(*pair, levels), volumes[name])
+        name: DVH(name, quantity, plan.unit(quantity), levels, cumulative_dvh(*pair, levels), volumes[name])
         for name, pair in values.items()
     }
     return curves, values
 
 
-def _row(plan: Plan, name: str, named: str, curve: DVH, sampled: tuple[Floats, Floats] | None) -> StructureComparison:
-    values, weights = plan.structure_values("physical_dose", name)
+def _row(
+    plan: Plan, name: str, named: str, curve: DVH, sampled: tuple[Floats, Floats] | None, quantity: str
+) -> StructureComparison:
+    values, weights = plan.structure_values(quantity, name)
     ours = {kind: metric(kind, values, weights) for kind in METRICS}
     if sampled is None:
         theirs = {kind: read_curve(curve, kind) for kind in METRICS}
@@ -249,9 +260,9 @@ def fitted_factor(plan: Plan, rows: Sequence[StructureComparison], fit: bool | s
     return chosen, theirs / ours
 
 
-def _gamma(plan: Plan, course: Floats, grid: Grid, criteria: GammaCriteria | None, skin: float) -> Gamma:
+def _gamma(plan: Plan, course: Floats, grid: Grid, criteria: GammaCriteria | None, skin: float, quantity: str) -> Gamma:
     region = inside_by(plan.patient, grid, skin)
-    return gamma_index(plan["physical_dose"], plan.model.grid, course, grid, criteria, region)
+    return gamma_index(plan[quantity], plan.model.grid, course, grid, criteria, region)
 
 
 def inside_by(patient: Patient, grid: Grid, depth: float) -> npt.NDArray[np.bool_]:

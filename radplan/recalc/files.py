@@ -14,11 +14,13 @@ from typing import Any
 import numpy as np
 
 import radplan
+from radplan.analysis.dvh import DVH
 from radplan.io.describe import rounded
 from radplan.io.dicom import write_dose
 from radplan.io.save import write_scenarios
 from radplan.io.staging import NOTICE, staged
 from radplan.machines import PhotonMachine
+from radplan.plan import Plan
 from radplan.recalc.comparison import METRICS, Comparison
 from radplan.recalc.recalculate import Recalculation, control_points
 
@@ -65,12 +67,12 @@ def save_recalculation(
             structure_set="" if case is None else case.structure_set,
             comment=f"recalculated, {recalculation.fractions} fractions, research software, not for clinical use",
         )
-        _write_dvh(partial / "dvh.csv", recalculation)
+        write_dvh(partial / "dvh.csv", recalculation.dvh())
         if len(recalculation.plan.model.scenarios) > 1:
             write_scenarios(partial / "scenarios.csv", recalculation.plan)
             names.append("scenarios.csv")
         if recalculation.comparison is not None:
-            _write_comparison(partial / "comparison.csv", recalculation.comparison)
+            write_comparison(partial / "comparison.csv", recalculation.comparison)
             names.append("comparison.csv")
     return tuple(folder / name for name in names)
 
@@ -99,25 +101,30 @@ def described(recalculation: Recalculation, provenance: Mapping[str, Any] | None
             for mlc in recalculation.mlcs
             if mlc is not None
         },
-        "options": _plain(asdict(recalculation.options)),
+        "options": plain(asdict(recalculation.options)),
         "dose": "physical dose of the course in Gy, fractions x dose per fraction, no factor applied",
         "metrics": {name: rounded(row) for name, row in plan.metrics().items()},
-        "comparison": None if recalculation.comparison is None else _compared(recalculation.comparison),
+        "comparison": None if recalculation.comparison is None else described_comparison(recalculation.comparison),
         "notes": list(recalculation.notes),
-        "provenance": {
-            "radplan": radplan.__version__,
-            "numpy": np.__version__,
-            "python": platform.python_version(),
-            "created": datetime.now(UTC).isoformat(timespec="seconds"),
-            "patient": plan.patient.name,
-            "device": plan.model.device.name,
-            "dose_grid": {
-                "shape_zyx": list(plan.model.grid.shape),
-                "spacing_xyz_mm": list(plan.model.grid.spacing),
-                "origin_xyz_mm": list(plan.model.grid.origin),
-            },
-            **(provenance or {}),
+        "provenance": provenance_of(plan, provenance),
+    }
+
+
+def provenance_of(plan: Plan, more: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Return who made a plan's dose, with what and when, on which grid, as plain data."""
+    return {
+        "radplan": radplan.__version__,
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "patient": plan.patient.name,
+        "device": plan.model.device.name,
+        "dose_grid": {
+            "shape_zyx": list(plan.model.grid.shape),
+            "spacing_xyz_mm": list(plan.model.grid.spacing),
+            "origin_xyz_mm": list(plan.model.grid.origin),
         },
+        **(more or {}),
     }
 
 
@@ -126,11 +133,12 @@ def _machine(machine: PhotonMachine) -> dict[str, Any]:
     return {
         "reference": None if reference is None else asdict(reference),
         "source_fwhm_mm": machine.source_fwhm,
-        "provenance": _plain(dict(machine.provenance)),
+        "provenance": plain(dict(machine.provenance)),
     }
 
 
-def _compared(comparison: Comparison) -> dict[str, Any]:
+def described_comparison(comparison: Comparison) -> dict[str, Any]:
+    """Return a comparison as plain data."""
     gamma = comparison.gamma
     return {
         "reference": comparison.label,
@@ -151,17 +159,18 @@ def _compared(comparison: Comparison) -> dict[str, Any]:
     }
 
 
-def _write_dvh(path: Path, recalculation: Recalculation) -> None:
-    curves = recalculation.dvh()
-    levels = next(iter(curves.values())).levels
+def write_dvh(path: Path, curves: Mapping[str, DVH]) -> None:
+    """Write DVHs of one quantity, all at the same levels: levels down, structures across."""
+    first = next(iter(curves.values()))
+    levels = first.levels
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        writer.writerow(["physical_dose [Gy]", *(f"{name} [%]" for name in curves)])
+        writer.writerow([f"{first.quantity} [{first.unit}]", *(f"{name} [%]" for name in curves)])
         for k, level in enumerate(levels):
             writer.writerow([f"{level:.4f}", *(f"{curve.percent[k]:.4f}" for curve in curves.values())])
 
 
-def _write_comparison(path: Path, comparison: Comparison) -> None:
+def write_comparison(path: Path, comparison: Comparison) -> None:
     """Write a row per structure: each metric as ours, with the factor where there is one, and the reference's."""
     factor = comparison.factor
     with path.open("w", newline="", encoding="utf-8") as file:
@@ -181,10 +190,10 @@ def _write_comparison(path: Path, comparison: Comparison) -> None:
             writer.writerow([row.structure, row.named, *(f"{value:.3f}" for value in numbers)])
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """Return plain data: what JSON does not know becomes text."""
     if isinstance(value, Mapping):
-        return {str(key): _plain(entry) for key, entry in value.items()}
+        return {str(key): plain(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(entry) for entry in value]
+        return [plain(entry) for entry in value]
     return value if value is None or isinstance(value, bool | int | float | str) else str(value)

@@ -98,6 +98,16 @@ class Recalculation:
         """What the dose would have to be multiplied with to fit the reference, where that was asked for."""
         return None if self.comparison is None else self.comparison.factor
 
+    @property
+    def summary(self) -> str:
+        """Patient, machine, fields, monitor units and course in a line."""
+        delivery, techniques = self.delivery, sorted({one.technique for one in self.delivery})
+        count = len(delivery)
+        fields = f"{count} {' and '.join(techniques)} field{'s' if count > 1 else ''}"
+        machines = " and ".join(self.machine_names)
+        course = f"{self.fractions} fraction{'s' if self.fractions > 1 else ''}"
+        return f"{self.plan.patient.name} · {machines} · {fields} · {delivery.mu:.0f} MU · {course}"
+
     def dvh(self) -> dict[str, DVH]:
         """Return the cumulative DVH of each structure, course totals."""
         return self.plan.dvh()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from radplan.beams.control_points import DeliveryPlan
 from radplan.beams.errors import shifted_fields
-from radplan.errors import FileError, InputError
+from radplan.errors import FileError, InputError, UnknownNameError
 from radplan.io.dicom import DicomCase, PlanReference, list_folder, read_case, read_water_case
 from radplan.io.load import load_patient
 from radplan.patient.ct import hu_table
@@ -49,6 +49,11 @@ class SceneOptions:
         SeriesInstanceUID of the CT to take; of several that which the structure set refers to otherwise.
     hu_table : str or path-like, optional
         HU table, by name or file; the patient's own otherwise.
+    patient_position : str
+        How the patient lies (``"HFDR"``), in place of what the plan says; empty: as the plan says.
+    densities : mapping of str to float
+        By structure, later ones over earlier ones: electron density relative to water, for ions the relative stopping
+        power, whatever the images show.
 
     >>> SceneOptions().water
     False
@@ -61,6 +66,8 @@ class SceneOptions:
     structure_set: str | Path | None = None
     series: str | None = None
     hu_table: str | Path | None = None
+    patient_position: str = ""
+    densities: Mapping[str, float] = field(default_factory=dict)
 
 
 def scene_of(
@@ -79,6 +86,10 @@ def scene_of(
         When the plan says of no image what the patient has, or the patient lies otherwise than in the plan.
     """
     notes: list[str] = []
+    if options.patient_position:
+        stated = delivery.patient_position or "nothing"
+        notes.append(f"the patient lies {options.patient_position}; the plan says {stated}")
+        delivery = replace(delivery, patient_position=options.patient_position)
     found, case, phantom = _patient(patient, belongs, options)
     if options.hu_table is not None:
         found = replace(found, hu_table=hu_table(options.hu_table))
@@ -102,6 +113,11 @@ def scene_of(
         found = found.with_density(replace(found.external, fraction=None), 1.0)
     if options.water:
         notes.append("the external contour is filled with water")
+    for name, density in options.densities.items():
+        if name not in found.structures:
+            raise UnknownNameError("structure whose density is given", name, found.structures)
+        found = found.with_density(replace(found.structures[name], fraction=None), density)
+        notes.append(f"{name} has the density {density:g} relative to water")
     if options.supports:
         found, volume = with_supports(found)
         notes.append(f"supports outside the external contour attenuate the beam ({volume / 1000:.0f} cm3 of water)")
@@ -169,11 +185,11 @@ def _check_position(patient: Patient, case: DicomCase | None, delivery: Delivery
             f"{patient.patient_position}"
         )
     low, high = patient.ct.grid.bounds
-    for field in delivery:
-        for index, point in enumerate(field.points):
+    for one in delivery:
+        for index, point in enumerate(one.points):
             if np.any(point.isocenter < low) or np.any(point.isocenter > high):
                 raise InputError(
-                    f"{field.label}, control point {index}: its isocentre {point.isocenter.tolist()} mm lies outside "
+                    f"{one.label}, control point {index}: its isocentre {point.isocenter.tolist()} mm lies outside "
                     f"the images ({low.tolist()} to {high.tolist()} mm): does the plan belong to this patient?"
                 )
 

@@ -18,19 +18,27 @@ from radplan.errors import InputError
 from radplan.geometry.grid import Grid
 from radplan.io.staging import staged
 from radplan.recalc.comparison import Comparison
+from radplan.recalc.ions import IonRecalculation
 from radplan.recalc.recalculate import Recalculation
 from radplan.viz.apertures import draw_apertures
 from radplan.viz.canvas import save_png
 from radplan.viz.dvh import draw_dvh
+from radplan.viz.maps import draw_maps
 from radplan.viz.palette import structure_colors
+from radplan.viz.profiles import draw_profiles
 from radplan.viz.scene import AXIAL, CORONAL, Plane
 from radplan.viz.slices import draw_slices
+from radplan.viz.spots import draw_spots
 
 _DASHED = (0, (4, 2))
 _GRAY = (-360.0, 440.0)
+_DOSES = {
+    "physical_dose": "Physical dose of the course [Gy]",
+    "rbe_x_dose": "RBE-weighted dose of the course [Gy(RBE)]",
+}
 
 
-def draw_dvh_comparison(recalculation: Recalculation, title: str | None = None) -> Figure:
+def draw_dvh_comparison(recalculation: Recalculation | IonRecalculation, title: str | None = None) -> Figure:
     """Draw the DVHs over those of the reference: as calculated and, where it was asked for, times the one factor.
 
     Raises
@@ -61,18 +69,18 @@ def draw_dvh_comparison(recalculation: Recalculation, title: str | None = None) 
         place.set_title(text, fontsize=10)
         place.set_xlim(0.0, 1.04 * top)
         place.set_ylim(0.0, 102.0)
-        place.set_xlabel("Physical dose of the course [Gy]")
+        place.set_xlabel(_DOSES[comparison.quantity])
         place.grid(color="0.88", linewidth=0.7)
         place.set_axisbelow(True)
     axes[0].set_ylabel("Volume [%]")
     axes[-1].plot([], [], color="black", label="radplan (mean; reference's mean)")
     axes[-1].plot([], [], color="black", linewidth=1.3, linestyle=_DASHED, label=comparison.label)
     axes[-1].legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), fontsize=9, frameon=False)
-    figure.suptitle(title or _caption(recalculation), fontsize=11)
+    figure.suptitle(title or recalculation.summary, fontsize=11)
     return figure
 
 
-def draw_dose_comparison(recalculation: Recalculation, scaled: bool = True) -> Figure:
+def draw_dose_comparison(recalculation: Recalculation | IonRecalculation, scaled: bool = True) -> Figure:
     """Draw calculated dose, reference dose and their difference on an axial and a coronal plane through the isocentre.
 
     Parameters
@@ -107,17 +115,17 @@ def draw_dose_comparison(recalculation: Recalculation, scaled: bool = True) -> F
         gap = np.where(inside, 100.0 * (doses[0] - doses[1]) / top, 0.0)
         spread = _draw(axes[row, 2], recalculation, plane, gap, -np.inf, (-6.0, 6.0), "RdBu_r")
         axes[row, 2].set_title(f"difference, {plane.name}", fontsize=10)
-    figure.colorbar(wash, ax=axes[:, :2], location="bottom", shrink=0.5, aspect=40, label="Dose of the course [Gy]")
+    figure.colorbar(wash, ax=axes[:, :2], location="bottom", shrink=0.5, aspect=40, label=_DOSES[comparison.quantity])
     figure.colorbar(
         spread, ax=axes[:, 2], location="bottom", aspect=25, label=f"radplan less reference [% of {top:.1f} Gy]"
     )
     gamma = comparison.gamma
     said = "" if gamma is None else f" · gamma {gamma.criteria}: {gamma.passing:.2f} % as calculated"
-    figure.suptitle(_caption(recalculation) + said, fontsize=11)
+    figure.suptitle(recalculation.summary + said, fontsize=11)
     return figure
 
 
-def save_recalculation_figures(recalculation: Recalculation, folder: str | Path) -> tuple[Path, ...]:
+def save_recalculation_figures(recalculation: Recalculation | IonRecalculation, folder: str | Path) -> tuple[Path, ...]:
     """Draw a recalculation into a folder: ``slices.png``, ``apertures.png``, ``dvh.png`` and, by the reference, more.
 
     With a reference ``dvh.png`` holds both systems' curves; with a reference dose ``difference.png`` holds both doses
@@ -127,7 +135,7 @@ def save_recalculation_figures(recalculation: Recalculation, folder: str | Path)
     compared = comparison is not None and bool(comparison.rows)
     drawn: dict[str, Callable[[], Figure]] = {
         "slices.png": lambda: draw_slices(recalculation.plan),
-        "apertures.png": lambda: draw_apertures(recalculation.delivery),
+        **_own_figures(recalculation),
         "dvh.png": lambda: draw_dvh_comparison(recalculation) if compared else draw_dvh(recalculation.plan),
     }
     if comparison is not None and comparison.dose is not None:
@@ -138,8 +146,21 @@ def save_recalculation_figures(recalculation: Recalculation, folder: str | Path)
     return tuple(Path(folder, name) for name in drawn)
 
 
+def _own_figures(recalculation: Recalculation | IonRecalculation) -> dict[str, Callable[[], Figure]]:
+    """Return the figures that plans of leaves, or plans of spots, have for themselves."""
+    if not isinstance(recalculation, IonRecalculation):
+        return {"apertures.png": lambda: draw_apertures(recalculation.delivery)}
+    if recalculation.plan.beams is None:
+        return {}
+    return {
+        "maps.png": lambda: draw_maps(recalculation.plan),
+        "profiles.png": lambda: draw_profiles(recalculation.plan),
+        "spots.png": lambda: draw_spots(recalculation.plan),
+    }
+
+
 def _draw(
-    axes: Axes, recalculation: Recalculation, plane: Plane, values: NDArray[Any], least: float,
+    axes: Axes, recalculation: Recalculation | IonRecalculation, plane: Plane, values: NDArray[Any], least: float,
     limits: tuple[float, float], colors: str,
 ) -> Any:  # fmt: skip
     """Draw values in colour over the CT on a plane through the isocentre, with contours of the targets."""
@@ -181,16 +202,7 @@ def _draw(
     return drawn
 
 
-def _comparison(recalculation: Recalculation) -> Comparison:
+def _comparison(recalculation: Recalculation | IonRecalculation) -> Comparison:
     if recalculation.comparison is None:
         raise InputError("the recalculation has no reference to draw beside it")
     return recalculation.comparison
-
-
-def _caption(recalculation: Recalculation) -> str:
-    delivery, techniques = recalculation.delivery, sorted({one.technique for one in recalculation.delivery})
-    count = len(delivery)
-    fields = f"{count} {' and '.join(techniques)} field{'s' if count > 1 else ''}"
-    machines = " and ".join(recalculation.machine_names)
-    course = f"{recalculation.fractions} fraction{'s' if recalculation.fractions > 1 else ''}"
-    return f"{recalculation.plan.patient.name} · {machines} · {fields} · {delivery.mu:.0f} MU · {course}"
