@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -137,6 +138,55 @@ def test_a_local_cluster_makes_the_same(made: tuple[Path, CohortSpec]) -> None:
     spec = read_cohort(cohort(folder, "dask"))
     assert run_cohort(spec, scheduler="local") == {"done": 6}
     assert contents(folder / "dask") == contents(folder / "out")
+
+
+@pytest.mark.slow
+def test_a_killed_worker_costs_only_its_task(made: tuple[Path, CohortSpec]) -> None:
+    distributed = pytest.importorskip("distributed")
+    folder, _ = made
+    spec = read_cohort(cohort(folder, "lost"))
+    with distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as cluster:
+        with distributed.Client(cluster) as client:
+            victim = next(iter(client.run(os.getpid).values()))
+        done = []
+
+        def kill_once(index: int, outcome: str) -> None:
+            if not done:
+                os.kill(victim, signal.SIGKILL)
+            done.append((index, outcome))
+
+        assert run_cohort(spec, scheduler=cluster.scheduler_address, told=kill_once) == {"done": 6}
+    assert sorted(done) == [(index, "done") for index in range(6)]
+    assert contents(folder / "lost") == contents(folder / "out")
+
+
+def test_a_full_disk_is_one_clear_error_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    file = cohort(tmp_path, "full", count=2)
+    with monkeypatch.context() as patched:
+        patched.setattr(np, "savez_compressed", full)
+        assert main(["cohort", "run", str(file)]) == 2
+    assert "No space left on device" in capsys.readouterr().err
+    assert not list((tmp_path / "full" / "case").iterdir())
+    assert main(["cohort", "merge", str(file)]) == 2
+    assert "run the cohort first" in capsys.readouterr().err
+
+
+def test_a_pickle_that_calls_is_a_recorded_failure(tmp_path: Path) -> None:
+    class Calling:
+        def __reduce__(self) -> tuple[object, tuple[str]]:
+            return os.mkdir, (str(tmp_path / "called"),)
+
+    np.savez(tmp_path / "calling.npz", np.asarray({"img": Calling()}, dtype=object))
+    cases = [str(tmp_path / "calling.npz")]
+    spec = read_cohort(cohort(tmp_path, "pickles", generator=None, count=None, options={}, cases=cases))
+    assert run_cohort(spec) == {"failed": 1}
+    assert "mkdir" in json.loads((tmp_path / "pickles" / "case" / "000000" / "failed.json").read_text())["error"]
+    assert not (tmp_path / "called").exists()
 
 
 def test_the_table_and_the_data_card(made: tuple[Path, CohortSpec]) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 from radplan.autoplan.cohort.spec import CohortSpec
 from radplan.autoplan.cohort.task import finished, run_task, task_folder, task_hash
-from radplan.errors import InputError
+from radplan.errors import InputError, RadplanError
 
 Told = Callable[[int, str], None]
 
@@ -97,7 +97,13 @@ def cohort_status(spec: CohortSpec) -> Counter[str]:
 
 
 def merge_cohort(spec: CohortSpec) -> tuple[Path, Path]:
-    """Write ``cohort.csv``, a row for each plan, and the data card ``card.json`` of the finished tasks."""
+    """Write ``cohort.csv``, a row for each plan, and the data card ``card.json`` of the finished tasks.
+
+    Raises
+    ------
+    InputError
+        When no task of this specification is finished.
+    """
     rows, rejected = [], Counter[str]()
     anatomies = 0
     for index in range(spec.size):
@@ -112,6 +118,8 @@ def merge_cohort(spec: CohortSpec) -> tuple[Path, Path]:
             row |= {f"target {name}": value for name, value in variant["target"].items()}
             row |= {f"{name} mean": value for name, value in variant["means"].items()}
             rows.append({**row, "hottest": variant["hottest"], "rejected": "; ".join(variant["rejected"])})
+    if not rows:
+        raise InputError(f"no patient of {spec.name!r} in {spec.out} is finished: run the cohort first")
     out = Path(spec.out)
     names = list(dict.fromkeys(name for row in rows for name in row))
     with (out / "cohort.csv").open("w", newline="", encoding="utf-8") as file:
@@ -155,13 +163,15 @@ def _on_dask(spec: CohortSpec, tasks: tuple[int, ...], scheduler: str, redo: boo
     except ImportError as error:
         raise InputError("a scheduler other than serial needs Dask: pip install 'radplan[cluster]'") from error
     local = (
-        LocalCluster(threads_per_worker=1, dashboard_address=None, env=_ONE_THREAD) if scheduler == "local" else None
+        LocalCluster(threads_per_worker=1, dashboard_address=":0", env=_ONE_THREAD) if scheduler == "local" else None
     )
     with Client(local if local is not None else scheduler) as client:
         futures = {
             client.submit(run_task, spec, index, redo, key=f"{spec.name}-{index}", retries=2): index for index in tasks
         }
         for future in as_completed(futures):
+            if isinstance(future.exception(), RadplanError):  # a full disk or a changed specification ends the run
+                raise future.exception()
             yield futures[future], future.result() if future.status == "finished" else "failed"
     if local is not None:
         local.close()

@@ -26,7 +26,7 @@ from radplan.autoplan.cohort.spec import ArcSpec, CohortSpec
 from radplan.autoplan.planner import template_beams
 from radplan.autoplan.protocol import Protocol, load_protocol, understand
 from radplan.engines import PhotonPencilBeam, dose_influence
-from radplan.errors import InputError, RadplanError
+from radplan.errors import FileError, InputError, RadplanError
 from radplan.influence import Dij, ForwardModel
 from radplan.io import load_machine, load_patient
 from radplan.patient import Patient
@@ -52,6 +52,8 @@ def run_task(spec: CohortSpec, index: int, redo: bool = False) -> str:
     ------
     InputError
         When a finished task was made from another specification or version; `redo` makes it again.
+    FileError
+        When the results cannot be written, as on a full disk; nothing of the task stays.
     """
     folder, wanted = task_folder(spec, index), task_hash(spec, index)
     state = finished(folder)
@@ -62,20 +64,30 @@ def run_task(spec: CohortSpec, index: int, redo: bool = False) -> str:
                 "another out"
             )
         return "skipped"
+    try:
+        return _written(spec, index, folder)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise FileError(folder, f"cannot be written ({reason}): make room and run again, what is done stays") from error
+
+
+def _written(spec: CohortSpec, index: int, folder: Path) -> str:
+    """Make one task in a folder beside its own, and rename that; returns ``"done"`` or ``"failed"``."""
     for left in folder.parent.glob(f".{folder.name}.*"):
         shutil.rmtree(left, ignore_errors=True)
     partial = folder.with_name(f".{folder.name}.{os.getpid()}")
     partial.mkdir(parents=True)
+    hashed = task_hash(spec, index)
     began = time.perf_counter()
     try:
         result = _made(spec, index, partial)
         (partial / "timing.json").write_text(json.dumps({"seconds": time.perf_counter() - began}) + "\n")
-        (partial / "done.json").write_text(_json({"hash": wanted, "version": radplan.__version__, **result}))
+        (partial / "done.json").write_text(_json({"hash": hashed, "version": radplan.__version__, **result}))
         outcome = "done"
     except (RadplanError, ArithmeticError, MemoryError, ValueError) as error:
         for file in partial.iterdir():
             file.unlink()
-        told = {"hash": wanted, "error": f"{type(error).__name__}: {error}", "traceback": traceback.format_exc()}
+        told = {"hash": hashed, "error": f"{type(error).__name__}: {error}", "traceback": traceback.format_exc()}
         (partial / "failed.json").write_text(_json(told))
         outcome = "failed"
     except BaseException:

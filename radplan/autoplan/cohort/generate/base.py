@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import ClassVar
@@ -20,6 +20,8 @@ Mask = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float64]
 Points = tuple[Floats, Floats, Floats]
 
+FAT, MUSCLE, AIR = -90.0, 40.0, -1000.0
+"""Hounsfield units of what lies between organs, and outside [HU]."""
 _TRIES = 50
 _DEFORMATION = 8.0
 """Largest displacement of the smooth deformation along each axis [mm]."""
@@ -93,6 +95,25 @@ class AnatomyGenerator(ABC):
     def varied(self, random: np.random.Generator, mean: float, deviation: float) -> float:
         """Return a normal number, clipped at two deviations."""
         return mean + self.variation * deviation * float(np.clip(random.normal(), -2.0, 2.0))
+
+    def hounsfield(
+        self, random: np.random.Generator, body: Mask, muscle: Mask, organs: Iterable[tuple[Mask, float]]
+    ) -> Floats:
+        """Return Hounsfield units (nz, ny, nx): air about the body, fat in it, muscle, organs in order, and noise.
+
+        Parameters
+        ----------
+        random : numpy.random.Generator
+            Of the noise.
+        body, muscle : array of bool (nz, ny, nx)
+            The outline, and what lies within the fat under the skin.
+        organs : iterable of (array of bool, float)
+            Masks and their values [HU]; where they overlap the last one counts.
+        """
+        hu = np.where(body, np.where(muscle, MUSCLE, FAT), AIR)
+        for mask, value in organs:
+            hu = np.where(mask & body, value, hu)
+        return np.where(body, hu + random.normal(0.0, self.noise, hu.shape), hu)
 
     def points(self, random: np.random.Generator) -> Points:
         """Return coordinates X, Y, Z (nz, ny, nx) [mm], displaced smoothly: shapes drawn in them are deformed.
@@ -170,6 +191,12 @@ def ellipsoid(
     """Return the inside of a superellipsoid ``sum |(x - c) / a|^p <= 1``."""
     total = sum(np.abs((x - c) / a) ** power for x, c, a in zip(points, centre, axes, strict=True))
     return np.asarray(total <= 1.0)
+
+
+def trunk(points: Points, middle: float, width: float, depth: float, power: float) -> Mask:
+    """Return the inside of a superelliptic cylinder along z of half axes `width` and `depth` [mm], at y `middle`."""
+    x, y, _ = points
+    return np.asarray((np.abs(x / width) ** power + np.abs((y - middle) / depth) ** power) <= 1.0)
 
 
 def grown(mask: Mask, margin: float, grid: Grid) -> Mask:

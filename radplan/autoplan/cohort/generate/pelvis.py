@@ -7,13 +7,23 @@ Sizes: prostate 20-70 cm3, bladder 50-350 cm3, rectum 40-120 cm3, as drawn in tr
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
 import numpy as np
 
-from radplan.autoplan.cohort.generate.base import GENERATORS, Anatomy, AnatomyGenerator, Mask, Points, ellipsoid, grown
+from radplan.autoplan.cohort.generate.base import (
+    GENERATORS,
+    Anatomy,
+    AnatomyGenerator,
+    Mask,
+    Points,
+    ellipsoid,
+    grown,
+    trunk,
+)
 
-_FAT, _MUSCLE, _BONE, _WATER, _GAS, _AIR = -90.0, 40.0, 400.0, 10.0, -800.0, -1000.0
+_BONE, _WATER, _GAS = 400.0, 10.0, -800.0
 """Hounsfield units of tissues [HU]."""
 
 
@@ -34,13 +44,10 @@ class Pelvis(AnatomyGenerator):
     extent: ClassVar[tuple[float, float, float]] = (448.0, 320.0, 220.0)
 
     def anatomy(self, random: np.random.Generator) -> Anatomy:
-        def n(mean: float, deviation: float) -> float:
-            return self.varied(random, mean, deviation)
-
+        n = partial(self.varied, random)
         points = self.points(random)
-        x, y, _ = points
         width, depth = n(182.0, 12.0), n(118.0, 9.0)
-        body = (np.abs(x / width) ** 2.5 + np.abs((y - 4.0) / depth) ** 2.5) <= 1.0
+        body = trunk(points, 4.0, width, depth, 2.5)
         prostate = ellipsoid(points, (0.0, 0.0, 0.0), (n(24.0, 3.0), n(19.0, 2.5), n(21.0, 3.0)))
         vesicles = ellipsoid(points, (0.0, n(13.0, 2.0), n(23.0, 3.0)), (n(24.0, 3.0), n(8.0, 1.5), n(10.0, 2.0)))
         vesicles &= ~prostate
@@ -64,14 +71,12 @@ class Pelvis(AnatomyGenerator):
             shell = ellipsoid(points, (side * apart, 2.0, height + 8.0), (46.0, 40.0, 50.0))
             pelvis |= shell & ~ellipsoid(points, (side * (apart - 10.0), 2.0, height), (30.0, 34.0, 44.0))
         pelvis &= ~ellipsoid(points, (0.0, 0.0, 0.0), (56.0, 62.0, 400.0)) & ~organs & ~left & ~right
-        muscle = (np.abs(x / (width - n(26.0, 5.0))) ** 2.5 + np.abs((y - 4.0) / (depth - n(24.0, 4.0))) ** 2.5) <= 1.0
-        hu = np.where(body, np.where(muscle, _MUSCLE, _FAT), _AIR)
-        for mask, value in (
+        muscle = trunk(points, 4.0, width - n(26.0, 5.0), depth - n(24.0, 4.0), 2.5)
+        tissues = (
             (pelvis, _BONE), (left, 500.0), (right, 500.0), (bladder, _WATER), (rectum, 35.0), (gas, _GAS),
             (prostate, 40.0), (vesicles, 35.0), (bulb, 40.0),
-        ):  # fmt: skip
-            hu = np.where(mask & body, value, hu)
-        hu = np.where(body, hu + random.normal(0.0, self.noise, hu.shape), hu)
+        )  # fmt: skip
+        hu = self.hounsfield(random, body, muscle, tissues)
         ctv = prostate | (vesicles & grown(prostate, 8.0, self.grid))
         ptv = grown(ctv, float(random.uniform(*self.margin)), self.grid) & body
         masks = {

@@ -8,13 +8,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
 import numpy as np
 
-from radplan.autoplan.cohort.generate.base import GENERATORS, Anatomy, AnatomyGenerator, Mask, Points, ellipsoid, grown
+from radplan.autoplan.cohort.generate.base import (
+    GENERATORS,
+    Anatomy,
+    AnatomyGenerator,
+    Mask,
+    Points,
+    ellipsoid,
+    grown,
+    trunk,
+)
 
-_FAT, _MUSCLE, _LUNG, _BONE, _AIR = -90.0, 45.0, -740.0, 350.0, -1000.0
+_LUNG, _BONE = -740.0, 350.0
 """Hounsfield units of tissues [HU]."""
 
 
@@ -35,13 +45,11 @@ class Thorax(AnatomyGenerator):
     extent: ClassVar[tuple[float, float, float]] = (432.0, 300.0, 260.0)
 
     def anatomy(self, random: np.random.Generator) -> Anatomy:
-        def n(mean: float, deviation: float) -> float:
-            return self.varied(random, mean, deviation)
-
+        n = partial(self.varied, random)
         points = self.points(random)
         x, y, _ = points
         width, depth = n(178.0, 11.0), n(118.0, 8.0)
-        body = (np.abs(x / width) ** 2.4 + np.abs(y / depth) ** 2.4) <= 1.0
+        body = trunk(points, 0.0, width, depth, 2.4)
         heart = ellipsoid(
             points, (n(22.0, 5.0), n(-22.0, 4.0), n(-40.0, 6.0)), (n(55.0, 4.0), n(46.0, 3.0), n(52.0, 4.0))
         )
@@ -65,14 +73,12 @@ class Thorax(AnatomyGenerator):
         )
         lungs = {name: lung & ~dome for name, lung in lungs.items()}
         gtv = self._tumour(random, points, lungs)
-        shell = (np.abs(x / (width - n(20.0, 4.0))) ** 2.4 + np.abs(y / (depth - n(18.0, 3.0))) ** 2.4) <= 1.0
-        hu = np.where(body, np.where(shell, _MUSCLE, _FAT), _AIR)
+        muscle = trunk(points, 0.0, width - n(20.0, 4.0), depth - n(18.0, 3.0), 2.4)
         both = lungs["Lung_L"] | lungs["Lung_R"]
-        for mask, value in (
+        tissues = (
             (both, _LUNG), (vertebra, _BONE), (cord, 35.0), (heart, 42.0), (dome, 58.0), (gullet, 25.0), (gtv, 40.0),
-        ):  # fmt: skip
-            hu = np.where(mask & body, value, hu)
-        hu = np.where(body, hu + random.normal(0.0, self.noise, hu.shape), hu)
+        )  # fmt: skip
+        hu = self.hounsfield(random, body, muscle, tissues)
         ptv = grown(gtv, float(random.uniform(*self.margin)), self.grid) & body & ~cord
         masks = {
             "PTV": ptv, "GTV": gtv, "Lung_L": lungs["Lung_L"] & ~gtv, "Lung_R": lungs["Lung_R"] & ~gtv,
