@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from importlib.resources import files
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -83,7 +84,8 @@ sphinx_gallery_conf = {
 
 html_theme = "pydata_sphinx_theme"
 html_title = "radplan"
-html_static_path = []
+html_static_path = ["_build/static"]
+mathjax_path = "mathjax/tex-svg.js"  # part of the site, which needs no network to show formulas
 html_show_sourcelink = False
 html_theme_options = {
     "navbar_align": "left",
@@ -95,3 +97,6 @@ html_theme_options = {
 }
 
 write_api_pages(HERE)
+mathjax = files("mathjax").joinpath("static/mathjax/es5/tex-svg.js")
+(HERE / "_build" / "static" / "mathjax").mkdir(parents=True, exist_ok=True)
+(HERE / "_build" / "static" / "mathjax" / "tex-svg.js").write_bytes(mathjax.read_bytes())

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import inspect
 import re
+import types
+import typing
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,7 @@ def write_api_pages(docs: Path) -> None:
     wanted["index.rst"] = (
         f":orphan:\n\nPublic names\n============\n\n.. toctree::\n   :maxdepth: 1\n\n{names.replace('api/', '')}\n"
     )
+    wanted["plan_file_keys.rst"] = key_page()
     for old in folder.glob("*.rst"):
         if old.name not in wanted:
             old.unlink()
@@ -55,6 +58,49 @@ def api_page(name: str, said: str, example: str) -> str:
         block = "\n".join(f"   {line}".rstrip() for line in example.splitlines())
         parts += [".. rubric:: Example", "", ".. code-block:: python", "", block, ""]
     return "\n".join(parts) + "\n"
+
+
+def key_page() -> str:
+    """Return a page of all keys of a plan file, with kind and default, made of the classes that read it."""
+    from radplan.io.plan_file import reading, sections
+
+    parts = ["Keys of a plan file", "===================", "", *_key_table("The file", reading.PlanSpec)]
+    for name, model in vars(sections).items():
+        if inspect.isclass(model) and issubclass(model, sections.Section) and model is not sections.Section:
+            parts += _key_table(name.removesuffix("Spec").lower(), model)
+    return "\n".join(parts) + "\n"
+
+
+def _key_table(title: str, model: Any) -> list[str]:
+    said = re.split(r"\n\s*>>>", inspect.getdoc(model) or "")[0].strip()
+    lines = [title, "-" * len(title), "", _as_rst(said), "", ".. list-table::", "   :header-rows: 1", ""]
+    lines += ["   * - key", "     - kind", "     - default"]
+    for key, info in model.model_fields.items():
+        default = "required" if info.is_required() else repr(info.get_default(call_default_factory=True))
+        lines += [
+            f"   * - ``{key}``",
+            f"     - {_kind(info.annotation)}",
+            f"     - ``{default if len(default) < 60 else '...'}``",
+        ]
+    return [*lines, ""]
+
+
+def _kind(annotation: Any) -> str:
+    """Return a type in words."""
+    origin, inner = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is typing.Annotated:
+        return _kind(inner[0])
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join(_kind(part) for part in inner if part is not type(None))
+    if origin is typing.Literal:
+        return " or ".join(str(value).lower() if isinstance(value, bool) else str(value) for value in inner)
+    if origin is tuple:
+        return f"list of {_kind(inner[0])}" if inner[-1] is ... else f"({', '.join(map(_kind, inner))})"
+    if origin is dict:
+        return f"mapping to {_kind(inner[1])}"
+    words = {float: "number", int: "whole number", str: "text", bool: "true or false", typing.Any: "anything"}
+    name = words.get(annotation) or getattr(annotation, "__name__", str(annotation))
+    return name.removesuffix("Spec").lower() if name.endswith("Spec") else name
 
 
 def _registry(name: str) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import socket
 import time
 import urllib.error
 import urllib.request
@@ -158,3 +159,35 @@ def test_a_page_tells_what_is_wrong_and_goes_on(tmp_path) -> None:
     page.kinds.value = ["report"]
     page.export_button.clicks += 1
     assert "report.html" in page.exported.object
+
+
+def channel(served, headers) -> tuple[str, bytes]:
+    """Ask for a websocket with a made-up session; return the status and the first byte that comes over it."""
+    address, token = served.url.removeprefix("http://").split("/?token=")
+    host, port = address.split(":")
+    lines = [
+        "GET /ws HTTP/1.1",
+        f"Host: {address}",
+        "Upgrade: websocket",
+        "Connection: Upgrade",
+        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
+        "Sec-WebSocket-Version: 13",
+        "Sec-WebSocket-Protocol: bokeh, bm8gc2Vzc2lvbg",
+        *(f"{name}: {value.format(token=token, address=address)}" for name, value in headers.items()),
+    ]
+    with socket.create_connection((host, int(port)), timeout=20) as line:
+        line.sendall(("\r\n".join(lines) + "\r\n\r\n").encode())
+        answer = b""
+        while b"\r\n\r\n" not in answer:
+            answer += line.recv(4096)
+        head, _, rest = answer.partition(b"\r\n\r\n")
+        status = head.split()[1].decode()
+        return status, (rest or (line.recv(1) if status == "101" else b""))[:1]
+
+
+def test_no_channel_is_opened_from_elsewhere_or_with_a_made_up_session(served) -> None:
+    cookie = {"Cookie": "radplan_token={token}"}
+    assert channel(served, {**cookie, "Origin": "http://evil.example"})[0] == "403"
+    for headers in ({**cookie, "Origin": "http://{address}"}, {"Origin": "http://{address}"}):
+        status, first = channel(served, headers)
+        assert status == "403" or first in (b"\x88", b""), "closed at once"

@@ -103,7 +103,7 @@ def write_ct(folder: str | Path, patient: Patient, orientation: Orientation, ide
             describe_file(dataset, CTImageStorage, "CT", "radplan images")
             dataset.SeriesInstanceUID, dataset.InstanceNumber = blank.series, k + 1
             dataset.ImageType = ["DERIVED", "PRIMARY", "AXIAL"]
-            dataset.PatientPosition = orientation.patient_position or "HFS"
+            dataset.PatientPosition, dataset.Laterality = orientation.patient_position or "HFS", ""
             place = np.asarray(first) + k * steps[0] * np.asarray(orientation.along_slices)
             dataset.ImagePositionPatient = [decimal(float(value)) for value in place]
             dataset.ImageOrientationPatient = [str(c) for c in orientation.cosines]
