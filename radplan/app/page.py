@@ -64,7 +64,9 @@ class Page:
         right = pn.Tabs(
             ("Plan", pn.Column(self.chosen, self.slices, self.dvh, self.metrics, sizing_mode="stretch_width")),
             ("Goals", pn.Column(self.goals.layout, sizing_mode="stretch_width")),
-            ("Sliders", pn.Column(self.prepare_button, self.slider_box, self.slider_dvh, sizing_mode="stretch_width")),
+            ("Sliders", pn.Column(
+                self.prepare_button, self.slider_box, self.slider_dvh, self.slider_metrics, sizing_mode="stretch_width"
+            )),
             ("Export", pn.Column(self.kinds, self.export_button, self.exported, sizing_mode="stretch_width")),
             sizing_mode="stretch_width", dynamic=False,
         )  # fmt: skip
@@ -130,6 +132,7 @@ class Page:
         self.prepare_button.on_click(self._guarded(lambda: self.session.prepare_sliders(self._first())))
         self.slider_box = pn.Column(sizing_mode="stretch_width")
         self.slider_dvh = pn.pane.Bokeh(sizing_mode="stretch_width", min_height=470)
+        self.slider_metrics = pn.pane.HTML("", stylesheets=[_TABLE_STYLE], sizing_mode="stretch_width")
         self.steered_name = pn.widgets.TextInput(name="Name of the steered plan", value="steered 1", width=300)
         self.keep_button = pn.widgets.Button(name="Keep this plan", width=300)
         self.keep_button.on_click(self._guarded(self._keep))
@@ -175,6 +178,10 @@ class Page:
         self.machine.value = spec.machine or next(iter(MACHINES))
         self.technique.value = spec.delivery.technique
         self.gantry.value = ", ".join(f"{angle:g}" for angle in spec.beams.gantry)
+        self.couch.value = ", ".join(f"{angle:g}" for angle in _several(spec.beams.couch))
+        self.bixel_width.value = float(spec.beams.spot_spacing or spec.beams.bixel_width)
+        if isinstance(spec.engine.grid, int | float):
+            self.grid.value = float(spec.engine.grid)
         self.fractions.value = spec.fractions or patient.fractions or 30
         self.prescription.value = float(spec.prescription or patient.prescription or 60.0)
         names = [*patient.structures, *spec.structures]
@@ -208,13 +215,16 @@ class Page:
             "beams": {
                 "gantry": _angles(self.gantry.value, "gantry"),
                 "couch": couch[0] if len(couch) == 1 else couch,
-                "bixel_width": float(self.bixel_width.value),
+                self._width_key(): float(self.bixel_width.value),
             },
             "engine": {"grid": float(self.grid.value)},
             "delivery": {"technique": self.technique.value},
             "goals": self.goals.specs(),
             "normalize": {"structure": normalize.structure, "metric": "D95", "level": level} if normalize else None,
         }
+
+    def _width_key(self) -> str:
+        return "bixel_width" if self.session.spec.beams.spot_spacing is None else "spot_spacing"
 
     def _list_plans(self) -> None:
         names = list(self.session.plans)
@@ -279,9 +289,8 @@ class Page:
     def _steer(self) -> None:
         wishes = {label: float(slider.value) for label, slider in self.organ_sliders.items()}
         self._steered = self.session.steer(self._front, wishes)
-        self.slider_dvh.object = dvh_figure(
-            {"steered": self._steered, self._front: self.session.plans[self._front].plan}
-        )
+        beside = {"steered": self._steered, self._front: self.session.plans[self._front].plan}
+        self.slider_dvh.object, self.slider_metrics.object = dvh_figure(beside), metrics_html(beside)
 
     def _keep(self) -> None:
         if self._steered is None:
@@ -295,6 +304,10 @@ class Page:
         self.exported.object = "\n".join(str(path.relative_to(root)) for path in paths[:12]) + (
             f"\nand {len(paths) - 12} more" if len(paths) > 12 else ""
         )
+
+
+def _several(given: Any) -> tuple[float, ...]:
+    return tuple(given) if isinstance(given, tuple | list) else (float(given),)
 
 
 def _angles(text: Any, what: str) -> list[float]:

@@ -25,7 +25,7 @@ from radplan.patient.patient import Patient
 from radplan.plan import Plan
 from radplan.plan.pareto import Front, pareto
 from radplan.progress import Report, listening, sentence
-from radplan.workflows.planning import Outcome, run
+from radplan.workflows.planning import Outcome, normalization_level, run
 from radplan.workflows.writing import plan_text
 
 logger = logging.getLogger(__name__)
@@ -183,7 +183,7 @@ class Session:
         self._begin("preparing sliders", lambda: self._prepare(name, kept))
 
     def steer(self, name: str, wishes: Mapping[str, float]) -> Plan:
-        """Return the plan that comes nearest to wishes, by the labels of the front's goals.
+        """Return the plan that comes nearest to wishes, by the labels of the front's goals, at the level of the first.
 
         Raises
         ------
@@ -192,7 +192,9 @@ class Session:
         """
         if name not in self.fronts:
             raise InputError("prepare the sliders first")
-        return self.fronts[name].navigate(wishes)
+        plan, kept = self.fronts[name].navigate(wishes), self._kept(name)
+        level = normalization_level(kept.spec, plan)
+        return plan if level is None else plan.scaled(level[0], level[1], **level[2])
 
     def keep(self, name: str, plan: Plan, source: str) -> None:
         """Keep a plan that was steered to, and write it.
