@@ -24,6 +24,7 @@ METRIC_FORMS = "Dmean, Dmin, Dmax, D<percent> (D95), D<volume>cc (D0.1cc), V<lev
 """Metrics that can be bounded, as messages show them."""
 
 _METRIC = re.compile(r"(?P<kind>D|V|gEUD)\(?(?P<number>-?\d+(?:[._]\d+)?)\)?(?P<unit>%|cc|Gy)?")
+_NOTHING = ((0.0, -math.inf), (1.0, math.inf))
 _BOUND = re.compile(r"(?P<number>[-+]?\d+(?:\.\d*)?(?:[eE][-+]?\d+)?)\s*(?P<unit>\S.*)?")
 _KEYS = ("structure", "metric", "objective", "parameters", "lower", "upper", "quantity", "robust")
 _ROBUST = {"nominal": "", "expected": " expected over scenarios", "worst": " in the worst scenario"}
@@ -94,6 +95,8 @@ class Constraint:
                 )
             object.__setattr__(self, key, None if bound is None else float(bound))
         low, high = self.bounds
+        if high < 0.0:
+            raise InputError(f"upper of {self.label!r} is {high:g}, but {objective.name} is never below 0")
         if low > high:
             raise InputError(f"the constraint on {self.structure!r} has lower {low:g} above upper {high:g}")
 
@@ -318,8 +321,9 @@ def _stated(constraint: Constraint) -> str:
 def refuse_contradictions(constraints: Sequence[Constraint]) -> None:
     """Raise `InputError` naming two constraints that no dose can keep together, whatever the beams.
 
-    These are bounds on one metric that leave nothing between them, and doses at volumes in the wrong order: at least
-    20 Gy at 10 % of a structure of which 5 % may get no more than 15 Gy.
+    These are bounds on one metric that leave nothing between them, and doses in the wrong order: at least 20 Gy at 10 %
+    of a structure of which 5 % may get no more than 15 Gy, a mean above the largest dose, 98 % of the volume at 50 Gy
+    of which only 90 % may reach 40.
     """
     for first in constraints:
         for second in constraints:
@@ -328,15 +332,38 @@ def refuse_contradictions(constraints: Sequence[Constraint]) -> None:
             # Why: what holds in every scenario holds in the nominal one, too, but not so what holds in the mean.
             if first.robust != second.robust and "expected" in (first.robust, second.robust):
                 continue
-            one, other = first.function(1.0), second.function(1.0)
-            in_cc = any("cc" in (entry.metric or "") for entry in (first, second)) and first.metric != second.metric
-            ordered = isinstance(one, DoseAtVolume) and isinstance(other, DoseAtVolume) and one.volume >= other.volume
-            if (one == other or (ordered and not in_cc)) and first.bounds[0] > second.bounds[1]:
-                unit = first.value_unit()
+            same = first.function(1.0) == second.function(1.0) and first.bounds[0] > second.bounds[1]
+            if same or _out_of_order(first, second):
                 raise InputError(
-                    f"constraints contradict each other: {first.label} >= {first.bounds[0]:g} {unit}, but "
-                    f"{second.label} <= {second.bounds[1]:g} {unit}: loosen one"
+                    f"constraints contradict each other: {_end(first, 0)}, but {_end(second, 1)}: loosen one"
                 )
+
+
+def _out_of_order(first: Constraint, second: Constraint) -> bool:
+    """Say whether the lower bound of one asks more at a volume than the upper bound of another allows at a smaller."""
+    (volume, least), (other, most) = _dose_at(first, 0), _dose_at(second, 1)
+    return least > most and volume >= other
+
+
+def _dose_at(constraint: Constraint, end: int) -> tuple[float, float]:
+    """Return a volume and the bound on its dose that the lower (end 0) or upper (1) bound of a constraint implies."""
+    function, bound = constraint.function(1.0), constraint.bounds[end]
+    if isinstance(function, VolumeAtDose):
+        means_something = bound > 0.0 if end == 0 else bound < 100.0
+        return (0.01 * bound, function.reference) if means_something and math.isfinite(bound) else _NOTHING[end]
+    if isinstance(function, DoseAtVolume) and "cc" not in (constraint.metric or ""):
+        return function.volume, bound
+    # Why: a mean, and the dose at a volume whose share is not known, lie between the smallest and the largest dose.
+    is_dose = (
+        isinstance(function, DoseAtVolume)
+        or function == Mean()
+        or (isinstance(function, EUD) and function.form == "value")
+    )
+    return (float(end), bound) if is_dose else _NOTHING[end]
+
+
+def _end(constraint: Constraint, end: int) -> str:
+    return f"{constraint.label} {'><'[end]}= {constraint.bounds[end]:g} {constraint.value_unit()}"
 
 
 def _is_volume(bounded: Objective | str) -> bool:
@@ -351,8 +378,6 @@ def _number(bound: Any, key: str, constraint: Constraint) -> float:
     if match is None:
         raise InputError(f"{key} of {constraint.label!r} must be a number, or one with its unit, got {bound!r}")
     if match["unit"] not in (None, unit):
-        raise InputError(
-            f"{key} of {constraint.label!r} is in {unit}, got {bound!r}: give the bound in {unit}, or bound a metric "
-            f"in {match['unit']}"
-        )
+        other = f", or bound a metric in {match['unit']}" if match["unit"] in ("%", "Gy") else ""
+        raise InputError(f"{key} of {constraint.label!r} is in {unit}, got {bound!r}: give the bound in {unit}{other}")
     return float(match["number"])

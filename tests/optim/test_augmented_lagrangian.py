@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 from scipy.optimize import minimize
@@ -23,6 +25,7 @@ from radplan.optim import (
     SquaredOverdosing,
     Status,
 )
+from radplan.optim.constraints import refuse_contradictions
 from radplan.optim.solvers import AugmentedLagrangian
 from radplan.plan import optimize
 from tests import small_case
@@ -113,6 +116,39 @@ def test_contradictions_are_told():
     with pytest.raises(InputError, match=r"organ: D50 of physical_dose >= 9 Gy, but organ: D20 .* <= 8 Gy"):
         separate([Constraint("organ", "D20", upper=8.0), Constraint("organ", "D50", lower=9.0)])
     separate([Constraint("organ", "D20", lower=9.0), Constraint("organ", "D50", upper=8.0)])
+
+
+@pytest.mark.parametrize(
+    ("least", "most", "refused"),
+    [
+        (("Dmean", 60.0), ("Dmax", 50.0), True),
+        (("Dmin", 50.0), ("Dmean", 40.0), True),
+        (("V50Gy", 98.0), ("D50", 40.0), True),
+        (("V50Gy", 98.0), ("V40Gy", 90.0), True),
+        (("D2cc", 60.0), ("Dmax", 50.0), True),
+        (("gEUD(8)", 60.0), ("Dmax", 50.0), True),
+        (("Dmean", 60.0), ("D2", 50.0), False),
+        (("D2cc", 60.0), ("D10", 50.0), False),
+        (("D50", 60.0), ("D1cc", 50.0), False),
+        (("V50Gy", 0.0), ("Dmax", 40.0), False),
+        (("V50Gy", 90.0), ("V40Gy", 100.0), False),
+        (("V50Gy", 90.0), ("V60Gy", 5.0), False),
+    ],
+)
+def test_metrics_that_no_dose_can_have_together_contradict_each_other(least, most, refused):
+    limits = [Constraint("organ", most[0], upper=most[1]), Constraint("organ", least[0], lower=least[1])]
+    if not refused:
+        refuse_contradictions(limits)
+        return
+    with pytest.raises(InputError, match=rf"contradict each other: organ: {re.escape(least[0])} of .* but .*{most[0]}"):
+        refuse_contradictions(limits)
+
+
+def test_what_holds_in_the_mean_of_scenarios_need_not_hold_in_each():
+    in_mean = Constraint("organ", "Dmean", lower=60.0, robust="expected")
+    refuse_contradictions([in_mean, Constraint("organ", "Dmax", upper=50.0)])
+    with pytest.raises(InputError, match="contradict each other"):
+        refuse_contradictions([in_mean, Constraint("organ", "Dmax", upper=50.0, robust="expected")])
 
 
 def test_iterations_of_all_searches_are_counted_and_can_be_stopped():

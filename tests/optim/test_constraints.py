@@ -89,6 +89,10 @@ def test_bounds_are_in_the_unit_of_the_metric():
         Constraint.from_spec({"structure": "Lung", "metric": "V20Gy", "upper": "5 Gy"})
     with pytest.raises(InputError, match=r"share of the structure in \[0, 100\] %, got 2000"):
         Constraint("Lung", "V20Gy", upper=2000.0)
+    with pytest.raises(InputError, match=r"is in Gy, got '1500 cGy': give the bound in Gy$"):
+        Constraint.from_spec({"structure": "Core", "metric": "D10", "upper": "1500 cGy"})
+    with pytest.raises(InputError, match=r"upper of 'Core: D10 of physical_dose' is -1, .* never below 0"):
+        Constraint("Core", "D10", upper=-1.0)
     with pytest.raises(InputError, match="must be a number, or one with its unit"):
         Constraint.from_spec({"structure": "Core", "metric": "D10", "upper": "little"})
 
