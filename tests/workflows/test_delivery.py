@@ -51,9 +51,8 @@ def test_from_goals_to_files(delivery, tmp_path):
     assert level == pytest.approx(50.0, rel=2e-3)
     assert 0.8 < delivered.agreement.factor < 1.1
     assert delivered.agreement.dice_50 > 0.9
-    assert delivered.agreement.d10["OuterTarget"][0] == pytest.approx(
-        delivered.agreement.d10["OuterTarget"][1], abs=2.0
-    )
+    apertures, exact = delivered.agreement.d10["OuterTarget"]
+    assert apertures == pytest.approx(exact, rel=0.08)
     names = {path.name for path in outcome.save(tmp_path)}
     assert {"RP.dcm", "RS.dcm", "RD.dcm", "delivery.json", "plan.json", "dvh.csv"} <= names
     assert not check_rtplan(tmp_path / "RP.dcm", "TrueBeam").findings
