@@ -287,7 +287,13 @@ def arc_bixels(
     pairs = np.flatnonzero(np.isfinite(seen[..., 0]).any(axis=0))
     _check_reach(seen, pairs, mlc, limits)
     travel = [limits.leaf_speed / limits.gantry_speed * arc.travel for arc in arcs]
-    places = [_followable(span[:, pairs], way) for span, way in zip(spans, travel, strict=True)]
+    gap, widest = limits.dynamic_gap, float(seen[..., 1].max() - seen[..., 0].min())
+    if gap > widest:
+        raise InputError(
+            f"leaf pairs of {limits.name} stay {gap:g} mm apart, more than the target's {widest:.0f} mm: "
+            "they cannot shape it"
+        )
+    places = [_followable(span[:, pairs], way, gap) for span, way in zip(spans, travel, strict=True)]
     ends = np.concatenate(places)
     edges = np.arange(np.floor(ends.min() / _WIDTH), np.ceil(ends.max() / _WIDTH) + 1.0) * _WIDTH
     return ArcBixels(tuple(arcs), edges, pairs, ends, isocentre)
@@ -326,20 +332,22 @@ def _check_reach(seen: Floats, pairs: Ints, mlc: MLC, limits: MachineLimits) -> 
         )
 
 
-def _followable(span: Floats, travel: Floats) -> Floats:
+def _followable(span: Floats, travel: Floats, gap: float) -> Floats:
     """Return bounds (points, rows, 2) no narrower than given that move no farther than leaves (points - 1,) [mm].
 
-    Where a row sees nothing, a pair stands between the places where it does.
+    Where a row sees nothing, a pair stands between the places where it does; a pair at its gap fits in everywhere.
     """
+    least = 0.5 * max(_WIDTH, gap)
     points, number = np.arange(span.shape[0]), span.shape[1]
     low, high = span[..., 0].copy(), span[..., 1].copy()
     for row in range(number):
         known = np.isfinite(low[:, row])
         if not known.any():
-            low[:, row], high[:, row] = -0.5 * _WIDTH, 0.5 * _WIDTH
+            low[:, row], high[:, row] = -least, least
             continue
         middle = np.interp(points, points[known], 0.5 * (low[known, row] + high[known, row]))
-        low[~known, row], high[~known, row] = (middle[~known] + side * 0.5 * _WIDTH for side in (-1.0, 1.0))
+        low[~known, row], high[~known, row] = np.inf, -np.inf
+        low[:, row], high[:, row] = np.minimum(low[:, row], middle - least), np.maximum(high[:, row], middle + least)
     low, high = np.floor(low / _STEP) * _STEP, np.ceil(high / _STEP) * _STEP
     way = np.concatenate([[0.0], np.cumsum(np.floor(travel / _STEP) * _STEP)])
     apart = np.abs(way[:, None] - way[None, :])[..., None]

@@ -241,6 +241,8 @@ def check_arcs(arcs: int, options: ArcOptions, limits: MachineLimits) -> tuple[t
     InputError
         When the machine cannot do that.
     """
+    if limits.neighbour_gap is not None:
+        raise InputError(f"{limits.name}: leaves may not pass their neighbours, which arcs are not searched with")
     placed = placed_arcs(arcs, options, limits)
     return placed, _budget(placed, options, limits)
 
@@ -283,9 +285,15 @@ def placed_arcs(arcs: int, options: ArcOptions, limits: MachineLimits) -> tuple[
 
 
 def _budget(arcs: Sequence[Arc], options: ArcOptions, limits: MachineLimits) -> float:
-    """Return the seconds for all arcs at planning speeds, after a check that the gantry is as fast."""
+    """Return the seconds for all arcs at planning speeds, after a check that gantry and dose rate are as fast."""
     asked = _SECONDS * len(arcs) if options.beam_time is None else options.beam_time
-    least = sum(float(arc.travel.sum()) for arc in arcs) / limits.planning().gantry_speed
+    degrees, planning = sum(float(arc.travel.sum()) for arc in arcs), limits.planning()
+    least, beam = degrees / planning.gantry_speed, degrees * limits.mu_per_degree[0] / planning.dose_rate() * 60.0
+    if beam > asked:
+        raise InputError(
+            f"{asked:g} s are too few for {len(arcs)} arcs: at least {limits.mu_per_degree[0]:g} MU/degree take "
+            f"{beam:.0f} s at the dose rate of {limits.name}"
+        )
     if not asked >= least:
         raise InputError(
             f"{asked:g} s are too few for {len(arcs)} arcs: the gantry of {limits.name} needs {least:.0f} s "

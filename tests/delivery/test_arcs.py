@@ -225,6 +225,11 @@ def test_two_arcs_go_there_and_back():
         ({"options": ArcOptions(start=170.0, stop=190.0)}, "crosses the gantry's stop"),
         ({"options": ArcOptions(beam_time=30.0)}, "30 s are too few for 1 arcs"),
         ({"options": ArcOptions(collimators=(0.0, 90.0))}, "1 arcs need 1 collimators, got 2"),
+        ({"limits": replace(TRUEBEAM, neighbour_gap=10.0)}, "may not pass their neighbours"),
+        ({"limits": replace(TRUEBEAM, dynamic_gap=250.0)}, "stay 250 mm apart, more than the target's"),
+        ({"limits": replace(TRUEBEAM, bank_span=20.0)}, "leaves of one bank stay within 20 mm"),
+        ({"limits": replace(TRUEBEAM, leaf_travel=(20.0, 20.0))}, "beyond the 20 mm that leaves"),
+        ({"limits": replace(TRUEBEAM, mu_per_degree=(10.0, 20.0))}, "10 MU/degree take"),
         ({"arcs": 0}, "arcs must be a whole number >= 1"),
         ({"mlc": library_mlc("Agility")}, "has the collimator 'Millennium 120', not 'Agility'"),
         ({"goals": ()}, "at least one goal"),
@@ -232,11 +237,13 @@ def test_two_arcs_go_there_and_back():
         ({"level": ("OuterTarget", 95.0, 50.0)}, "share of volume"),
     ],
 )
-def test_what_cannot_be_planned_is_refused_at_once(patient, change, message):
-    given = {"goals": GOALS, "mlc": None, "arcs": 1, "options": QUICK, **change}
+def test_what_cannot_be_planned_is_refused_at_once(patient, change, message, monkeypatch):
+    """Before any dose is calculated."""
+    monkeypatch.setattr("radplan.delivery.arcs.arc_matrix", None)
+    given = {"goals": GOALS, "mlc": None, "arcs": 1, "options": QUICK, "limits": "TrueBeam", **change}
     goals = given.pop("goals")
     with pytest.raises(InputError, match=message):
-        plan_arcs(patient, goals, LINAC, limits="TrueBeam", **given)
+        plan_arcs(patient, goals, LINAC, **given)
 
 
 def test_a_fluence_at_every_control_point_is_a_start(search):
