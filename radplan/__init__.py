@@ -75,6 +75,7 @@ _HOME = {
     "save_recalculation": "radplan.recalc",
     "particle_machine_from_beam_model": "radplan.commissioning.protons",
     "commission_photons": "radplan.workflows.commissioning",
+    "verify": "radplan.workflows.verification",
     "load_machine": "radplan.io",
     "load_patient": "radplan.io",
     "load_plan": "radplan.workflows.reopening",

@@ -38,6 +38,7 @@ VERBS = {
     "gamma": ("radplan.cli.gamma", "Compare two doses: gamma, differences, isodoses."),
     "dvh": ("radplan.cli.dvh", "Show a plan's dose-volume histogram; write it as a table or a figure."),
     "report": ("radplan.cli.report", "Write a plan's report: one HTML file that needs no network."),
+    "verify": ("radplan.cli.verify", "Put a plan's dose beside that of an independent Monte Carlo."),
     "commission": ("radplan.cli.commission", "Fit a machine to a clinic's own measurements."),
     "app": ("radplan.cli.app", "Plan in the browser, on this machine alone."),
     "machines": ("radplan.cli.machines", "List the built-in machines, collimators and limits."),

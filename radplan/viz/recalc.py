@@ -132,7 +132,7 @@ def save_recalculation_figures(recalculation: Recalculation | IonRecalculation, 
     and their difference.
     """
     comparison = recalculation.comparison
-    compared = comparison is not None and bool(comparison.rows)
+    compared = comparison is not None and any(row.role not in ("external", "ignored") for row in comparison.rows)
     drawn: dict[str, Callable[[], Figure]] = {
         "slices.png": lambda: draw_slices(recalculation.plan),
         **_own_figures(recalculation),

@@ -52,9 +52,9 @@ class PosePart:
 
     def add_dose(self, x: Array, total: Array) -> Array:
         """Return `total` ``(n,)``, which is used up, with the dose of every voxel at all variables added."""
-        return self._turned_reader(x).gather(*self.maps.maps(self._seen(x)), total)
+        return self._turned_reader(x).gather(*self.maps.maps(self.seen_fluence(x)), total)
 
-    def _seen(self, x: Array) -> Array:
+    def seen_fluence(self, x: Array) -> Array:
         """Return the fluence ``(nx, ny)`` [MU] that blurs into dose."""
         fluence = self.total_fluence(x)
         return (fluence if self.scatter is None else self.scatter.apply(fluence)) * self.profile
@@ -78,7 +78,7 @@ class PosePart:
             total = total + self._to_variables(self.fluence.pullback(self._motion(x, batch), back), batch)
         if not self.layout.turns:
             return total
-        turn = read.turn_slope(*self.maps.maps(self._seen(x)), cotangent)
+        turn = read.turn_slope(*self.maps.maps(self.seen_fluence(x)), cotangent)
         return xp.concat([total[:-1], total[-1:] + xp.astype(turn, total.dtype)])
 
     def restrict(self, rows: Ints, voxels: Voxels) -> PosePart:
