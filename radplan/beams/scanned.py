@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from radplan.beams.beam import Beam, Beams
 from radplan.beams.range_shifter import RangeShifter
-from radplan.beams.spots import least_spot_mu
+from radplan.beams.spots import least_spot_mu, monitor_units
 from radplan.errors import InputError
 from radplan.machines.particle import ParticleMachine
 
@@ -288,3 +288,62 @@ def _spacing(layers: list[ScannedLayer]) -> float:
         return 5.0
     distance = np.asarray(cKDTree(places).query(places, k=2)[0])
     return float(np.median(distance[:, 1]))
+
+
+def scanned_plan(
+    beams: Beams, weights: npt.ArrayLike, machine: ParticleMachine, fractions: int | None = None, name: str = "plan"
+) -> ScannedPlan:
+    """Return spot weights of beams as a plan that a delivery system gets, deepest layers first; spots of weight 0 go.
+
+    Parameters
+    ----------
+    beams : Beams
+        Beams of spots, in the order of the weights.
+    weights : array of shape (spots,)
+        [10^6 particles per fraction]
+    machine : ParticleMachine
+        Gives the particles per MU of each energy, spot sizes and scanning distances.
+    fractions : int, optional
+        Number of fractions.
+    name : str
+        What the plan is called.
+
+    Raises
+    ------
+    InputError
+        When there is not one weight for each spot, or no spot has any.
+    """
+    mu = monitor_units(beams, machine, weights)
+    fields, first = [], 0
+    for number, beam in enumerate(beams, start=1):
+        own, first = mu[first : first + beam.count], first + beam.count
+        assert beam.energies is not None
+        turn = np.deg2rad(beam.collimator)
+        turned = np.asarray([[np.cos(turn), np.sin(turn)], [-np.sin(turn), np.cos(turn)]])
+        layers = []
+        for energy in np.unique(beam.energies[own > 0.0])[::-1]:
+            there = (beam.energies == energy) & (own > 0.0)
+            index = machine.energy_index(float(energy))
+            width = np.sqrt(8 * np.log(2)) * _sigma(machine, index)
+            layers.append(
+                ScannedLayer(
+                    float(energy), beam.bixels[there] @ turned, own[there], (float(width[0]), float(width[1])),
+                    range_shifter=beam.range_shifter,
+                )
+            )  # fmt: skip
+        if layers:
+            fields.append(
+                ScannedField(
+                    f"beam {number}", number, beam.gantry, beam.couch, beam.isocenter, machine.scan_distances,
+                    tuple(layers), beams.radiation, machine=machine.name,
+                )
+            )  # fmt: skip
+    return ScannedPlan(name, tuple(fields), fractions, beams[0].patient_position)
+
+
+def _sigma(machine: ParticleMachine, index: int) -> Floats:
+    """Return the standard deviations of a spot along x and y in air at the isocentre [mm]."""
+    layer = machine.entry(index)
+    if layer.emittance is not None:
+        return np.asarray(np.sqrt(layer.emittance.variance(0.0)))
+    return np.repeat(layer.focus.sigma_at(np.asarray([machine.sad])), 2)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from radplan.beams.scanned import scanned_plan
 from radplan.errors import InputError
 from radplan.influence import Dij
 from radplan.io.describe import describe
@@ -46,8 +48,9 @@ def save_plan(
     asks for it, ``rtdose.dcm`` holds the dose for other systems, and ``rtdose_rbe_x_dose.dcm`` the RBE-weighted dose
     where the plan tells of it.
 
-    Plans of particles also get ``spots.csv``, a row for each spot that is used, and a ``dvh_QUANTITY.csv`` for each
-    other quantity.
+    Plans of particles also get ``spots.csv``, a row for each spot that is used, ``RP.dcm``, an RT Ion Plan of them
+    (with ``RS.dcm``, the structures of a patient that came from no files), unless the specification says ``dicom:
+    false``, and a ``dvh_QUANTITY.csv`` for each other quantity.
 
     Parameters
     ----------
@@ -90,8 +93,10 @@ def save_plan(
         write_images(partial / "images.npz", plan)
         names = _write_dvhs(partial, plan, told)
         if plan.beams is not None and plan.beams[0].energies is not None:
-            _write_spots(partial / "spots.csv", plan, machine or _built_in(plan))
-            names.append("spots.csv")
+            names += _write_spots(partial / "spots.csv", plan, machine or _built_in(plan))
+            asked = None if spec is None else spec.outputs.dicom
+            if asked is not False:
+                names += _write_ion_plan(partial / "RP.dcm", plan, machine or _built_in(plan), case)
         if len(plan.model.scenarios) > 1:
             write_scenarios(partial / "scenarios.csv", plan)
             names.append("scenarios.csv")
@@ -183,7 +188,23 @@ def write_dvh(path: Path, plan: Plan, quantity: str | Quantity, structures: Sequ
             writer.writerow([f"{level:.4f}", *(f"{curve.percent[k]:.4f}" for curve in curves.values())])
 
 
-def _write_spots(path: Path, plan: Plan, machine: ParticleMachine | None) -> None:
+def _write_ion_plan(path: Path, plan: Plan, machine: ParticleMachine | None, case: DicomCase | None) -> list[str]:
+    """Write an RT Ion Plan, where there is a machine for ions and a spot with a weight; return the files' names."""
+    from radplan.io.dicom import RTPlanOptions, export_ion_plan
+    from radplan.io.dicom.rtplan_export import structures_path
+
+    if machine is None or machine.radiation == "VHEE" or plan.beams is None or not plan.x.any():
+        return []
+    patient = plan.patient
+    said = RTPlanOptions(
+        prescription=patient.prescription, target=patient.target_names[0] if patient.target_names else ""
+    )
+    scanned = scanned_plan(plan.beams, plan.x, machine, plan.fractions, patient.name)
+    export_ion_plan(scanned, patient if case is None else replace(case, patient=patient), path, said)
+    return [name.name for name in (path, structures_path(path)) if name.exists()]
+
+
+def _write_spots(path: Path, plan: Plan, machine: ParticleMachine | None) -> list[str]:
     """Write a row for each spot with a weight: beam by beam, deep layers first."""
     assert plan.beams is not None
     heads = [
@@ -212,6 +233,7 @@ def _write_spots(path: Path, plan: Plan, machine: ParticleMachine | None) -> Non
                     per_mu = machine.entry(machine.energy_index(energy)).particles_per_mu / 1e6
                     row += [f"{per_mu:.6g}", f"{weights[spot] / per_mu:.6g}"]
                 writer.writerow(row)
+    return [path.name]
 
 
 def _built_in(plan: Plan) -> ParticleMachine | None:

@@ -78,7 +78,7 @@ def test_an_interruption_leaves_nothing(plan: Plan, tmp_path: Path, monkeypatch:
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(saving, "_write_dvh", interrupted)
+    monkeypatch.setattr(saving, "write_dvh", interrupted)
     with pytest.raises(KeyboardInterrupt):
         save_plan(plan, tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
@@ -91,7 +91,7 @@ def test_a_failed_save_keeps_the_earlier_plan(plan: Plan, tmp_path: Path, monkey
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(saving, "_write_dvh", full)
+    monkeypatch.setattr(saving, "write_dvh", full)
     with pytest.raises(FileError, match=r"cannot be written \(No space left"):
         save_plan(plan.scaled("PTV", D95=10.0), tmp_path)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before

@@ -8,6 +8,7 @@ from radplan.io.dicom.contours import fill_contours
 from radplan.io.dicom.ct import CTSeries, read_ct
 from radplan.io.dicom.folder import FileEntry, Folder, describe_folder, list_folder
 from radplan.io.dicom.ion_plan import is_ion_plan, read_ion_plan
+from radplan.io.dicom.ion_plan_export import export_ion_plan
 from radplan.io.dicom.orientation import Orientation
 from radplan.io.dicom.plan_reference import PlanReference, read_plan_reference
 from radplan.io.dicom.rtdose import DoseImage, read_dose
@@ -34,6 +35,7 @@ __all__ = [
     "check_rtplan",
     "describe_folder",
     "export_anonymous",
+    "export_ion_plan",
     "export_rtplan",
     "export_structures",
     "fill_contours",

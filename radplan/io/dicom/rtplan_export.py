@@ -139,9 +139,11 @@ def export_rtplan(
     chosen = _limits(plan, limits)
     exact = rounded_plan(plan, chosen)
     own = "" if isinstance(source, Patient) else source.structure_set
-    structure_set = said.structure_set or own or _structures_beside(path, patient, series)
+    structure_set = said.structure_set or own or structures_beside(path, patient, series)
     with reading(path):
-        dataset = _plan_level(exact, patient, series, said, structure_set)
+        dataset = plan_level(exact.name, patient, series, said, structure_set)
+        dataset.ToleranceTableSequence = [_tolerances(exact)]
+        dataset.FractionGroupSequence = [_fraction_group(exact, said)]
         names = _unique_names(exact)
         dataset.BeamSequence = [
             _beam(treated, name, patient, chosen, said) for treated, name in zip(exact.fields, names, strict=True)
@@ -156,7 +158,7 @@ def structures_path(path: Path) -> Path:
     return path.with_name(f"RS{rest}" if rest != path.name else f"RS_{path.name}")
 
 
-def _structures_beside(path: Path, patient: Patient, series: CTSeries) -> str:
+def structures_beside(path: Path, patient: Patient, series: CTSeries) -> str:
     """Write the structures beside the plan; return their SOPInstanceUID, empty where the patient has none."""
     if not patient.structures:
         return ""
@@ -191,16 +193,16 @@ def _limits(plan: DeliveryPlan, limits: MachineLimits | str | None) -> MachineLi
     raise InputError(f"plan {plan.name!r} has no leaves to know the linac by: give limits=")
 
 
-def _plan_level(
-    plan: DeliveryPlan, patient: Patient, series: CTSeries, said: RTPlanOptions, structure_set: str
+def plan_level(
+    name: str, patient: Patient, series: CTSeries, said: RTPlanOptions, structure_set: str, ions: bool = False
 ) -> Dataset:
-    """Return everything but the beams."""
-    from pydicom.uid import RTPlanStorage, generate_uid
+    """Return a plan dataset without beams, fractions and tolerances: an RTPLAN, or an RT Ion Plan."""
+    from pydicom.uid import RTIonPlanStorage, RTPlanStorage, generate_uid
 
     dataset = identified(series, {})
-    now = describe_file(dataset, RTPlanStorage, "RTPLAN", "radplan plan")
-    dataset.RTPlanLabel = said.label or _shortened(plan.name or "plan")
-    dataset.RTPlanName = (said.label or plan.name or "plan")[:64]
+    now = describe_file(dataset, RTIonPlanStorage if ions else RTPlanStorage, "RTPLAN", "radplan plan")
+    dataset.RTPlanLabel = said.label or shortened(name or "plan")
+    dataset.RTPlanName = (said.label or name or "plan")[:64]
     dataset.RTPlanDate, dataset.RTPlanTime = now.strftime("%Y%m%d"), now.strftime("%H%M%S")
     dataset.PlanIntent = said.intent
     dataset.RTPlanGeometry = "PATIENT" if structure_set else "TREATMENT_DEVICE"
@@ -215,8 +217,6 @@ def _plan_level(
             wanted.DoseReferenceDescription = said.target[:64]
         wanted.TargetPrescriptionDose = decimal(said.prescription)
         dataset.DoseReferenceSequence = [wanted]
-    dataset.ToleranceTableSequence = [_tolerances(plan)]
-    dataset.FractionGroupSequence = [_fraction_group(plan, said)]
     setup = empty()
     setup.PatientSetupNumber, setup.PatientPosition = 1, patient.patient_position
     setup.SetupTechnique = "ISOCENTRIC"
@@ -260,7 +260,7 @@ def _beam(treated: TreatmentField, name: str, patient: Patient, limits: MachineL
     beam.BeamNumber, beam.BeamName = treated.number, name
     beam.BeamType = "STATIC" if technique in ("static", "step and shoot") else "DYNAMIC"
     beam.RadiationType, beam.TreatmentDeliveryType = "PHOTON", "TREATMENT"
-    beam.TreatmentMachineName = said.machine or _shortened(treated.machine)
+    beam.TreatmentMachineName = said.machine or shortened(treated.machine)
     if said.manufacturer:
         beam.Manufacturer = said.manufacturer
     beam.PrimaryDosimeterUnit, beam.SourceAxisDistance = "MU", decimal(treated.sad)
@@ -378,7 +378,7 @@ def _unique_names(plan: DeliveryPlan) -> list[str]:
     """Return the names of the fields, up to 16 characters each and no two the same."""
     names: list[str] = []
     for treated in plan.fields:
-        name = _shortened(treated.name or f"field {treated.number}")
+        name = shortened(treated.name or f"field {treated.number}")
         if name in names:
             tail = f" {treated.number}"
             name = name[: _SHORT - len(tail)].strip() + tail
@@ -386,5 +386,6 @@ def _unique_names(plan: DeliveryPlan) -> list[str]:
     return names
 
 
-def _shortened(text: str) -> str:
+def shortened(text: str) -> str:
+    """Return as much of a text as a DICOM short string holds."""
     return text[:_SHORT].strip()
