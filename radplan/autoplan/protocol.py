@@ -88,6 +88,12 @@ class Protocol:
         """Dose of the highest target [Gy]."""
         return next(iter(self.targets.values()))
 
+    @property
+    def own_names(self) -> frozenset[str]:
+        """Names of structures that the protocol itself uses, in its card and in what its helpers are made of."""
+        made_of = (name for helper in (*self.derived, *self.helpers) for name in helper.names)
+        return frozenset((*(item.criterion.structure for item in self.scorecard.items), *made_of))
+
     @classmethod
     def from_spec(cls, spec: Mapping[str, Any]) -> Protocol:
         """Return the protocol that plain data describes.
@@ -155,6 +161,8 @@ class Understood:
 def understand(patient: Patient, protocol: Protocol) -> Understood:
     """Return the patient with canonical names, the targets of the protocol, and its helper structures.
 
+    A structure that bears a name of the protocol's own, such as the core of a phantom, keeps it.
+
     Raises
     ------
     InputError
@@ -169,7 +177,8 @@ def understand(patient: Patient, protocol: Protocol) -> Understood:
             f"patient {patient.name!r}: {written} may be the same target; rename or remove all but the right"
         )
     chosen = _targets(names, protocol)
-    renamed = {original: canonical for canonical, original in originals.items()}
+    own = protocol.own_names
+    renamed = {original: canonical for canonical, original in originals.items() if original not in own}
     renamed |= {original: target for target, original in chosen.items()}
     parts = [_as_seen(structure, renamed.get(name, name), chosen) for name, structure in patient.structures.items()]
     seen = replace(patient, structures=Structures(parts), goals=(), fractions=protocol.fractions,

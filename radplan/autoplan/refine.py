@@ -258,13 +258,11 @@ class _Search:
 
     def ascend(self) -> None:
         """Climb the card itself from the best plan, until two rounds in a row gain little."""
-        if not self.settings.ascents:
-            return
-        plan, state, score = self._best
         idle = 0
         for number in range(self.settings.ascents):
-            began, before = time.perf_counter(), self._best[2]
-            cost = score_cost(self.patient, self.protocol, plan, score, COUNTS[min(number, len(COUNTS) - 1)])
+            began = time.perf_counter()
+            plan, state, before = self._best
+            cost = score_cost(self.patient, self.protocol, plan, before, COUNTS[min(number, len(COUNTS) - 1)])
             plan = self._normalised(ascended(cost, plan, self.settings.ascent_iterations))
             reached = replace(state, plan=plan, score=self.protocol.scorecard.score(plan), shrink=0.0)
             goals = self._goals("dvh_margins", reached)
