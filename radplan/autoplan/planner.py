@@ -12,16 +12,25 @@ from radplan.autoplan.refine import Progress, Refinement, Settings, refine
 from radplan.autoplan.scorecard import Score
 from radplan.beams import Beams, place_beams
 from radplan.engines import ENGINES, dose_influence
+from radplan.errors import UnknownNameError
 from radplan.io import load_machine
 from radplan.io.dicom import DicomCase
 from radplan.io.plan_file.reading import PlanSpec, plan_spec
 from radplan.machines import PhotonMachine
+from radplan.machines.limits import machine_limits
 from radplan.optim import Goal
 from radplan.patient import Patient
-from radplan.workflows.delivery import Delivered, check_deliverable, deliver_arcs
+from radplan.workflows.delivery import Delivered, check_deliverable, deliver_arcs, deliver_fluence
 
-_EVENNESS = 25.0
-"""Weight of targets and rings in arcs over that in free fluence: leaves lose evenness before they lose organs [1]."""
+DELIVERED = ("step_and_shoot", "sliding_window", "vmat")
+"""Techniques that end in a file for a linac."""
+_EVENNESS, _EVENNESS_OF_REACHED = 25.0, 5.0
+"""Weight of targets and rings in arcs over that in free fluence: leaves lose evenness before they lose organs [1].
+
+For goals that ask for more than can be had, and for what a plan has reached already.
+"""
+_LEAF_ROW = 5.0
+"""Largest width of bixels whose rows lie on leaf pairs [mm]."""
 
 
 def auto_plan(
@@ -31,6 +40,7 @@ def auto_plan(
     settings: Settings | None = None,
     device: str = "numpy",
     progress: Progress | None = None,
+    limits: str | None = None,
 ) -> Refinement:
     """Return the refinement of a patient by a protocol: names, helpers, beams, dose influence, rounds of planning.
 
@@ -48,6 +58,8 @@ def auto_plan(
         Where to calculate.
     progress : callable, optional
         Told each iterate.
+    limits : str, optional
+        The linac whose leaf pairs bixels lie on, for fields that shall be delivered: see `auto_delivery`.
 
     Raises
     ------
@@ -59,7 +71,7 @@ def auto_plan(
     planned = seen.patient
     given = machine if machine is not None else chosen.machine
     known = load_machine(given) if isinstance(given, str | Path) else given
-    beams = template_beams(planned, chosen, known)
+    beams = template_beams(planned, chosen, known, None if limits is None else machine_limits(limits).mlc)
     options = {"lateral_cutoff": chosen.lateral_cutoff} if known.radiation == "photons" else {}
     engine = ENGINES.get("photon_pencil_beam")(**options) if known.radiation == "photons" else None
     dij = dose_influence(planned, beams, known, grid=chosen.grid, engine=engine, device=device)
@@ -67,7 +79,7 @@ def auto_plan(
     return replace(found, notes=seen.notes)
 
 
-def template_beams(patient: Patient, protocol: Protocol, machine: Any) -> Beams:
+def template_beams(patient: Patient, protocol: Protocol, machine: Any, mlc: str | None = None) -> Beams:
     """Return the fixed fields of a protocol for a patient; particles come from the two lateral fields.
 
     Parameters
@@ -78,18 +90,21 @@ def template_beams(patient: Patient, protocol: Protocol, machine: Any) -> Beams:
         Whose template is used.
     machine : machine
         Which radiation.
+    mlc : str, optional
+        The collimator whose leaf pairs rows of bixels lie on.
     """
     if machine.radiation != "photons":
         return place_beams(patient, machine, gantry=[90.0, 270.0], bixel_width=protocol.bixel_width)
+    width = protocol.bixel_width if mlc is None else min(protocol.bixel_width, _LEAF_ROW)
     return place_beams(
-        patient, machine, gantry=protocol.beams.angles(patient), bixel_width=protocol.bixel_width,
-        collimator=protocol.beams.collimator, couch=protocol.beams.couch,
+        patient, machine, gantry=protocol.beams.angles(patient), bixel_width=width,
+        collimator=protocol.beams.collimator, couch=protocol.beams.couch, mlc=mlc,
     )  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
-class AutoArcs:
-    """Arcs of an automatic plan: what the linac delivers, and what it scores.
+class AutoDelivery:
+    """What a linac delivers of an automatic plan, and what it scores.
 
     Parameters
     ----------
@@ -97,60 +112,76 @@ class AutoArcs:
         Control points read back from the exported file, their dose and the delivery report.
     score : Score
         Of that dose, by the protocol's scorecard.
+    spec : PlanSpec
+        The plan file's form of what was delivered.
     """
 
     delivered: Delivered
     score: Score
+    spec: PlanSpec
 
 
-def auto_arcs(
+def auto_delivery(
     refinement: Refinement,
     protocol: Protocol,
     machine: PhotonMachine,
-    arcs: int | None = None,
+    technique: str = "sliding_window",
     limits: str = "TrueBeam",
+    arcs: int | None = None,
     case: DicomCase | None = None,
-) -> AutoArcs:
-    """Return arcs that serve the goals of the best plan of a refinement, at the same coverage.
+) -> AutoDelivery:
+    """Return what a linac delivers of the best plan of a refinement, at the same coverage.
 
     Parameters
     ----------
     refinement : Refinement
-        Whose best goals are served.
+        Whose best goals are served; fixed fields are those of its plan, made with the same `limits`.
     protocol : Protocol
-        Coverage and scorecard.
+        Scorecard, grid and arcs.
     machine : PhotonMachine
         A linac with monitor units.
-    arcs : int, optional
-        How many; the protocol's when left out.
+    technique : {"step_and_shoot", "sliding_window", "vmat"}
+        Fixed fields in shapes or in windows, or arcs.
     limits : str
         Of which linac.
+    arcs : int, optional
+        How many; the protocol's when left out.
     case : DicomCase, optional
         The images that the file refers to.
+
+    Raises
+    ------
+    UnknownNameError
+        When the technique is unknown.
+    InputError
+        When the machine cannot deliver, or bixels do not lie on leaf pairs.
     """
-    spec = arc_specification(protocol, arcs, limits)
-    patient = refinement.plan.patient
-    check_deliverable(spec, patient, machine, case)
-    target = next(name for name in protocol.targets if name in patient.structures)
-    percent, share = protocol.normalise["percent"], protocol.normalise["level"]
-    level = target, "physical_dose", {f"D{percent:g}": share * protocol.targets[target]}
-    goals = arc_goals(refinement.best.goals, protocol)
-    delivered = deliver_arcs(spec, patient, machine, goals, level, case)
-    return AutoArcs(delivered, protocol.scorecard.score(delivered.plan))
+    if technique not in DELIVERED:
+        raise UnknownNameError("delivered technique", technique, DELIVERED)
+    plan = refinement.plan
+    spec = delivery_specification(protocol, technique, limits, arcs)
+    check_deliverable(spec, plan.patient, machine, case)
+    target = next(name for name in protocol.targets if name in plan.patient.structures)
+    metric = f"D{protocol.normalise['percent']:g}"
+    level = target, "physical_dose", {metric: plan.metrics(plan.prescribed, [target], [metric])[target][metric]}
+    goals = refinement.best.goals
+    if technique == "vmat":
+        even = arc_goals(goals, protocol, _EVENNESS_OF_REACHED)
+        delivered = deliver_arcs(spec, plan.patient, machine, even, level, case)
+    else:
+        delivered = deliver_fluence(plan, spec, machine, goals, level, case)
+    return AutoDelivery(delivered, protocol.scorecard.score(delivered.plan), spec)
 
 
-def arc_goals(goals: Sequence[Goal], protocol: Protocol) -> list[Goal]:
+def arc_goals(goals: Sequence[Goal], protocol: Protocol, evenness: float = _EVENNESS) -> list[Goal]:
     """Return goals for arcs: those of targets and rings weigh more, because leaves lose evenness first."""
     even = (*protocol.targets, *(protocol.rings or {}))
-    return [replace(goal, weight=_EVENNESS * goal.weight) if goal.structure in even else goal for goal in goals]
+    return [replace(goal, weight=evenness * goal.weight) if goal.structure in even else goal for goal in goals]
 
 
-def arc_specification(protocol: Protocol, arcs: int | None = None, limits: str = "TrueBeam") -> PlanSpec:
-    """Return the plan file's form of a protocol's arcs."""
-    return plan_spec(
-        {
-            "fractions": protocol.fractions,
-            "engine": {"grid": protocol.grid},
-            "delivery": {"technique": "vmat", "arcs": arcs or protocol.beams.arcs, "limits": limits},
-        }
-    )
+def delivery_specification(protocol: Protocol, technique: str, limits: str, arcs: int | None = None) -> PlanSpec:
+    """Return the plan file's form of what is delivered of a protocol's plan."""
+    wanted: dict[str, Any] = {"technique": technique, "limits": limits}
+    if technique == "vmat":
+        wanted["arcs"] = arcs or protocol.beams.arcs
+    return plan_spec({"fractions": protocol.fractions, "engine": {"grid": protocol.grid}, "delivery": wanted})

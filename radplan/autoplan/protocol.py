@@ -13,7 +13,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from radplan.autoplan.names import NameMap, normalise
+from radplan.autoplan.names import NameMap, StructureName, normalise
 from radplan.autoplan.recipes import Helper, Prepared, with_helpers
 from radplan.autoplan.scorecard import Scorecard
 from radplan.autoplan.templates import BeamTemplate
@@ -28,6 +28,8 @@ _KEYS = (
 )  # fmt: skip
 _NEAR = 1.0
 """How near the dose that a target's name states must come to a level of the protocol [Gy]."""
+_AIDS = ("z", "Z", "_", "~")
+"""What names of structures that serve planning alone begin with (TG-263: z)."""
 
 
 @dataclass(frozen=True)
@@ -194,6 +196,10 @@ def understand(patient: Patient, protocol: Protocol) -> Understood:
                 f"{', '.join(patient.structures)}"
             )
         seen = made.patient
+    others = [
+        name for name in names.matched.values() if _is_planning_target(name) and name.original not in chosen.values()
+    ]
+    notes += [f"{name.original!r} is no target of the protocol: not planned" for name in others]
     notes += [f"{name.original!r} left out: may be {', '.join(name.candidates)}" for name in names.ambiguous]
     prepared = with_helpers(seen, protocol.helpers)
     notes += [f"helper {name} not made: {why}" for name, why in prepared.left_out.items()]
@@ -239,20 +245,33 @@ def protocol_names() -> tuple[str, ...]:
 def _targets(names: NameMap, protocol: Protocol) -> dict[str, str]:
     """Return the targets of a protocol with the names that the patient gives them."""
     chosen: dict[str, str] = {}
-    found = {key: name for key, name in names.matched.items() if name.is_target and key.startswith("PTV")}
+    drawn = [name for name in names.matched.values() if _is_planning_target(name)]
+    # Why: what is less sure of being a target than its namesake may still be the right one.
+    beside = [name for name in names.unmatched if _is_planning_target(name) and not name.original.startswith(_AIDS)]
     for target, dose in protocol.targets.items():
-        near = [name for name in found.values() if name.dose is not None and abs(name.dose - dose) <= _NEAR]
-        exact = [found[target]] if target in found else []
-        if len(near) > 1:
-            written = ", ".join(repr(name.original) for name in near)
+        fitting = [name for name in (*drawn, *beside) if name.canonical == target or _states(name, dose)]
+        if len(fitting) > 1:
+            written = ", ".join(repr(name.original) for name in fitting)
             raise InputError(f"{written} may all be the target {target} of {dose:g} Gy; rename or remove all but one")
-        if exact or near:
-            chosen[target] = (exact or near)[0].original
-    if not chosen and len(found) == 1 and len(protocol.targets) == 1:
-        (only,) = found.values()
-        if only.dose is None:
-            chosen[next(iter(protocol.targets))] = only.original
-    return chosen
+        if fitting:
+            chosen[target] = fitting[0].original
+    if chosen or len(protocol.targets) > 1:
+        return chosen
+    ((target, dose),) = protocol.targets.items()
+    silent = [name.original for name in drawn if name.dose is None]
+    if len(silent) > 1:
+        written = ", ".join(map(repr, silent))
+        raise InputError(f"{written} may all be the target {target} of {dose:g} Gy; rename or remove all but one")
+    return {target: silent[0]} if silent and len(drawn) == 1 else {}
+
+
+def _is_planning_target(name: StructureName) -> bool:
+    return name.is_target and name.canonical.startswith("PTV")
+
+
+def _states(name: StructureName, dose: float) -> bool:
+    """Return whether a target's name states a dose [Gy]."""
+    return name.dose is not None and abs(name.dose - dose) <= _NEAR
 
 
 def _as_seen(structure: Structure, name: str, chosen: Mapping[str, str]) -> Structure:

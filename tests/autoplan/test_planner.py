@@ -121,6 +121,30 @@ def test_no_target_and_two_possible_targets_are_refused(patient: Patient, protoc
         understand(replace(patient, structures=Structures(twice)), protocol)
 
 
+@pytest.mark.parametrize("names", [("PTV", "PTV 60"), ("PTV_60", "PTV 6000 new"), ("PTV1", "PTV2")])
+def test_targets_that_may_be_one_are_refused(patient: Patient, protocol: Protocol, names: tuple[str, str]) -> None:
+    others = [s for s in patient.structures.values() if s.name != "PTV 60"]
+    twice = [replace(patient.structures["PTV 60"], name=name) for name in names]
+    with pytest.raises(InputError, match="may all be the target PTV of 60 Gy"):
+        understand(replace(patient, structures=Structures([*others, *twice])), protocol)
+
+
+def test_another_target_is_left_out_and_named(patient: Patient, protocol: Protocol) -> None:
+    boost = replace(patient.structures["PTV 60"], name="PTV 74")
+    seen = understand(replace(patient, structures=Structures([*patient.structures.values(), boost])), protocol)
+    assert seen.patient.target_names == ("PTV",)
+    assert any("'PTV 74' is no target of the protocol" in note for note in seen.notes)
+
+
+def test_a_name_of_the_protocol_is_kept(patient: Patient, protocol: Protocol) -> None:
+    """`Core` reads as a heart (Latin cor), but not where the card asks for a core."""
+    card = replace(protocol.scorecard, items=protocol.scorecard.renamed({"Rectum": "Core"}).items)
+    parts = [replace(s, name="Core") if s.name == "rektum" else s for s in patient.structures.values()]
+    cored = replace(patient, structures=Structures(parts))
+    assert "Core" in understand(cored, replace(protocol, scorecard=card)).patient.structures
+    assert "Heart" in understand(cored, protocol).patient.structures
+
+
 def test_helpers_without_their_parts_are_left_out_and_named(patient: Patient, protocol: Protocol) -> None:
     seen = understand(patient, protocol).patient
     recipe = [

@@ -1,4 +1,4 @@
-"""Refinement of test phantoms, real and synthetic patients: best score beside the first plan's and the published policy's.
+"""Refinement of phantom, real and synthetic patients: best score beside the first plan's and the published policy's.
 
     python -m tests.benchmarks.refinement ../shared/cases --out refinement
 
