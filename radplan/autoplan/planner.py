@@ -125,7 +125,7 @@ def auto_delivery(
     refinement: Refinement,
     protocol: Protocol,
     machine: PhotonMachine,
-    technique: str = "sliding_window",
+    technique: str = "step_and_shoot",
     limits: str = "TrueBeam",
     arcs: int | None = None,
     case: DicomCase | None = None,

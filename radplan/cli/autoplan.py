@@ -32,7 +32,7 @@ def command(
     technique: Annotated[
         str | None,
         typer.Option(
-            metavar="T", help="sliding_window (photons' default), step_and_shoot, vmat: RTPLAN; fluence: no file of it."
+            metavar="T", help="step_and_shoot (photons' default), sliding_window, vmat: RTPLAN; fluence: none."
         ),
     ] = None,
     limits: Annotated[str, typer.Option(metavar="LINAC", help="Whose limits leaves and arcs keep.")] = "TrueBeam",
@@ -53,7 +53,7 @@ def command(
     rules = load_protocol(protocol)
     live = load_machine(machine or rules.machine)
     linac = _linac(live)
-    chosen = technique or ("fluence" if linac is None else "sliding_window")
+    chosen = technique or ("fluence" if linac is None else "step_and_shoot")
     if chosen not in TECHNIQUES:
         raise UnknownNameError("technique", chosen, TECHNIQUES)
     machine_limits(limits)

@@ -1,0 +1,72 @@
+"""What a linac delivers of an automatic plan: fixed fields with leaves, at the plan's coverage, scored as delivered."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import radplan as rp
+from radplan.autoplan.planner import auto_delivery, auto_plan, delivery_specification
+from radplan.autoplan.protocol import Protocol
+from radplan.autoplan.refine import Refinement, Settings
+from radplan.errors import InputError, UnknownNameError
+from radplan.patient import CT, Patient, Structure, Structures
+
+GRID = rp.Grid((12, 20, 20), (6.0, 6.0, 6.0), (-57.0, -57.0, -33.0))
+
+
+@pytest.fixture(scope="module")
+def protocol() -> Protocol:
+    items = [
+        {"structure": "PTV", "metric": "dose_at_volume", "input": 2, "input_unit": "%", "points": [[61, 5], [70, -3]]},
+        {"structure": "Rectum", "metric": "mean_dose", "points": [[5, 10], [40, 0]]},
+    ]
+    spec = {
+        "format": "radplan-protocol", "version": 1, "name": "cylinder", "targets": {"PTV": 60.0}, "fractions": 20,
+        "beams": {"gantry": [0, 120, 240], "arcs": 1}, "grid": 6.0, "bixel_width": 7.5,
+        "scorecard": {"name": "cylinder", "site": "test", "items": items},
+    }  # fmt: skip
+    return Protocol.from_spec(spec)
+
+
+@pytest.fixture(scope="module")
+def patient() -> Patient:
+    points = GRID.points(np.arange(GRID.size)).reshape(*GRID.shape, 3)
+    body = np.hypot(points[..., 0], points[..., 1]) <= 55.0
+    parts = [
+        Structure.from_mask("PTV", GRID, np.linalg.norm(points, axis=-1) <= 15.0),
+        Structure.from_mask("Rectum", GRID, np.linalg.norm(points - [0.0, 24.0, 0.0], axis=-1) <= 13.0),
+        Structure.from_mask("External", GRID, body, role="external"),
+    ]
+    return Patient("cylinder", CT(GRID, np.where(body, 0.0, -1000.0).astype(np.float32)), Structures(parts))
+
+
+@pytest.fixture(scope="module")
+def refinement(patient: Patient, protocol: Protocol) -> Refinement:
+    settings = Settings((3.0,), 0, 1, iterations=15, first_iterations=15, ascent_iterations=15)
+    return auto_plan(patient, protocol, settings=settings, limits="TrueBeam")
+
+
+@pytest.mark.parametrize("technique", ["step_and_shoot", pytest.param("sliding_window", marks=pytest.mark.slow)])
+def test_fixed_fields_are_delivered_and_scored(refinement: Refinement, protocol: Protocol, technique: str) -> None:
+    found = auto_delivery(refinement, protocol, rp.load_machine("generic_photon_6mv"), technique)
+    assert list(found.delivered.report) == []
+    assert len(found.delivered.delivery.fields) == 3
+    plan = found.delivered.plan
+    assert plan.metrics(names=["D95"])["PTV"]["D95"] == pytest.approx(60.0, abs=0.15)
+    assert found.score.total > refinement.best.score.total - 0.15 * refinement.best.score.maximum
+    assert found.spec.delivery.technique == technique
+
+
+def test_what_cannot_be_delivered_is_refused(patient: Patient, refinement: Refinement, protocol: Protocol) -> None:
+    machine = rp.load_machine("generic_photon_6mv")
+    with pytest.raises(UnknownNameError, match="sliding_window"):
+        auto_delivery(refinement, protocol, machine, "sliding_windo")
+    wide = auto_plan(patient, protocol, settings=Settings((3.0,), 0, 0, first_iterations=2))
+    with pytest.raises(InputError, match="leaf pairs|leaves"):
+        auto_delivery(wide, protocol, machine)
+
+
+def test_arcs_are_the_protocols_unless_said(protocol: Protocol) -> None:
+    assert delivery_specification(protocol, "vmat", "TrueBeam").delivery.arcs == 1
+    assert delivery_specification(protocol, "vmat", "TrueBeam", 2).delivery.arcs == 2
