@@ -63,7 +63,7 @@ def test_what_cannot_be_delivered_is_refused(patient: Patient, refinement: Refin
     with pytest.raises(UnknownNameError, match="sliding_window"):
         auto_delivery(refinement, protocol, machine, "sliding_windo")
     wide = auto_plan(patient, protocol, settings=Settings((3.0,), 0, 0, first_iterations=2))
-    with pytest.raises(InputError, match="leaf pairs|leaves"):
+    with pytest.raises(InputError, match=r"leaf pairs|leaves"):
         auto_delivery(wide, protocol, machine)
 
 
