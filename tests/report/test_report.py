@@ -181,7 +181,7 @@ def test_a_browser_reads_the_dose_that_the_plan_has(browser, plan, tmp_path) -> 
     assert "(30.0, -4.0, 10.0) mm" in said
     page.mouse.click(box["x"] + box["width"] * (20.5 / 28), box["y"] + 2)
     assert page.evaluate("radplanSlices.state().at") == [20, 0, 10]
-    assert page.locator(".bk-Figure").count() == 1
+    page.locator(".bk-Figure").wait_for(state="attached")
     assert problems == []
     page.close()
 
