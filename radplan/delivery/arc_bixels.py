@@ -348,7 +348,19 @@ def _followable(span: Floats, travel: Floats, gap: float) -> Floats:
         middle = np.interp(points, points[known], 0.5 * (low[known, row] + high[known, row]))
         low[~known, row], high[~known, row] = np.inf, -np.inf
         low[:, row], high[:, row] = np.minimum(low[:, row], middle - least), np.maximum(high[:, row], middle + least)
-    low, high = np.floor(low / _STEP) * _STEP, np.ceil(high / _STEP) * _STEP
+    return no_faster(np.stack([low, high], axis=-1), travel)
+
+
+def no_faster(spans: Floats, travel: Floats) -> Floats:
+    """Return the narrowest spans (points, k, 2) about given ones whose ends move no farther than `travel` [mm].
+
+    Travel between control points is of shape (points - 1,); ends are whole multiples of 0.01 mm.
+
+    >>> spans = np.asarray([[[-1.0, 1.0]], [[-9.0, 9.0]], [[-1.0, 1.0]]])
+    >>> no_faster(spans, np.asarray([3.0, 3.0]))[:, 0, 1].tolist()
+    [6.0, 9.0, 6.0]
+    """
+    low, high = np.floor(spans[..., 0] / _STEP) * _STEP, np.ceil(spans[..., 1] / _STEP) * _STEP
     way = np.concatenate([[0.0], np.cumsum(np.floor(travel / _STEP) * _STEP)])
     apart = np.abs(way[:, None] - way[None, :])[..., None]
     bounds = np.stack([np.min(low[None] + apart, axis=1), np.max(high[None] - apart, axis=1)], axis=-1)

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from scipy.optimize import minimize
 
 from radplan.beams.control_points import ControlPoint, DeliveryPlan, TreatmentField
+from radplan.delivery.arc_bixels import no_faster
 from radplan.delivery.arc_cost import ArcCost, solve_mu
 from radplan.delivery.arc_matrix import ArcMatrix
 from radplan.delivery.bixel_apertures import BixelApertures, BixelOpenings
@@ -36,7 +37,10 @@ _SLACK = 2.0
 """Monitor units over what the dose rate allows in the time of a segment, while times are still being shared."""
 
 _JAW_MARGIN = 5.0
-"""How far X jaws stay back from the bixels [mm]."""
+"""How far X jaws stay back from the leaf ends of open pairs [mm]."""
+
+_OPEN = 0.5
+"""A pair is open where its gap is wider than the least by more than this [mm]."""
 
 
 @dataclass(eq=False)
@@ -313,6 +317,8 @@ class ArcSearch:
             own = np.flatnonzero(bixels.arc_of == number)
             first = int(bixels.begin[own[0]])
             metersets = np.concatenate([[0.0], np.cumsum(self.mu[own])])
+            leaves = self.leaves[first : first + arc.segments + 1]
+            x, y = (self._jaws(axis, leaves, self.seconds[own]) for axis in (0, 1))
             points = []
             for k in range(arc.segments + 1):
                 ends = self._parked()
@@ -324,8 +330,8 @@ class ArcSearch:
                         collimator=arc.collimator,
                         couch=arc.couch,
                         isocenter=bixels.isocentre,
-                        jaws_x=self._jaws(0),
-                        jaws_y=self._jaws(1),
+                        jaws_x=None if x is None else x[k],
+                        jaws_y=None if y is None else y[k],
                         leaves=ends,
                         direction="NONE" if k == arc.segments else arc.direction,
                     )
@@ -345,11 +351,24 @@ class ArcSearch:
         first = np.round((middle - 0.5 * self.gap) / steps) * steps
         return np.tile([first, first + self.gap], (self.mlc.pairs, 1))
 
-    def _jaws(self, axis: int) -> Floats | None:
-        """Return where jaws of axis 0 (X) or 1 (Y) stand; None where the linac has none."""
-        if self.limits.jaw_past_axis[axis] is None:
+    def _jaws(self, axis: int, leaves: Floats, seconds: Floats) -> Floats | None:
+        """Return jaws (points, 2) of axis 0 (X) or 1 (Y) about the open pairs of an arc; None where there are none.
+
+        They follow the leaves (points, rows, 2) where they may move under beam, in the seconds of the segments; else
+        they stand about all openings of the arc.
+        """
+        bounds, speed = self.limits.jaw_bounds(axis), self.limits.jaw_speed[axis]
+        if bounds is None or speed is None:
             return None
-        bixels = self.matrix.bixels
+        opened = np.ptp(leaves, axis=2) > self.gap + _OPEN
+        opened[~opened.any(axis=1)] = True
+        pairs = self.matrix.bixels.pairs
         if axis == 0:
-            return np.asarray([bixels.edges[0] - _JAW_MARGIN, bixels.edges[-1] + _JAW_MARGIN])
-        return np.asarray([self.mlc.boundaries[bixels.pairs[0]], self.mlc.boundaries[bixels.pairs[-1] + 1]])
+            low, high = leaves[..., 0] - _JAW_MARGIN, leaves[..., 1] + _JAW_MARGIN
+        else:
+            low, high = self.mlc.boundaries[pairs], self.mlc.boundaries[pairs + 1]
+        first, second = np.where(opened, low, np.inf).min(axis=1), np.where(opened, high, -np.inf).max(axis=1)
+        first, second = np.minimum(first, bounds[0][1]), np.maximum(second, bounds[1][0])
+        if not self.limits.jaw_tracking:
+            return np.tile([first.min(), second.max()], (first.size, 1))
+        return no_faster(np.stack([first, second], axis=-1)[:, None], speed * seconds)[:, 0]
