@@ -269,6 +269,27 @@ def replace_search(search):
     return ArcSearch(search.matrix, search.cost, search.mlc, search.limits, search.rate, search.budget, search.seed)
 
 
+def test_jaws_follow_the_open_leaves(search):
+    """They cover every open pair and move no faster than jaws do; they stand where the linac does not track them."""
+    begun = replace_search(search)
+    begun.leaves, begun.mu = search.leaves.copy(), search.mu.copy()
+    bixels, points = begun.matrix.bixels, begun.fields(LINAC)[0].points
+    x, y = np.stack([point.jaws_x for point in points]), np.stack([point.jaws_y for point in points])
+    opened = np.ptp(begun.leaves, axis=2) > begun.gap + 0.5
+    assert np.all((begun.leaves[..., 0] >= x[:, :1] + 5.0 - 1e-9) | ~opened)
+    assert np.all((begun.leaves[..., 1] <= x[:, 1:] - 5.0 + 1e-9) | ~opened)
+    low, high = (search.mlc.boundaries[bixels.pairs + side] for side in (0, 1))
+    assert np.all((low >= y[:, :1]) & (high <= y[:, 1:]) | ~opened)
+    for jaws, speed in ((x, begun.limits.jaw_speed[0]), (y, begun.limits.jaw_speed[1])):
+        assert np.all(np.abs(np.diff(jaws, axis=0)).max(axis=1) <= speed * begun.seconds + 1e-6)
+    assert np.ptp(y[:, 1] - y[:, 0]) > 5.0
+    begun.limits = replace(begun.limits, jaw_tracking=False)
+    stands = [(point.jaws_x.tolist(), point.jaws_y.tolist()) for point in begun.fields(LINAC)[0].points]
+    assert all(stand == stands[0] for stand in stands)
+    begun.limits = replace(begun.limits, jaw_past_axis=(None, 100.0), jaw_outward=(None, 200.0), jaw_speed=(None, 25.0))
+    assert begun.fields(LINAC)[0].points[0].jaws_x is None
+
+
 def test_a_start_of_other_arcs_is_refused(patient, search):
     other = place_arc(patient, LINAC, search.mlc, 181.0, 31.0, spacing=30.0)
     with pytest.raises(InputError, match="other gantry angles"):
