@@ -8,7 +8,7 @@ goals are convex, so that the plan does not depend on where the search starts.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +21,7 @@ from radplan.geometry.resample import resample_linear
 from radplan.influence import ForwardModel
 from radplan.optim import DoseMimicking, Goal, Mean
 from radplan.optim.solvers import ProjectedLBFGS
-from radplan.patient import Patient
+from radplan.patient import Patient, Structures, intersection
 from radplan.patient.sampling import sample, structure_points
 from radplan.plan import Plan, optimize
 
@@ -89,6 +89,7 @@ def plan_from_dose(
     fractions: int,
     iterations: int = 300,
     targets: Sequence[str] | None = None,
+    known: str | None = None,
 ) -> Mimicry:
     """Return the plan of a model that comes nearest to a given dose.
 
@@ -108,6 +109,9 @@ def plan_from_dose(
         Most iterations of the solver.
     targets : sequence of str, optional
         Where both sides count; the patient's targets when left out.
+    known : str, optional
+        The structure in which the dose is given, such as OpenKBP's dose mask: structures count within it alone, since
+        a dose of 0 beyond it says nothing.
 
     Raises
     ------
@@ -119,10 +123,11 @@ def plan_from_dose(
         raise InputError(f"the dose has shape {given.shape}, its grid {grid.shape}")
     if not np.all(np.isfinite(given)) or given.min() < 0.0:
         raise InputError("the dose to reproduce must be finite and >= 0 everywhere")
+    judged = patient if known is None else _within(patient, known)
     there = given if grid == model.grid else np.asarray(resample_linear(given, grid, model.grid))
-    goals = mimicking_goals(there, model, patient, targets)
+    goals = mimicking_goals(there, model, judged, targets)
     plan = optimize(
-        model, goals, patient, fractions=fractions, solver=ProjectedLBFGS(max_iterations=iterations, tolerance=1e-6)
+        model, goals, judged, fractions=fractions, solver=ProjectedLBFGS(max_iterations=iterations, tolerance=1e-6)
     )
     return compare_to_dose(plan, given, grid)
 
@@ -154,14 +159,34 @@ def mimicking_goals(
     return tuple(goals)
 
 
+def _within(patient: Patient, known: str) -> Patient:
+    """Return the patient with every structure cut to one of them; what is left of none is left out."""
+    region = patient.structure(known)
+    kept = []
+    for structure in patient.structures.values():
+        inside = intersection(structure, region, name=structure.name)
+        if inside.voxels.size:
+            kept.append(replace(structure, voxels=inside.voxels, fraction=inside.fraction))
+    return replace(patient, structures=Structures(kept))
+
+
 def compare_to_dose(plan: Plan, dose: Floats, grid: Grid) -> Mimicry:
-    """Return how near a plan comes to a dose (nz, ny, nx) on a grid [Gy]."""
+    """Return how near a plan comes to a dose (nz, ny, nx) on a grid [Gy], on what both grids cover."""
     rows = []
     for name, found in plan.metrics(plan.prescribed, names=METRICS).items():
         structure = plan.patient.structures[name]
         index, weights = structure_points(structure, grid)
+        both = _covered(index, grid, plan.model.grid)
+        index, weights = index[both], weights[both] / weights[both].sum()
         values = sample(dose, index)
         reference = {m: metric(m, values, weights, structure.volume / 1000.0) for m in METRICS}
         rows.append(MimicRow(name, reference, dict(found)))
     gamma = gamma_index(plan[plan.prescribed], plan.model.grid, dose, grid, GammaCriteria(3.0, 3.0))
     return Mimicry(plan, tuple(rows), gamma)
+
+
+def _covered(index: Floats, grid: Grid, other: Grid) -> npt.NDArray[np.bool_]:
+    """Return which fractional indices [z, y, x] into a grid (m, 3) lie in the boxes of another grid's voxels (m,)."""
+    step, origin = (np.asarray(values)[::-1] for values in (grid.spacing, grid.origin))
+    there = (origin + index * step - np.asarray(other.origin)[::-1]) / np.asarray(other.spacing)[::-1]
+    return np.asarray(np.all((there >= -0.5 - 1e-6) & (there <= np.asarray(other.shape) - 0.5 + 1e-6), axis=1))

@@ -49,7 +49,9 @@ def command(
         names = None if not targets else [name for text in targets for name in text.split(",")]
         beams = place_beams(given.patient, live, gantry=angles, bixel_width=bixel_width, targets=names)
         dij = dose_influence(given.patient, beams, live, grid=spacing(grid, "--grid") or 5.0)
-        reproduction = plan_from_dose(given.dose, given.grid, dij, given.patient, fractions, targets=names)
+        reproduction = plan_from_dose(
+            given.dose, given.grid, dij, given.patient, fractions, targets=names, known=given.known
+        )
         paths = save_plan(reproduction.plan, out)
         print(reproduction.table())
         print(f"\nin {Path(out).resolve()}: {', '.join(path.name for path in paths)}  [{console.total()}]")

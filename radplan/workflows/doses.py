@@ -13,7 +13,7 @@ import numpy.typing as npt
 from radplan.arrays.npz import read_npz
 from radplan.errors import FileError, InputError
 from radplan.geometry.grid import Grid
-from radplan.io.openkbp import is_openkbp, read_openkbp
+from radplan.io.openkbp import DOSE_MASK, is_openkbp, read_openkbp
 from radplan.io.plan_file.reading import plan_spec
 from radplan.io.reference import read_reference
 from radplan.patient import Patient
@@ -32,11 +32,14 @@ class GivenDose:
         Course total [Gy].
     grid : Grid
         Where it is given.
+    known : str, optional
+        The structure in which it is given, where that is not everywhere.
     """
 
     patient: Patient
     dose: npt.NDArray[np.float64]
     grid: Grid
+    known: str | None = None
 
 
 def given_dose(source: str | Path, case: str | None = None) -> GivenDose:
@@ -61,7 +64,8 @@ def given_dose(source: str | Path, case: str | None = None) -> GivenDose:
         return _of_plan(path, case)
     if path.exists() and is_openkbp(path):
         known = read_openkbp(path)
-        return GivenDose(known.patient, np.asarray(known.dose, dtype=np.float64), known.patient.ct.grid)
+        dose = np.asarray(known.dose, dtype=np.float64)
+        return GivenDose(known.patient, dose, known.patient.ct.grid, DOSE_MASK)
     if case is None:
         raise InputError(f"whose dose is {path}? give --patient CASE, such as the folder of its images")
     patient, dicom = named_patient(plan_spec({"case": case}))
