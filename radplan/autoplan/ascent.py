@@ -7,13 +7,14 @@ coverage of the protocol, so the factor that brings a dose there is part of the 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from radplan.arrays import Array, accumulator, like, namespace, scalar, weighted_sum
+from radplan.arrays import Array, accumulator, dtype_name, like, namespace, scalar, weighted_sum
 from radplan.autoplan.policy import SearchState, target_goals
 from radplan.autoplan.protocol import Protocol
 from radplan.autoplan.scorecard import Score, ScoreItem
@@ -25,7 +26,9 @@ from radplan.optim.objectives.level import weights_of_ranks
 from radplan.optim.points import CostFunction, Point
 from radplan.optim.problem import Problem
 from radplan.optim.solvers import ProjectedLBFGS
+from radplan.optim.terms import Members, Term, bind
 from radplan.patient import Patient
+from radplan.patient.sampling import sampling_matrix, structure_points
 from radplan.plan import Plan
 
 _ROUNDING = 0.06
@@ -40,6 +43,8 @@ _KEPT = 1e-4
 """Points that a unit of the prescription's own goals costs: enough that what the card does not judge stays sound."""
 _HOT = 1.07
 """Dose over the prescription that no part of the body should get, judged or not [1]."""
+_POINTS = 60000
+"""Most points that a structure is read from; a larger one is read from its voxels."""
 _BODY = "External"
 _HOTTEST_SHARE = 0.01
 """Share of a target whose dose a protocol's ``hottest`` limits [1]."""
@@ -98,6 +103,8 @@ class SmoothedCurve:
         Whose points.
     factor : float
         Value of the item, in its own unit, over the objective's value.
+    offset : float
+        What is added to that: where the ascent begins, the value is then the exact metric's.
 
     >>> from radplan.autoplan.criteria import Criterion
     >>> item = ScoreItem(Criterion("Rectum", "mean_dose"), ((10, 8), (20, 4), (30, -2)))
@@ -107,6 +114,7 @@ class SmoothedCurve:
 
     item: ScoreItem
     factor: float = 1.0
+    offset: float = 0.0
 
     @cached_property
     def points(self) -> tuple[Any, Any]:
@@ -121,7 +129,7 @@ class SmoothedCurve:
     def score(self, value: float) -> tuple[float, float]:
         """Return the score at an objective's value, and its slope there."""
         x, y = self.points
-        here = self.factor * value
+        here = self.factor * value + self.offset
         half = _ROUNDING * (self.item.points[-1][0] - self.item.points[0][0])
         inner = x[(x > here - half) & (x < here + half)]
         knots = np.concatenate([[here - half], inner, [here + half]])
@@ -171,10 +179,15 @@ class ScoreCost(CostFunction):
     def scale(self) -> Array:
         return self.problem.scale
 
+    @property
+    def rulers(self) -> tuple[Term, ...]:
+        """The terms that the level of the dose follows from: coverage and, where it is limited, heat."""
+        return self.problem.terms[len(self.curves) : len(self.curves) + len(self.levels)]
+
     def from_images(self, x: Array, images: Mapping[str, Array]) -> Point:
         evaluation = self.problem.evaluation(images)
         count = len(self.curves)
-        terms, rulers = self.problem.terms, self.problem.terms[count : count + len(self.levels)]
+        terms, rulers = self.problem.terms, self.rulers
         values = evaluation[terms[0].quantity]
         factor, ruler, bend = 1.0, rulers[0], values
         for number, (term, level) in enumerate(zip(rulers, self.levels, strict=True)):
@@ -235,15 +248,64 @@ def score_cost(patient: Patient, protocol: Protocol, plan: Plan, score: Score, c
     if "hottest" in rule:
         goals.append(Goal(_whole(target), BandedDose(_HOTTEST_SHARE, count), quantity=quantity))
         levels.append(rule["hottest"] * dose)
-    structures = dict.fromkeys(goal.structure for goal in goals)
-    members = {name: patient.structure_weights(_whole_name(name), model.grid, voxels=voxels) for name in structures}
+    members: dict[str, Members] = {}
+    for structure in dict.fromkeys(goal.structure for goal in goals):
+        members[structure] = _members(patient, _whole_name(structure), model)
     kept = target_goals(patient, protocol, SearchState())
     names = [goal.structure for goal in kept]
     members |= {name: patient.structure_weights(name, model.grid, voxels=voxels, overlap_with=names) for name in names}
     goals += [replace(goal, weight=_KEPT * goal.weight, quantity=quantity) for goal in kept]
     goals.append(_no_hot_spots(patient, protocol, target, quantity))
     members[_whole(_BODY)] = patient.structure_weights(_BODY, model.grid, voxels=voxels)
-    return ScoreCost(Problem(model, goals, None, plan.fractions, weights=members), tuple(curves), tuple(levels))
+    cost = ScoreCost(_problem(plan, goals, members), tuple(curves), tuple(levels))
+    return _as_read(cost, plan, score)
+
+
+def _members(patient: Patient, name: str, model: ForwardModel) -> Members:
+    """Return voxels and weights of a whole structure, or the points that metrics read where there are few enough."""
+    host = np.asarray(model.voxels)
+    if patient.membership == "volume" and name != _BODY:
+        index, weights = structure_points(patient.structures[name], model.grid)
+        if weights.size <= _POINTS:
+            matrix = sampling_matrix(index, model.grid, host)
+            used = np.flatnonzero(np.asarray(abs(matrix).sum(axis=0)).reshape(-1) > 0.0)
+            return host[used], weights / weights.sum(), matrix[:, used]
+    return patient.structure_weights(name, model.grid, voxels=host)
+
+
+def _problem(plan: Plan, goals: Sequence[Goal], members: Mapping[str, Members]) -> Problem:
+    """Return a problem whose terms read points of structures where their members say so."""
+    plain = {name: (entry[0], entry[1] if len(entry) == 2 else None) for name, entry in members.items()}
+    problem = Problem(plan.model, goals, None, plan.fractions, weights=plain)
+    problem.scale  # noqa: B018  Why: sizes of variables are told by voxels, and kept with the copy.
+    problem = copy(problem)
+    dtype = dtype_name(problem.model.forward(problem.start, problem.images)[problem.images[0]])
+    quantity = goals[0].quantity
+    keyed = {(name, False): entry for name, entry in members.items()}
+    additive = {quantity: plan.quantity(quantity).additive}
+    problem.terms = bind(problem.goals, keyed, problem.model, plan.fractions, dtype, additive)
+    return problem
+
+
+def _as_read(cost: ScoreCost, plan: Plan, score: Score) -> ScoreCost:
+    """Return a cost whose metrics are, at a plan, those that its score reads: bands differ from ranks."""
+    target, quantity = cost.problem.terms[len(cost.curves)], plan.prescribed
+    values = cost.problem.evaluation(cost.model.forward(like(plan.x, cost.start), cost.images))[target.quantity]
+    smooth = [scalar(term.cost(values)[0]) for term in cost.problem.terms]
+    exact = {entry.item.label: entry.value for entry in score.items}
+    curves = [
+        replace(curve, offset=exact[curve.item.label] - curve.factor * value)
+        for curve, value in zip(cost.curves, smooth, strict=False)
+    ]
+    name = _whole_name(target.structure)
+    volumes = [term.objective.parameters()["volume"] for term in cost.rulers]
+    metrics = [f"D{100.0 * float(volume):g}" for volume in volumes if isinstance(volume, float)]
+    read = plan.metrics(quantity, [name], metrics)[name]
+    levels = [
+        level * value / read[metric]
+        for level, value, metric in zip(cost.levels, smooth[len(curves) :], metrics, strict=False)
+    ]
+    return replace(cost, curves=tuple(curves), levels=tuple(levels))
 
 
 def ascended(cost: ScoreCost, plan: Plan, iterations: int) -> Plan:
