@@ -63,6 +63,7 @@ _HOME = {
     "optimize": "radplan.plan",
     "pareto": "radplan.plan.pareto",
     "priorities": "radplan.plan.priorities",
+    "sum_eqd2": "radplan.plan.courses",
     "MachineLimits": "radplan.machines",
     "check_delivery": "radplan.delivery.check",
     "export_ion_plan": "radplan.io.dicom",

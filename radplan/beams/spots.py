@@ -213,13 +213,18 @@ def _warn_of_range(spans: Floats, counts: Ints, peaks: Floats, machine: Particle
     reach, begin = f"reach {last.max():.0f} mm deep", f"begin {max(float(first.min()), 0.0):.0f} mm deep"
     for beyond, where, reached, advice in (
         (deep, reach, f"the deepest peak lies at {peaks[-1]:.0f} mm", "choose other angles"),
-        (shallow, begin, f"the shallowest peak lies at {peaks[0]:.0f} mm", "use a range shifter"),
+        (shallow, begin, f"the shallowest peak lies at {peaks[0]:.0f} mm", _nearer(machine)),
     ):
         if beyond.any():
             logger.warning(
                 "machine %s: on %d of %d rays the targets %s, but %s: %s",
                 machine.name, int(beyond.sum()), int(met.sum()), where, reached, advice,
             )  # fmt: skip
+
+
+def _nearer(machine: ParticleMachine) -> str:
+    """Return what brings peaks nearer to the surface; a slab that ions pass would only scatter electrons."""
+    return "choose a machine of lower energies" if machine.radiation == "VHEE" else "use a range shifter"
 
 
 def _out_of_range(spans: Floats, counts: Ints, peaks: Floats, machine: ParticleMachine, shift: float) -> str:
@@ -229,7 +234,7 @@ def _out_of_range(spans: Floats, counts: Ints, peaks: Floats, machine: ParticleM
     nearest = float(spans[met, 0, 0].min())
     farthest = float(max(spans[ray, count - 1, 1] for ray, count in enumerate(counts) if count))
     behind = f" behind {shift:g} mm of range shifter" if shift else ""
-    advice = "use a range shifter" if farthest < peaks[0] else "choose other angles or a machine of higher energies"
+    advice = _nearer(machine) if farthest < peaks[0] else "choose other angles or a machine of higher energies"
     return (
         f"machine {machine.name!r} places peaks at {max(float(peaks[0]), 0.0):.0f}..{float(peaks[-1]):.0f} mm of "
         f"water{behind}, but the targets lie at {nearest:.0f}..{farthest:.0f} mm: {advice}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +14,18 @@ import numpy.typing as npt
 
 from radplan.analysis.dvh import DVH
 from radplan.analysis.gamma import GammaCriteria
+from radplan.arrays import to_numpy
+from radplan.beams.beam import Beam, Beams
 from radplan.beams.control_points import ControlPoint, DeliveryPlan, TreatmentField
 from radplan.beams.scanned import ScannedField, ScannedPlan, check_spots, spot_beams
 from radplan.engines import dose_influence
 from radplan.engines.particle.pencil_beam import ParticlePencilBeam
 from radplan.errors import InputError
 from radplan.geometry.grid import Grid
-from radplan.influence import ForwardModel, Scenarios
+from radplan.influence import Dij, ForwardModel, Scenarios
+from radplan.influence.cases import model_of_case, over_cases
 from radplan.influence.joined import JoinedModel
+from radplan.influence.saved import SavedModel
 from radplan.io.dicom import DicomCase, PlanReference, read_ion_plan, read_plan_reference
 from radplan.io.load import load_machine
 from radplan.io.reference import ReferenceDose, read_reference
@@ -179,11 +184,11 @@ def recalculate_ions(
             )  # fmt: skip
         lying = replace(lying, fractions=count, prescription=belongs.prescription or lying.prescription)
         lying = replace(lying, patient_position=scanned.patient_position or lying.patient_position)
-        model, weights = _model(
+        model, weights, beams = _model(
             lying, scanned, chosen, grid, engine=engine or ParticlePencilBeam(lateral="accurate"), device=device,
             dtype=dtype, scenarios=scenarios,
         )  # fmt: skip
-        evaluated = replace(evaluate(model, weights, lying, count), normalization="recalculated")
+        evaluated = replace(evaluate(model, weights, lying, count, beams), normalization="recalculated")
     compared = None
     if given is not None:
         quantity = "rbe_x_dose" if given.dose is not None and given.dose.dose_type == "EFFECTIVE" else "physical_dose"
@@ -211,17 +216,35 @@ def _machine(
 
 def _model(
     patient: Patient, scanned: ScannedPlan, machine: ParticleMachine, grid: Any, **asked: Any
-) -> tuple[ForwardModel, npt.NDArray[np.float64]]:
-    """Return the forward model of all fields, those of one pair of scanning distances together, and the weights."""
+) -> tuple[ForwardModel, npt.NDArray[np.float64], Beams]:
+    """Return the forward model of all fields, those of one pair of scanning distances together, weights and beams."""
     models: list[ForwardModel] = []
-    weights = []
+    weights: list[npt.NDArray[np.float64]] = []
+    shot: list[Beam] = []
     for distances in dict.fromkeys(one.virtual_sad for one in scanned):
         near = scanned_from(machine, distances)
         fields = tuple(one for one in scanned if one.virtual_sad == distances)
         beams, own = spot_beams(replace(scanned, fields=fields, patient_position=patient.patient_position), near)
-        models.append(dose_influence(patient, beams, near, grid, stored=False, **asked))
+        models.append(_kept(dose_influence(patient, beams, near, grid, stored=False, **asked), own))
         weights.append(own)
-    return (models[0] if len(models) == 1 else JoinedModel.of(models)), np.concatenate(weights)
+        shot += beams
+    whole = models[0] if len(models) == 1 else JoinedModel.of(models)
+    return whole, np.concatenate(weights), Beams(tuple(shot), scanned.radiation, machine.name)
+
+
+def _kept(model: Dij, weights: npt.NDArray[np.float64]) -> ForwardModel:
+    """Return a model that calculates the images of these weights once, in each scenario, and keeps them."""
+    cases = [model_of_case(model, number) for number in range(len(model.scenarios.names))]
+    kept = []
+    for case in cases:
+        assert isinstance(case, Dij)
+        images = {name: to_numpy(values) for name, values in case.forward(case.device.asarray(weights)).items()}
+        kept.append(SavedModel(case.rows, images, weights, case.radiation, case.machine, partial(_itself, case)))
+    return kept[0] if len(kept) == 1 else over_cases(kept, model.scenarios)
+
+
+def _itself(model: ForwardModel) -> ForwardModel:
+    return model
 
 
 def _placement(scanned: ScannedPlan) -> DeliveryPlan:

@@ -25,7 +25,6 @@ from radplan.viz.canvas import save_png
 from radplan.viz.dvh import draw_dvh
 from radplan.viz.maps import draw_maps
 from radplan.viz.palette import structure_colors
-from radplan.viz.profiles import draw_profiles
 from radplan.viz.scene import AXIAL, CORONAL, Plane
 from radplan.viz.slices import draw_slices
 from radplan.viz.spots import draw_spots
@@ -154,7 +153,6 @@ def _own_figures(recalculation: Recalculation | IonRecalculation) -> dict[str, C
         return {}
     return {
         "maps.png": lambda: draw_maps(recalculation.plan),
-        "profiles.png": lambda: draw_profiles(recalculation.plan),
         "spots.png": lambda: draw_spots(recalculation.plan),
     }
 

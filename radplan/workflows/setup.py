@@ -5,6 +5,7 @@ Everything here is quick and comes before the long work, so that a misspelt name
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
@@ -40,6 +41,8 @@ from radplan.workflows.robust import reduction_of, wanted_scenarios
 
 if TYPE_CHECKING:
     from radplan.io.dicom.case import DicomCase
+
+logger = logging.getLogger(__name__)
 
 _WILD = "*?["
 
@@ -161,6 +164,12 @@ def filled(spec: PlanSpec, patient: Patient, machine: Machine, goals: Sequence[M
     """
     engine = wanted_engine(spec, machine)
     quantity = prescribed_in(spec, machine, engine)
+    if machine.radiation != "photons" and patient.goals and not spec.goals:
+        logger.warning(
+            "the goals that travel with %s were made for photons; plans of %s that follow them are less even and "
+            "hotter: write goals of your own, as in docs/examples/proton_tg119.yaml",
+            patient.name, machine.radiation,
+        )  # fmt: skip
     data = spec.model_dump(exclude_unset=True)
 
     def with_quantity(term: Mapping[str, Any], travels: bool = False) -> dict[str, Any]:

@@ -59,8 +59,10 @@ def proton_proton(energy: Array) -> Array:
 def oxygen_elastic(energy: Array) -> Array:
     r"""Return the cross section of elastic nuclear scattering of protons on oxygen [mb], Coulomb scattering apart.
 
-    :math:`330 \, (100 / E)^{1.35}`; below 20 MeV that of 20 MeV. It stands for total less non-elastic cross sections of
-    neutrons on oxygen at 100-200 MeV, read by eye and not fitted to dose or LET: 20 % uncertain.
+    :math:`330 \, (100 / E)^{1.35}`; below 20 MeV that of 20 MeV. An estimate, about total less non-elastic cross
+    sections of neutrons on oxygen at 100-200 MeV, 20 % uncertain. A first one of :math:`175 (100 / E)^{0.9}` was given
+    up beside Monte Carlo depth doses (docs/proton_plans.md), whose peaks it left 2 % too high; the number itself is not
+    fitted.
 
     >>> oxygen_elastic(np.asarray([100.0, 200.0])).round().tolist()
     [330.0, 129.0]

@@ -83,7 +83,7 @@ class ProtonModel:
 
     >>> curve = ProtonModel().curve(np.asarray([0.0, 20.0]), 157.8, 1.7)
     >>> [round(10 * float(d), 1) for d in curve.dose]  # build-up of secondaries outweighs the loss of primaries
-    [5.5, 5.9]
+    [5.6, 6.1]
     """
 
     secondary: float = 0.57
