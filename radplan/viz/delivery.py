@@ -65,7 +65,7 @@ def draw_leaf_motion(plan: DeliveryPlan | Sequence[TreatmentField], rows: int = 
             if column == 0:
                 here.set_ylabel("position [mm]")
         axes[rows - 1, column].set_xlabel(word)
-    axes[0, 0].legend(fontsize=8, loc="upper right")
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), fontsize=8, loc="outside lower center", ncols=2)
     return figure
 
 
@@ -99,7 +99,8 @@ def draw_timing(plan: DeliveryPlan | Sequence[TreatmentField], limits: MachineLi
     labels = ("dose rate [MU/min]", "gantry speed [degree/s]", "fastest leaf [mm/s]")
     for here, label, limit in zip(axes, labels, (max(rates), limits.gantry_speed, limits.leaf_speed), strict=True):
         _limited(here, label, limit)
-    axes[0].legend(fontsize=8, ncols=min(len(fields), 4), loc="lower right")
+    handles = axes[0].get_legend_handles_labels()
+    figure.legend(*handles, fontsize=8, ncols=min(len(fields), 6), loc="outside lower center")
     axes[-1].set_xlabel("time [s]")
     total = sum(field.mu for field in fields)
     axes[0].set_title(f"{limits.name}: {total:.0f} MU in {begin:.0f} s", fontsize=10)
