@@ -62,6 +62,8 @@ class AugmentedLagrangian(Solver):
         As of `ProjectedLBFGS`.
     violation : float
         By how much a bounded metric may be off at the end, in its own unit (Gy, %), > 0. It is read unsmoothed.
+    blocks : bool
+        As of `ProjectedLBFGS`; doses that are held voxel by voxel are measured, too.
 
     Raises
     ------
@@ -78,6 +80,7 @@ class AugmentedLagrangian(Solver):
     tolerance: float = 1e-5
     memory: int = 20
     violation: float = 0.1
+    blocks: bool = True
 
     name = "augmented_lagrangian"
 
@@ -88,7 +91,7 @@ class AugmentedLagrangian(Solver):
 
     def solve(self, problem: Problem, x0: Array | None = None, callback: Callback | None = None) -> Solution:
         if not problem.constraints:
-            plain = ProjectedLBFGS(self.max_iterations, self.tolerance, memory=self.memory)
+            plain = ProjectedLBFGS(self.max_iterations, self.tolerance, memory=self.memory, blocks=self.blocks)
             return plain.solve(problem, x0, callback)
         x = first_point(problem, x0)
         start_value, _ = last_value(problem, x, Status.CONVERGED)
@@ -105,7 +108,7 @@ class AugmentedLagrangian(Solver):
 
     def _search(self, iterations: int, tolerance: float) -> ProjectedLBFGS:
         # Why: multipliers take over what a search ends at, which must be its optimum; the plan changes with them.
-        return ProjectedLBFGS(max_iterations=iterations, tolerance=tolerance, plan_change=0.0, memory=self.memory)
+        return ProjectedLBFGS(iterations, tolerance, plan_change=0.0, memory=self.memory, blocks=self.blocks)
 
 
 class _Rounds:
