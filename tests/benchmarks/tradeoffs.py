@@ -53,19 +53,20 @@ def bounds() -> None:
 
 def ipopt() -> None:
     model, patient = model_of(range(0, 360, 72), 8.0)
-    limits = [
-        Constraint("Core", Mean(), upper=13.0),
-        Constraint("Core", EUD(exponent=8.0, form="value"), upper=17.0),
-        Constraint("OuterTarget", EUD(exponent=-10.0, form="value"), lower=47.0),
-    ]
-    problem = Problem(model, GOALS, patient, 30, limits)
-    for solver in (AugmentedLagrangian(max_iterations=5), Ipopt(max_iterations=5)):
-        solver.solve(problem)
-    for solver in (AugmentedLagrangian(), Ipopt()):
-        found, seconds = timed(lambda solver=solver: solver.solve(problem))
-        kept = "; ".join(map(str, found.kept))
-        print(f"{solver.name}: cost {found.value:.6g}, {found.status.value}, {found.iterations} iterations,", end=" ")
-        print(f"{seconds:.1f} s; {kept}", flush=True)
+    for exponent, level in ((3.5, 17.0), (8.0, 21.0)):
+        limits = [
+            Constraint("Core", Mean(), upper=13.0),
+            Constraint("Core", EUD(exponent=exponent, form="value"), upper=level),
+            Constraint("OuterTarget", EUD(exponent=-10.0, form="value"), lower=47.0),
+        ]
+        problem = Problem(model, GOALS, patient, 30, limits)
+        for solver in (AugmentedLagrangian(max_iterations=5), Ipopt(max_iterations=5)):
+            solver.solve(problem)
+        for solver in (AugmentedLagrangian(), Ipopt()):
+            found, seconds = timed(lambda solver=solver, problem=problem: solver.solve(problem))
+            kept = "; ".join(map(str, found.kept))
+            print(f"core gEUD({exponent:g}) <= {level:g}, {solver.name}: cost {found.value:.6g},", end=" ")
+            print(f"{found.status.value}, {found.iterations} iterations, {seconds:.1f} s; {kept}", flush=True)
 
 
 def pareto() -> None:
