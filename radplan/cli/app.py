@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from radplan.errors import InputError
+from radplan.errors import FileError, InputError
 
 
 def command(
@@ -37,6 +37,8 @@ def command(
     opened, root = case, Path(folder) if folder is not None else Path()
     if case is not None and case not in PHANTOMS:
         path = Path(case).resolve()
+        if not path.exists():
+            raise FileError(case, f"no such case; expected a folder, a .mat file, or one of {', '.join(PHANTOMS)}")
         root = path.parent if folder is None else root
         opened = str(path.relative_to(root.resolve())) if path.is_relative_to(root.resolve()) else case
     serve(root, opened, port)

@@ -179,3 +179,5 @@ def test_the_verb_refuses_what_is_no_folder(capsys, tmp_path) -> None:
     (tmp_path / "file").touch()
     assert main(["app", "tg119", "--folder", str(tmp_path / "file")]) == 2
     assert "is no folder" in capsys.readouterr().err
+    assert main(["app", str(tmp_path / "nobody")]) == 2
+    assert "no such case" in capsys.readouterr().err
