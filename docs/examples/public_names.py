@@ -130,3 +130,30 @@ assert (float(value), slope.tolist()) == (50.0, [0.0, 10.0])
 # %% particle_machine_from_beam_model
 # A clinic's own file is needed, so it is not run here.
 # machine = rp.particle_machine_from_beam_model("beam_model.csv", name="our_gantry", energies=range(70, 230, 5))
+
+# %% scanned_plan
+protons = rp.load_machine("generic_proton")
+spots = rp.place_beams(patient, protons, gantry=[0], bixel_width=20.0, layer_spacing=20.0)
+scanned = rp.scanned_plan(
+    spots, np.full(spots.count, 50.0), protons, fractions=30
+)  # weights [1e6 particles per fraction]
+
+# %% export_ion_plan
+ion_path = rp.export_ion_plan(scanned, patient, "out/RN.dcm")
+
+# %% read_ion_plan
+same_plan = rp.read_ion_plan(ion_path)
+
+# %% recalculate_ions
+ions = rp.recalculate_ions(same_plan, patient, protons, grid=15.0, fractions=30)
+
+# %% IonRecalculation
+ions = rp.recalculate_ions(ion_path, patient, protons, grid=15.0, fractions=30)
+
+# %% save_ion_recalculation
+rp.save_ion_recalculation(ions, "out/ions")
+
+# %% verify
+# Histories take minutes, so it is not run here.
+# verification = rp.verify("out/RP.dcm", patient, histories=10_000_000)
+# print(verification)

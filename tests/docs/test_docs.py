@@ -60,3 +60,11 @@ def test_every_guide_is_in_the_sites_menu() -> None:
             listed |= {(index.parent / line).resolve() for line in menu.splitlines() if line and line[0] != ":"}
     written = {page.with_suffix("").resolve() for page in PAGES}
     assert written - listed == {(DOCS / "index").resolve()}
+
+
+def test_every_public_name_has_an_example() -> None:
+    cells = re.findall(
+        r"^# %% (\w+)$", (DOCS / "examples" / "public_names.py").read_text(encoding="utf-8"), re.MULTILINE
+    )
+    bare = [name for name in radplan.__all__ if ">>>" not in (getattr(radplan, name).__doc__ or "")]
+    assert not set(bare) - set(cells), "add a cell to docs/examples/public_names.py, or a doctest"
