@@ -80,6 +80,7 @@ _HOME = {
     "particle_machine_from_beam_model": "radplan.commissioning.protons",
     "commission_photons": "radplan.workflows.commissioning",
     "verify": "radplan.workflows.verification",
+    "verify_protons": "radplan.workflows.verification",
     "load_machine": "radplan.io",
     "load_patient": "radplan.io",
     "load_plan": "radplan.workflows.reopening",

@@ -1,4 +1,4 @@
-"""A photon plan judged by an independent dose: the same fluence, transported by a Monte Carlo program."""
+"""A plan judged by an independent dose: the same photons or protons, transported by a Monte Carlo program."""
 
 from __future__ import annotations
 
@@ -9,21 +9,27 @@ from typing import Any
 
 import numpy as np
 
-from radplan.analysis.gamma import GammaCriteria, gamma_index
+from radplan.analysis.gamma import Gamma, GammaCriteria, gamma_index
+from radplan.beams.beam import Beams
 from radplan.engines import ApertureOptions
 from radplan.engines.aperture.model import ApertureModel
 from radplan.engines.monte_carlo.fluence import fluence_maps
 from radplan.engines.monte_carlo.photons import simulate_photons
+from radplan.engines.monte_carlo.protons import simulate_protons
 from radplan.engines.monte_carlo.simulated import SimulatedDose
 from radplan.errors import InputError, UnknownNameError
 from radplan.geometry.grid import Grid
 from radplan.geometry.resample import resample_linear
 from radplan.io.dicom.orientation import Orientation
 from radplan.io.dicom.rtdose import DoseImage
+from radplan.io.load import load_machine
 from radplan.io.reference import ReferenceDose
+from radplan.machines import ParticleMachine
 from radplan.patient.patient import Patient
+from radplan.plan import Plan
 from radplan.recalc import Recalculation, SceneOptions, recalculate
-from radplan.recalc.comparison import compare, inside_by
+from radplan.recalc.comparison import Comparison, compare, inside_by
+from radplan.workflows.reopening import load_plan
 
 ENGINES = ("monte_carlo",)
 """What a plan can be verified by."""
@@ -38,17 +44,23 @@ class Verification:
 
     Parameters
     ----------
-    recalculation : Recalculation
-        radplan's dose, and in its comparison the independent one as reference.
+    plan : Plan
+        radplan's dose.
+    comparison : Comparison
+        Its metrics and DVHs beside those of the independent dose, and gamma.
     simulated : SimulatedDose
         The independent dose of a fraction, its statistical error, histories and time.
     passing : dict of str to float
         Points that pass gamma [%]: of all, inside and outside structures called lung where there are some.
+    recalculation : Recalculation, optional
+        Of an RTPLAN: what was read, with the comparison.
     """
 
-    recalculation: Recalculation
+    plan: Plan
+    comparison: Comparison
     simulated: SimulatedDose
     passing: dict[str, float]
+    recalculation: Recalculation | None = None
 
 
 def verify(
@@ -102,11 +114,60 @@ def verify(
         raise InputError("the plan's fields are of several machines: verify it by one at a time, with machine=")
     maps = fluence_maps(model, np.asarray(model.variables.start), first.machines[0].sad)
     simulated = simulate_photons(first.plan.patient, maps, first.machines[0], model.grid, histories, seed, device)
-    return judged(first, simulated, criteria)
+    found = judged(first.plan, simulated, criteria)
+    return replace(found, recalculation=replace(first, comparison=found.comparison))
 
 
-def judged(first: Recalculation, simulated: SimulatedDose, criteria: GammaCriteria | None = None) -> Verification:
-    """Return a recalculated plan beside a simulated dose of one of its fractions.
+def verify_protons(
+    plan: str | Path | Plan,
+    program: str | Path,
+    machine: str | Path | ParticleMachine | None = None,
+    histories: int = 1_000_000,
+    criteria: GammaCriteria | None = None,
+    seed: int = 1,
+    threads: int = 1,
+) -> Verification:
+    """Return a proton plan's dose beside that of MCsquare.
+
+    Parameters
+    ----------
+    plan : path-like or Plan
+        A plan, or the folder that `save_plan` or ``radplan plan`` wrote.
+    program : path-like
+        The opentps-core wheel that holds MCsquare, or its folder unpacked.
+    machine : path-like or ParticleMachine, optional
+        That of the plan otherwise.
+    histories, seed, threads : int
+        Protons to simulate, of the random numbers, and threads to use.
+    criteria : GammaCriteria, optional
+        3 %/3 mm above 10 % otherwise.
+
+    Raises
+    ------
+    InputError
+        When the plan is of no protons, or MCsquare cannot describe it.
+    FileError
+        When plan or program cannot be read.
+    """
+    known = plan if isinstance(plan, Plan) else load_plan(plan)
+    beams = known.given_beams
+    if known.model.radiation != "protons" or not isinstance(beams, Beams):
+        raise InputError(f"MCsquare verifies plans of proton spots; this one is of {known.model.radiation}")
+    named = beams.machine if machine is None else machine
+    chosen = named if isinstance(named, ParticleMachine) else load_machine(named)
+    if not isinstance(chosen, ParticleMachine):
+        raise InputError(f"machine {chosen.name!r} gives no protons")
+    weights, grid = np.asarray(known.x, dtype=np.float64), known.model.grid
+    simulated = simulate_protons(
+        known.patient, beams, chosen, weights, grid, program, histories, seed=seed, threads=threads
+    )
+    return judged(known, simulated, criteria, skin=0.0)
+
+
+def judged(
+    plan: Plan, simulated: SimulatedDose, criteria: GammaCriteria | None = None, skin: float = SKIN
+) -> Verification:
+    """Return a plan beside a simulated dose of one of its fractions.
 
     Gamma is of the simulated dose against radplan's, whose maximum is no outlier of statistics, from 1 cm below the
     skin: electrons from the head are not simulated.
@@ -114,25 +175,21 @@ def judged(first: Recalculation, simulated: SimulatedDose, criteria: GammaCriter
     grid = simulated.grid
     image = DoseImage(grid, simulated.dose, "PHYSICAL", "FRACTION", "", Orientation(patient_position="HFS"), 0.0)
     label = f"Monte Carlo ({simulated.told['program']})"
-    comparison = compare(first.plan, ReferenceDose({}, image, label), criteria=criteria)
-    region = inside_by(first.plan.patient, first.grid, SKIN)
-    gamma = gamma_index(simulated.dose * first.fractions, grid, first.dose, first.grid, criteria, region)
-    beside = replace(first, comparison=replace(comparison, gamma=gamma))
-    return Verification(beside, simulated, _passing(beside))
+    comparison = compare(plan, ReferenceDose({}, image, label), criteria=criteria)
+    region = inside_by(plan.patient, plan.model.grid, skin)
+    ours = np.maximum(np.asarray(plan["physical_dose"], dtype=np.float64), 0.0)
+    gamma = gamma_index(simulated.dose * plan.fractions, grid, ours, plan.model.grid, criteria, region)
+    return Verification(plan, replace(comparison, gamma=gamma), simulated, _passing(plan, gamma))
 
 
-def _passing(recalculation: Recalculation) -> dict[str, float]:
+def _passing(plan: Plan, gamma: Gamma) -> dict[str, float]:
     """Return how many points pass, lung apart from the rest."""
-    comparison = recalculation.comparison
-    if comparison is None or comparison.gamma is None:
-        return {}
-    gamma = comparison.gamma
     shares = {"all": gamma.passing}
-    structures = recalculation.plan.patient.structures
+    structures = plan.patient.structures
     lungs = [structure for name, structure in structures.items() if "lung" in name.casefold()]
     if not lungs:
         return shares
-    grid = recalculation.grid
+    grid = plan.model.grid
     inside = np.zeros(grid.shape, dtype=bool)
     for structure in lungs:
         mask = structure.mask().reshape(structure.grid.shape).astype(np.float32)
@@ -146,10 +203,11 @@ def _passing(recalculation: Recalculation) -> dict[str, float]:
 
 def verification_data(verification: Verification) -> Mapping[str, Any]:
     """Return what a report says of the independent dose, as plain data."""
-    simulated = verification.simulated
+    simulated, rows = verification.simulated, verification.comparison.rows
     return {
         "histories": simulated.histories,
         "processor_seconds_of_simulation": round(simulated.seconds, 1),
+        "rows": {row.structure: {"radplan": dict(row.ours), "monte_carlo": dict(row.reference)} for row in rows},
         "statistical_error_percent": round(simulated.statistical_percent, 3),
         "gamma_passing_percent": {name: round(share, 2) for name, share in verification.passing.items()},
         **simulated.told,

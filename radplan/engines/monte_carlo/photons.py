@@ -165,10 +165,10 @@ def _spectrum(pyradmc: Any, machine: PhotonMachine) -> Any:
 
 def _density(patient: Patient, grid: Grid) -> Floats:
     """Return the electron density relative to water on a grid; air outside the patient."""
-    from radplan.geometry.resample import resample_linear
+    from radplan.geometry.resample import resample_overlap
 
     volume = np.asarray(patient.density(), dtype=np.float64)
-    return np.maximum(np.asarray(resample_linear(volume, patient.ct.grid, grid), dtype=np.float64), _AIR)
+    return np.maximum(np.asarray(resample_overlap(volume, patient.ct.grid, grid), dtype=np.float64), _AIR)
 
 
 @cache

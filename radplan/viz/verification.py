@@ -1,0 +1,63 @@
+"""Figures of a verified plan: DVHs of both doses, and both doses with their difference through the target."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from radplan.viz.canvas import save_png
+from radplan.viz.palette import structure_colors
+from radplan.workflows.verification import Verification
+
+
+def draw_verified_dvh(found: Verification) -> Figure:
+    """Draw the DVHs of the plan (solid) over those of the Monte Carlo (dashed)."""
+    figure = Figure(figsize=(8.0, 5.0), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    curves, colors = found.plan.dvh("physical_dose"), structure_colors(found.plan.patient.structures)
+    for row in found.comparison.rows:
+        ours, theirs = curves[row.structure], found.comparison.curves[row.structure]
+        label = f"{row.structure} ({row.ours['Dmean']:.2f}; {row.reference['Dmean']:.2f} Gy)"
+        axes.plot(ours.levels, ours.percent, color=colors[row.structure], lw=1.8, label=label)
+        axes.plot(theirs.levels, theirs.percent, color=colors[row.structure], lw=1.2, ls=(0, (4, 2)))
+    axes.set_xlabel("Physical dose of the course [Gy]")
+    axes.set_ylabel("Volume [%]")
+    axes.set_ylim(0.0, 102.0)
+    axes.set_xlim(left=0.0)
+    axes.grid(color="0.9", linewidth=0.6)
+    axes.legend(fontsize=8, title="radplan solid, Monte Carlo dashed (means)", title_fontsize=8)
+    return figure
+
+
+def draw_verified_planes(found: Verification) -> Figure:
+    """Draw both doses and their difference on the axial plane of the highest dose."""
+    simulated = found.simulated.dose * found.plan.fractions
+    ours = np.maximum(np.asarray(found.plan["physical_dose"], dtype=np.float64), 0.0)
+    number = int(np.argmax(ours.sum(axis=(1, 2))))
+    grid, top = found.plan.model.grid, float(ours.max())
+    x, y = grid.axes[0], grid.axes[1]
+    extent = (x[0], x[-1], y[-1], y[0])
+    figure = Figure(figsize=(13.0, 4.2), layout="constrained")
+    FigureCanvasAgg(figure)
+    planes = (ours[number], simulated[number], simulated[number] - ours[number])
+    titles = ("radplan", found.comparison.label, "Monte Carlo − radplan")
+    for axes, plane, title in zip(figure.subplots(1, 3), planes, titles, strict=True):
+        change = plane is planes[2]
+        low, high = (-0.1 * top, 0.1 * top) if change else (0.0, top)
+        drawn = axes.imshow(plane, extent=extent, vmin=low, vmax=high, cmap="RdBu_r" if change else "viridis")
+        axes.set_title(title, fontsize=10)
+        axes.set_xlabel("x [mm]")
+        figure.colorbar(drawn, ax=axes, label="[Gy]")
+    return figure
+
+
+def save_verification_figures(found: Verification, folder: str | Path) -> tuple[Path, ...]:
+    """Write ``dvh.png`` and ``planes.png`` into a folder."""
+    paths = Path(folder, "dvh.png"), Path(folder, "planes.png")
+    save_png(draw_verified_dvh(found), paths[0])
+    save_png(draw_verified_planes(found), paths[1])
+    return paths
