@@ -17,6 +17,7 @@ from scipy.ndimage import map_coordinates
 from radplan.errors import InputError
 from radplan.geometry.grid import Grid
 from radplan.io.staging import staged
+from radplan.plan import dvh_bands
 from radplan.recalc.comparison import Comparison
 from radplan.recalc.ions import IonRecalculation
 from radplan.recalc.recalculate import Recalculation
@@ -40,6 +41,8 @@ _DOSES = {
 def draw_dvh_comparison(recalculation: Recalculation | IonRecalculation, title: str | None = None) -> Figure:
     """Draw the DVHs over those of the reference: as calculated and, where it was asked for, times the one factor.
 
+    Where there are scenarios, bands show how far their DVHs reach.
+
     Raises
     ------
     InputError
@@ -54,6 +57,8 @@ def draw_dvh_comparison(recalculation: Recalculation | IonRecalculation, title: 
     FigureCanvasAgg(figure)
     axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
     curves = recalculation.dvh()
+    several = len(recalculation.plan.model.scenarios) > 1
+    bands = dvh_bands(recalculation.plan, comparison.quantity) if several else {}
     colors = structure_colors(recalculation.plan.patient.structures)
     shown = [row for row in comparison.rows if row.role not in ("external", "ignored")]
     top = max([1.02 * float(row.reference["D2"]) for row in shown] + [1.02 * row.ours["D2"] for row in shown])
@@ -63,6 +68,10 @@ def draw_dvh_comparison(recalculation: Recalculation | IonRecalculation, title: 
             width = 2.2 if row.role == "target" else 1.7
             label = f"{row.structure}  ({factor * row.ours['Dmean']:.1f}; {row.reference['Dmean']:.1f} Gy)"
             color = colors[row.structure]
+            if row.structure in bands:
+                band = bands[row.structure]
+                levels = factor * band.nominal.levels
+                place.fill_between(levels, band.lower, band.upper, color=color, alpha=0.18, linewidth=0)
             place.plot(factor * ours.levels, ours.percent, color=color, linewidth=width, label=label)
             place.plot(theirs.levels, theirs.percent, color=color, linewidth=1.3, linestyle=_DASHED)
         place.set_title(text, fontsize=10)

@@ -80,6 +80,10 @@ def test_a_range_shifter_asks_for_more_energy():
 def test_out_of_range_says_what_to_do():
     with pytest.raises(InputError, match="use a range shifter"):
         spots(slab(1, 3), spacing=2.0)
+    rho = np.ones(GRID.shape, np.float32)
+    electrons = machine(radiation="VHEE")
+    with pytest.raises(InputError, match="lower energies"):
+        place_spots(rho, slab(1, 3), GRID, SOURCE, np.zeros((1, 3)), electrons, 2.0)
     with pytest.raises(InputError, match="higher energies"):
         spots(slab(50, 60), spacing=2.0, density=3.0)
     with pytest.raises(InputError, match="no ray"):

@@ -54,7 +54,7 @@ def planned(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_proton_plan_writes_what_a_physicist_looks_for(planned: Path) -> None:
     names = {path.name for path in planned.iterdir()}
-    assert names >= {"plan.json", "dose.npz", "weights.npz", "dvh.csv", "dvh_let.csv", "spots.csv"}
+    assert names >= {"plan.json", "dose.npz", "weights.npz", "dvh.csv", "dvh_let.csv", "spots.csv", "RP.dcm"}
     assert names >= {"dvh.png", "slices.png", "maps.png", "profiles.png", "spots.png"}
     data = json.loads((planned / "plan.json").read_text())
     assert data["quantity"] == "rbe_x_dose"

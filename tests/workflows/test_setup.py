@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from radplan.errors import FileError, InputError, UnknownNameError
-from radplan.io.load import load_patient
+from radplan.io.load import load_machine, load_patient
 from radplan.io.plan_file.reading import plan_spec
 from radplan.io.save import save_plan
 from radplan.patient.ct import CT
@@ -16,7 +16,15 @@ from radplan.patient.patient import Patient
 from radplan.patient.phantoms import phantom
 from radplan.patient.structures import Structures
 from radplan.plan import evaluate
-from radplan.workflows.setup import background_dose, matching, named_patient, prepare_patient, task, wanted_goals
+from radplan.workflows.setup import (
+    background_dose,
+    filled,
+    matching,
+    named_patient,
+    prepare_patient,
+    task,
+    wanted_goals,
+)
 from tests import small_case
 
 MEAN = {"objective": "mean"}
@@ -123,6 +131,14 @@ def test_goals_travel_with_the_patient_unless_the_file_has_some():
     assert wanted_goals(plan_spec({}), load_patient("box")) == [goal.to_spec() for goal in load_patient("box").goals]
     written = wanted_goals(plan_spec({"goals": [{**MEAN, "structure": "BODY"}]}), phantom("box"))
     assert written == [{**MEAN, "structure": "BODY"}]
+
+
+def test_goals_for_photons_are_told_when_ions_follow_them(caplog):
+    box = load_patient("box")
+    for machine, told in (("generic_photon_6mv", False), ("generic_proton", True)):
+        caplog.clear()
+        filled(plan_spec({"case": "box"}), box, load_machine(machine), wanted_goals(plan_spec({}), box))
+        assert ("made for photons" in caplog.text) is told
 
 
 def test_dicom_choices_belong_to_dicom_folders():
