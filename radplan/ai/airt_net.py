@@ -106,6 +106,7 @@ class AirtNet(nn.Module):  # type: ignore[misc]
         self.proposer = DoseNet(channels, sizes.widths, sizes.pool, sizes.head)
         self.first = FluenceNet(maps + 1, sizes.fluence, start=1.0)
         self.correction = FluenceNet(maps + 2, sizes.fluence, start=0.0) if sizes.correction else None
+        self.by_goals = sizes.error == "goals"
         self.judge = Discriminator(sizes.fluence) if sizes.shaping else None
 
     def forward(
@@ -146,6 +147,8 @@ class AirtNet(nn.Module):  # type: ignore[misc]
         start = first.detach() if apart else first
         before = result["first_dose"].detach()
         error = dose_error(before, before, inputs.shares, sparing)
+        if self.by_goals:
+            error = error + torch.from_numpy(inputs.case.goal_error(before.numpy()).astype(np.float32))
         maps = torch.cat([start[None], inputs.seen(error, inputs.doses)[None], inputs.maps])
         last = (start + self.correction(maps)).abs() * opened
         result |= {"error": error, "last": last, "last_dose": inputs.dose_of(last)}

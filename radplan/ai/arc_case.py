@@ -24,7 +24,7 @@ from radplan.engines import PhotonPencilBeam, dose_influence
 from radplan.errors import InputError
 from radplan.influence import Dij
 from radplan.machines.photon import PhotonMachine
-from radplan.optim import Goal
+from radplan.optim import Goal, Problem
 from radplan.patient.patient import Patient
 
 Floats = npt.NDArray[np.float64]
@@ -142,6 +142,33 @@ class ArcCase:
         return tuple(
             replace(goal, weight=_EVENNESS * goal.weight) if goal.structure == self.target else goal for goal in goals
         )
+
+    @cached_property
+    def problem(self) -> Problem:
+        """The goals as a cost of the Dij's variables."""
+        return Problem(self.dij, self.goals, self.patient, self.protocol.fractions)
+
+    def goal_error(self, dose: npt.ArrayLike) -> Floats:
+        """Return the slope of the goals' cost by the dose (voxels,), over the root mean square of even fluence's slope.
+
+        Parameters
+        ----------
+        dose : array of shape (voxels,)
+            In the Dij's voxels, over the prescription.
+        """
+        return self._slope(np.asarray(dose, dtype=np.float64)) / self._even_slope
+
+    @cached_property
+    def _even_slope(self) -> float:
+        even = np.asarray(self.dij.forward(self.weights(np.ones(self.shape)))["physical_dose"])[0] / self.prescription
+        return float(np.sqrt(np.mean(self._slope(even) ** 2)))
+
+    def _slope(self, dose: Floats) -> Floats:
+        rows = np.searchsorted(np.asarray(self.dij.voxels), np.asarray(self.problem.model.voxels))
+        images = {"physical_dose": (self.prescription * dose[rows])[None]}
+        slope = np.zeros(dose.size)
+        slope[rows] = np.asarray(self.problem.from_images(None, images).image_cotangents["physical_dose"])[0]
+        return slope
 
     def weights(self, fluence: npt.ArrayLike) -> Floats:
         """Return the Dij's variables [MU] for fluence (control points, v, u) in units of `unit`."""

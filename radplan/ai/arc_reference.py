@@ -36,7 +36,7 @@ def reference_fluence(case: ArcCase, iterations: int = 40) -> Floats:
     iterations : int
         Of each round.
     """
-    problem = Problem(case.dij, case.goals, case.patient, case.protocol.fractions)
+    problem = case.problem
     x = case.weights(np.ones(case.shape))
     scale = float(problem.at(x).value)
     for pull in _PULLS:
@@ -58,7 +58,7 @@ def with_best_units(case: ArcCase, fluence: npt.ArrayLike, iterations: int = 40)
     iterations : int
         Most iterations on the monitor units.
     """
-    problem = Problem(case.dij, case.goals, case.patient, case.protocol.fractions)
+    problem = case.problem
     shapes = aperture_fluence(case, fluence).reshape(case.arc.control_points, -1)
     level = shapes.max(axis=1)
     shapes = np.divide(shapes, level[:, None], out=np.zeros_like(shapes), where=level[:, None] > 0)

@@ -208,7 +208,8 @@ class ArcSection(_Section):
 class AirtNetworkSection(_Section):
     """Sizes of `radplan.ai.airt_net.AirtNet`: the dose proposer's, and those of both fluence networks.
 
-    `correction` and `shaping` switch the correction and the discriminator on.
+    `correction` and `shaping` switch the correction and the discriminator on. The correction sees the error of the
+    prescription and of organs asked to get less, and with ``error: goals`` the slope of the protocol's goals too.
     """
 
     widths: tuple[int, ...] = Field(default=(8, 16, 32), min_length=1)
@@ -216,6 +217,7 @@ class AirtNetworkSection(_Section):
     head: tuple[int, ...] = (32,)
     fluence: tuple[int, ...] = Field(default=(16, 32), min_length=1)
     correction: bool = True
+    error: Literal["prescription", "goals"] = "prescription"
     shaping: bool = True
 
 
