@@ -192,9 +192,9 @@ def sequenced_arc(
     mlc = limits.collimator()
     (arc,) = placed_arcs(1, ArcOptions(spacing=spacing, collimators=(0.0,)), limits)
     angles = np.asarray(arc.gantry, dtype=np.float64)
-    place = angles / (360.0 / case.arc.control_points)
-    before = np.floor(place).astype(np.int64)
-    part = (place - before)[:, None, None]
+    turn = angles / (360.0 / case.arc.control_points)
+    before = np.floor(turn).astype(np.int64)
+    part = (turn - before)[:, None, None]
     count = case.arc.control_points
     between = (1 - part) * maps[before % count] + part * maps[(before + 1) % count]
     units = between * case.unit * count / angles.size

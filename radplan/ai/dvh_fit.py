@@ -78,6 +78,7 @@ def fit_dvh_planner(
         "plans": int(sum(result.planned.shape[1] for result in results)),
         "patients": [result.name for result in results],
         "difference_percent": table(results, spec.structures),
+        "unsteered_difference_percent": table(results, spec.structures, unsteered=True),
         "monotone_percent": monotone(results, spec.structures),
         "processor_seconds": round(time.process_time() - began, 1),
         "date": time.strftime("%Y-%m-%d"),

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from radplan.ai.cards import Model, check_spacing, fitting_grid, load_weights, read_model, save_model
 from radplan.ai.dvh import Wish, dvh_levels
-from radplan.ai.dvh_task import CodeScale, code_parts, dvh_net, steered
+from radplan.ai.dvh_task import CodeScale, code_parts, dvh_net, followed_doses, steered
 from radplan.ai.features import Anatomy, Layout, dose_channels
 from radplan.ai.loop import torch_device
 from radplan.ai.planned import PlannedPatient, dvh_code
@@ -183,7 +183,7 @@ class DvhPlanner:
             asked = change.applied(asked, levels)
         if changes:
             code = np.concatenate([asked[name] for name in names])
-            dose = steered(self._net, seen, self.scale.given(code[None]), target, self.device, self.spec.precision)[0]
+            dose = followed_doses(self._net, seen, code[None], self.scale, self.spec, self.device)[0]
         reached = code_parts(dvh_code(dose, seen.parts), names)
         whole = []
         for values in (dose, usual):

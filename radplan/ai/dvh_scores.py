@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from radplan.ai.dvh import dvh_levels
-from radplan.ai.dvh_task import CodeScale, code_parts, nearest_plan, steered
+from radplan.ai.dvh_task import CodeScale, code_parts, followed_doses, nearest_plan, steered
 from radplan.ai.nets.dvh_unet import DvhUNet
 from radplan.ai.planned import PlannedPatient
 from radplan.ai.spec import DvhSpec
@@ -21,10 +21,10 @@ Floats = npt.NDArray[np.float64]
 LEAST_CHANGE = 0.05
 """Relative difference of two asked means from which on their order counts."""
 
-_ASKED = 16
+_ASKED = 10
 """Plans of other patients that each test patient is asked for."""
 
-_PLANS = 20
+_PLANS = 10
 """Most plans of each test patient that are asked for, evenly chosen."""
 
 
@@ -38,6 +38,8 @@ class Followed:
         The patient's.
     planned, predicted : array of shape (2, plans, structures)
         Mean and D1 % of the patient's own plans and of what was predicted for their DVHs.
+    usual : array of shape (2, 1, structures)
+        The same of what is predicted without any.
     asked, answered, labelled : array of shape (requests, structures)
         Mean doses of other patients' DVHs, of the prediction for them, and of the patient's plan nearest to them.
     """
@@ -45,6 +47,7 @@ class Followed:
     name: str
     planned: Floats
     predicted: Floats
+    usual: Floats
     asked: Floats
     answered: Floats
     labelled: Floats
@@ -53,7 +56,7 @@ class Followed:
 def followed(
     net: DvhUNet, scale: CodeScale, spec: DvhSpec, patients: Sequence[PlannedPatient], device: Any
 ) -> list[Followed]:
-    """Return how a network follows each patient's own plans, and sixteen plans of the other patients given.
+    """Return how a network follows each patient's own plans, and ten plans of the other patients given.
 
     Which plans of others is drawn from the specification's seed.
     """
@@ -62,18 +65,20 @@ def followed(
     for index, patient in enumerate(patients):
         shares = patient.parts.astype(np.float64)
         own = np.unique(np.linspace(0, len(patient.doses) - 1, _PLANS).astype(int))
-        predicted = steered(net, patient, scale.given(patient.codes[own]), target, device, spec.precision)
+        predicted = followed_doses(net, patient, patient.codes[own], scale, spec, device)
+        usual = steered(net, patient, scale.nothing(), target, device, spec.precision)
         planned = patient.doses[own].astype(np.float64)
         others = [k for k in range(len(patients)) if k != index] or [index]
         chosen = [patients[others[int(draw.integers(len(others)))]] for _ in range(_ASKED)]
         codes = np.stack([other.codes[int(draw.integers(len(other.codes)))] for other in chosen])
-        answers = steered(net, patient, scale.given(codes), target, device, spec.precision)
+        answers = followed_doses(net, patient, codes, scale, spec, device)
         labels = [nearest_plan(patient, code) for code in codes]
         results.append(
             Followed(
                 patient.name,
                 _figures(planned, shares),
                 _figures(predicted, shares),
+                _figures(usual, shares),
                 np.stack([_asked_means(code, spec.structures) for code in codes]),
                 _figures(answers, shares)[0],
                 _figures(patient.doses[labels].astype(np.float64), shares)[0],
@@ -82,8 +87,10 @@ def followed(
     return results
 
 
-def table(results: Sequence[Followed], structures: Sequence[str]) -> dict[str, dict[str, float]]:
-    """Return planned less predicted, in percent of the target's mean, by structure.
+def table(
+    results: Sequence[Followed], structures: Sequence[str], unsteered: bool = False
+) -> dict[str, dict[str, float]]:
+    """Return planned less predicted, in percent of the target's mean, by structure; or less the unsteered prediction.
 
     ``mean`` and ``maximum`` (D1 %) are means of the patients' means; ``mean_sd`` and ``maximum_sd`` are standard
     deviations over all plans, each patient counting once; ``mean_patients_sd`` is that of the patients' means.
@@ -92,7 +99,8 @@ def table(results: Sequence[Followed], structures: Sequence[str]) -> dict[str, d
     for k, name in enumerate(structures):
         row: dict[str, float] = {}
         for label, kind in (("mean", 0), ("maximum", 1)):
-            differences = [100.0 * (r.planned[kind, :, k] - r.predicted[kind, :, k]) for r in results]
+            against = [(r.usual if unsteered else r.predicted)[kind, :, k] for r in results]
+            differences = [100.0 * (r.planned[kind, :, k] - a) for r, a in zip(results, against, strict=True)]
             means = np.asarray([values.mean() for values in differences])
             squares = np.asarray([((values - means.mean()) ** 2).mean() for values in differences])
             row[label] = round(float(means.mean()), 3)

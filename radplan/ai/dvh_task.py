@@ -14,7 +14,7 @@ from radplan.ai.dvh import LEVELS
 from radplan.ai.features import Layout
 from radplan.ai.loop import Task
 from radplan.ai.nets.dvh_unet import DvhUNet
-from radplan.ai.planned import PlannedPatient, mirrored_patient
+from radplan.ai.planned import PlannedPatient, dvh_code, mirrored_patient
 from radplan.ai.spec import DvhSpec
 
 Tensor = Any
@@ -205,6 +205,25 @@ def steered(
             dose = net(channels, voxels, patient.shape, everything, _tensor(row[None], device))[0].cpu().numpy()
             rows.append(dose * (own.sum() / max(float(dose.astype(np.float64) @ own), 1e-6)))
     return np.asarray(rows, dtype=np.float32)
+
+
+def followed_doses(
+    net: DvhUNet, patient: PlannedPatient, codes: npt.ArrayLike, scale: CodeScale, spec: DvhSpec, device: Any
+) -> npt.NDArray[np.float32]:
+    """Return doses (wishes, n), in units of the target's mean, that follow DVH codes (wishes, structures * levels).
+
+    After each of `spec.rounds` answers organs are asked again for what they were asked for and what the last answer
+    lacked of it; target and body are not, whose curves would pay for it.
+    """
+    wanted = np.asarray(codes, dtype=np.float64)
+    again = np.repeat([name in spec.organs for name in spec.structures], LEVELS)
+    target, asked = spec.structures.index(spec.target), wanted
+    for turn in range(spec.rounds + 1):
+        doses = steered(net, patient, scale.given(asked), target, device, spec.precision)
+        if turn < spec.rounds:
+            reached = np.stack([dvh_code(dose, patient.parts) for dose in doses])
+            asked = asked + again * (wanted - reached)
+    return doses
 
 
 def _squared(dose: Tensor, planned: Tensor, shares: Tensor) -> Tensor:

@@ -261,9 +261,9 @@ class Training:
         whole = self._optimiser.state_dict()
         for index, (name, _) in enumerate(self.net.named_parameters()):
             prefix = f"{name}/"
-            found = {k.removeprefix(prefix): v for k, v in tensors["optimiser"].items() if k.startswith(prefix)}
-            if found:
-                whole["state"][index] = found
+            moments = {k.removeprefix(prefix): v for k, v in tensors["optimiser"].items() if k.startswith(prefix)}
+            if moments:
+                whole["state"][index] = moments
         self._optimiser.load_state_dict(whole)
         self.step, self.elapsed, self.best = int(state["step"]), np.asarray(state["elapsed"]), dict(state["best"])
         self._best_value = float("inf") if state["value"] is None else float(state["value"])

@@ -159,6 +159,8 @@ class DvhSpec(TrainingSpec):
         patient's plan that is nearest to them.
     unsteered : float
         Share of them that say nothing, so that the network knows what is usual too.
+    rounds : int
+        How often an answer's organs are asked again for what it lacks, when the network is applied.
     voxels : int
         Voxels of the body that the loss is taken over at each step, beside those of the other structures.
     dvh_weight : float
@@ -175,6 +177,7 @@ class DvhSpec(TrainingSpec):
     wishes: int = Field(default=6, ge=1)
     own: float = Field(default=0.4, ge=0, le=1)
     unsteered: float = Field(default=0.15, ge=0, le=1)
+    rounds: int = Field(default=2, ge=0)
     voxels: int = Field(default=4000, ge=1)
     dvh_weight: float = Field(default=0.1, ge=0)
 

@@ -45,7 +45,7 @@ def read_cohort_patient(path: str | Path) -> Patient:
             arrays = {name: data[name] for name in data.files}
         hu = arrays["hu"].astype(np.float32)
         x, y, z = (float(step) for step in arrays["spacing"])
-        ox, oy, oz = (float(place) for place in arrays["origin"])
+        ox, oy, oz = (float(value) for value in arrays["origin"])
     except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
         raise FileError(file, f"is no patient of a cohort ({error})") from None
     nz, ny, nx = hu.shape

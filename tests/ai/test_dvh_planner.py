@@ -14,7 +14,7 @@ from tests.ai.small_patients import small_case
 torch = pytest.importorskip("torch")
 pytest.importorskip("lightning_fabric")
 
-from radplan.ai.cards import save_model  # noqa: E402
+from radplan.ai.cards import MODELS, save_model  # noqa: E402
 from radplan.ai.dvh import Wish  # noqa: E402
 from radplan.ai.dvh_planner import load_dvh_planner  # noqa: E402
 from radplan.ai.dvh_scores import Followed, followed, monotone, table  # noqa: E402
@@ -221,9 +221,13 @@ def test_the_table_is_planned_less_predicted_by_patient():
     planned = np.zeros((2, 2, 1))
     planned[0, :, 0] = [0.50, 0.52]
     planned[1, :, 0] = [1.00, 1.00]
-    first = Followed("a", planned, planned - 0.01, *(np.zeros((1, 1)),) * 3)
+    first = Followed("a", planned, planned - 0.01, planned[:, :1], *(np.zeros((1, 1)),) * 3)
     second = Followed(
-        "b", planned, planned + np.asarray([[0.01, 0.03], [0.0, 0.0]])[..., None], *(np.zeros((1, 1)),) * 3
+        "b",
+        planned,
+        planned + np.asarray([[0.01, 0.03], [0.0, 0.0]])[..., None],
+        planned[:, :1],
+        *(np.zeros((1, 1)),) * 3,
     )
     row = table([first, second], ["Rectum"])["Rectum"]
     # patients' means are 1 and -2 %, values 1, 1, -1, -3 about -0.5: squares 2.25, 2.25, 0.25, 6.25
@@ -231,11 +235,15 @@ def test_the_table_is_planned_less_predicted_by_patient():
     assert row["mean_sd"] == pytest.approx(np.sqrt(2.75), abs=1e-3)
     assert row["mean_patients_sd"] == pytest.approx(1.5)
     assert row["maximum"] == pytest.approx(0.5)
+    # without steering the planned 0.50 and 0.52 are 0 and 2 % away from 0.50, for both patients
+    unsteered = table([first, second], ["Rectum"], unsteered=True)["Rectum"]
+    assert unsteered["mean"] == pytest.approx(1.0)
+    assert unsteered["mean_sd"] == pytest.approx(1.0)
 
 
 def test_monotone_counts_pairs_that_are_apart():
     asked = np.asarray([[0.100], [0.102], [0.2]])
-    result = Followed("a", *(np.zeros((2, 1, 1)),) * 2, asked, np.asarray([[1.0], [3.0], [2.0]]), asked)
+    result = Followed("a", *(np.zeros((2, 1, 1)),) * 3, asked, np.asarray([[1.0], [3.0], [2.0]]), asked)
     row = monotone([result], ["Rectum"])["Rectum"]
     assert row == {"network": 50.0, "labels": 100.0, "pairs": 2}
 
@@ -247,6 +255,16 @@ def test_following_is_perfect_when_the_network_is(patients):
 
     net, spec = Perfect(), _spec()
     net.doses = patients[0].doses
-    net.turn = [*range(4), *[0] * 16]
+    net.turn = [*[*range(4)] * 3, 0, *[0] * 30]
     row = table(followed(net, CodeScale.of(patients), spec, patients[:1], "cpu"), spec.structures)
     assert max(abs(v) for r in row.values() for v in r.values()) < 0.05
+
+
+@pytest.mark.parametrize("name", ["pelvis-airt", "openkbp-small"])
+def test_models_that_ship_are_small_and_say_where_they_come_from(name):
+    folder = MODELS / name
+    assert sum(path.stat().st_size for path in folder.iterdir()) < 4_000_000
+    card = json.loads((folder / "model.json").read_text())
+    assert {"sha256", "spec", "data", "limits", "trained"} <= set(card)
+    assert card["data"]["licence"]
+    load_model(name)

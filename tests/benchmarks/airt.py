@@ -83,6 +83,7 @@ def judged(planner, case, inputs, reference, kind: str, grid: float) -> dict[str
     dose = delivered.plan["physical_dose"]
     target = case.patient.structures[case.target]
     seen, weights = case.patient.structure_weights(target.name, delivered.plan.model.grid)
+    weights = weights * target.volume / (weights.sum() * delivered.plan.model.grid.voxel_volume)
     prescribed = dose >= 0.95 * case.protocol.targets[case.target]
     inside = float((weights * prescribed.reshape(-1)[seen]).sum())
     report = delivered.report
@@ -113,14 +114,16 @@ def tell(rows: list[dict]) -> None:
         means, spreads = np.mean(values, axis=0), np.std(values, axis=0)
         told = "  ".join(f"{n} {m:.3f}+-{s:.3f}" for n, m, s in zip(names, means, spreads, strict=True))
         print(f"{kind} (n = {len(values)}): {told}")
-    for one, two in (("last", "first"), ("last", "reference"), ("first", "reference")):
-        both = sorted(set(by.get(one, ())) & set(by.get(two, ())))
+    for kind, other in (("last", "first"), ("last", "reference"), ("first", "reference")):
+        both = sorted(set(by.get(kind, ())) & set(by.get(other, ())))
         if len(both) < 5:
             continue
         for name in names[:9]:
-            away = np.asarray([by[one][p][name] - by[two][p][name] for p in both])
+            away = np.asarray([by[kind][p][name] - by[other][p][name] for p in both])
             chance = float(wilcoxon(away).pvalue) if np.any(away) else 1.0
-            print(f"{one} less {two}, {name}: {away.mean():+.4f} (sd {away.std():.4f}, n {len(both)}, p {chance:.3g})")
+            print(
+                f"{kind} less {other}, {name}: {away.mean():+.4f} (sd {away.std():.4f}, n {len(both)}, p {chance:.3g})"
+            )
 
 
 if __name__ == "__main__":

@@ -102,7 +102,7 @@ class DvhUNet(nn.Module):  # type: ignore[misc]
         """
         if codes.ndim != 2 or codes.shape[1] != self.bins:
             raise InputError(f"DVH codes have shape {tuple(codes.shape)}, wanted (codes, {self.bins})")
-        x, place = coarse_volume(channels, voxels, shape, self.pool, self.levels)
+        x, flat = coarse_volume(channels, voxels, shape, self.pool, self.levels)
         skips = []
         for level, block in enumerate(self.down):
             x = block(x if level == 0 else functional.max_pool3d(x, 2))
@@ -114,7 +114,7 @@ class DvhUNet(nn.Module):  # type: ignore[misc]
             if len(self.film):
                 scale, shift = self.film[k](codes)[:, :, None, None, None].chunk(2, dim=1)
                 x = x * (1.0 + scale) + shift
-        near = self.local(channels[:, wanted].T)[None] + self.around(features_at(x, place[wanted], self.pool))
+        near = self.local(channels[:, wanted].T)[None] + self.around(features_at(x, flat[wanted], self.pool))
         if self.code is not None:
             near = near + self.code(codes)[:, None]
         output = self.head(near)[..., 0].float()

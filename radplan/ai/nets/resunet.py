@@ -106,10 +106,10 @@ class DoseNet(nn.Module):  # type: ignore[misc]
         wanted : tensor of shape (k,)
             Which of the n are predicted.
         """
-        volume, place = coarse_volume(channels, voxels, shape, self.pool, self.levels)
+        volume, flat = coarse_volume(channels, voxels, shape, self.pool, self.levels)
         features = self.trunk(volume)
         local = channels[:, wanted].T
-        around = features_at(features, place[wanted], self.pool)[0]
+        around = features_at(features, flat[wanted], self.pool)[0]
         output = self.head(torch.cat([local, around.to(local.dtype)], dim=1))[:, 0].float()
         return functional.softplus(4.0 * output) / 4.0
 
@@ -124,22 +124,22 @@ def coarse_volume(
     """
     step = pool * 2 ** (levels - 1)
     padded = tuple(-(-n // step) * step for n in shape)
-    place = _in_padded(voxels, shape, padded)
+    flat = _in_padded(voxels, shape, padded)
     seen = torch.cat([channels, torch.ones_like(channels[:1])])
-    volume = seen.new_zeros((seen.shape[0], padded[0] * padded[1] * padded[2])).index_copy_(1, place, seen)
+    volume = seen.new_zeros((seen.shape[0], padded[0] * padded[1] * padded[2])).index_copy_(1, flat, seen)
     volume = volume.view(1, -1, *padded)
     if pool > 1:
         volume = functional.avg_pool3d(volume, pool)
-    return volume.contiguous(memory_format=torch.channels_last_3d), place
+    return volume.contiguous(memory_format=torch.channels_last_3d), flat
 
 
-def features_at(features: Tensor, place: Tensor, pool: int) -> Tensor:
+def features_at(features: Tensor, flat: Tensor, pool: int) -> Tensor:
     """Return features (batch, k, width) of a volume (batch, width, z, y, x) in voxels of the padded grid (k,)."""
     nz, ny, nx = (pool * n for n in features.shape[2:])
     if pool == 1:
-        return features.permute(0, 2, 3, 4, 1).reshape(features.shape[0], -1, features.shape[1])[:, place]
-    index = torch.stack([place % nx, place // nx % ny, place // (nx * ny)], dim=1)
-    size = torch.tensor((nx, ny, nz), device=place.device)
+        return features.permute(0, 2, 3, 4, 1).reshape(features.shape[0], -1, features.shape[1])[:, flat]
+    index = torch.stack([flat % nx, flat // nx % ny, flat // (nx * ny)], dim=1)
+    size = torch.tensor((nx, ny, nz), device=flat.device)
     points = ((2 * index + 1) / size - 1.0).to(features.dtype).view(1, -1, 1, 1, 3)
     points = points.expand(features.shape[0], -1, -1, -1, -1)
     sampled = functional.grid_sample(features, points, mode="bilinear", padding_mode="border", align_corners=False)
