@@ -150,8 +150,13 @@ def mimicking_goals(
         Goal(name, DoseMimicking(dose, underdosing=_COVER), weight=_TARGET * patient.structures[name].volume / whole)
         for name in names
     ]
+    contenders = [*names, *organs, outside]
     for name in organs:
-        voxels, weights = patient.structure_weights(name, model.grid, np.asarray(model.voxels))
+        try:
+            # Why overlap: the goal sees what is left of the organ, and its level must be the mean of just that.
+            voxels, weights = patient.structure_weights(name, model.grid, np.asarray(model.voxels), contenders)
+        except InputError:  # all of it belongs to targets, or none of it gets dose: nothing to ask for
+            continue
         mean = float(weights @ dose.reshape(-1)[voxels])
         goals.append(Goal(name, DoseMimicking(dose), weight=_ORGAN * patient.structures[name].volume / whole))
         goals.append(Goal(name, Mean(mean, form="quadratic"), weight=_MEAN))

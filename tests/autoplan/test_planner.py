@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 
 import radplan as rp
-from radplan.autoplan.mimic import plan_from_dose
+from radplan.autoplan.mimic import mimicking_goals, plan_from_dose
 from radplan.autoplan.policy import POLICIES, SearchState
 from radplan.autoplan.protocol import Protocol, load_protocol, protocol_names, understand
 from radplan.autoplan.recipes import Helper, with_helpers
 from radplan.autoplan.refine import Refinement, Settings, published, refine
 from radplan.autoplan.templates import BeamTemplate
 from radplan.errors import InputError
+from radplan.optim.problem import Problem
 from radplan.patient import CT, Patient, Structure, Structures
 
 GRID = rp.Grid((12, 20, 20), (6.0, 6.0, 6.0), (-57.0, -57.0, -33.0))
@@ -182,3 +183,8 @@ def test_a_plan_is_made_again_from_its_dose_alone(found: Refinement) -> None:
             assert abs(row.difference(name)) < 1.0, row
         assert abs(row.difference("Dmean")) < 0.5, row
     assert made.gamma.passing > 95.0
+    # The dose itself is where every goal is at its best, also of organs that lose voxels to targets.
+    goals = mimicking_goals(plan["physical_dose"], plan.model, plan.patient)
+    problem = Problem(plan.model, goals, plan.patient, plan.fractions)
+    assert {"Rectum"} < {goal.structure for goal in goals}
+    assert max(problem.goal_values(np.asarray(plan.x, dtype=np.float32))) < 1e-4
