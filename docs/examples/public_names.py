@@ -157,3 +157,8 @@ rp.save_ion_recalculation(ions, "out/ions")
 # Histories take minutes, so it is not run here.
 # verification = rp.verify("out/RP.dcm", patient, histories=10_000_000)
 # print(verification)
+
+# %% verify_protons
+# A program is unpacked from a wheel (pip download --no-deps opentps-core), so it is not run here.
+# verification = rp.verify_protons("out/protons", "opentps_core-2.0.0-py3-none-any.whl", histories=1_000_000)
+# print(verification.passing, verification.simulated.statistical_percent)
