@@ -33,16 +33,14 @@ Case = tuple[Callable[[], Patient], str]
 
 def cases(folder: Path, openkbp: int) -> dict[str, Case]:
     """Return how each case is read, and by which protocol it is planned."""
-    known: dict[str, Case] = {
-        "TG-119 C-shape": (lambda: rp.load_patient("tg119"), "tg119"),
-        "thorax-imrt": (lambda: rp.load_patient(folder / "thorax-imrt"), "oesophagus"),
-    }
+    known: dict[str, Case] = {"TG-119 C-shape": (lambda: rp.load_patient("tg119"), "tg119")}
     for site, protocol in (("pelvis", "prostate"), ("thorax", "lung")):
         for index in range(COUNT):
             known[f"{site} {SEED}/{index}"] = (
                 lambda site=site, index=index: draw(GENERATORS.get(site)(), SEED, index)[0],
                 protocol,
             )
+    known["thorax-imrt"] = (lambda: rp.load_patient(folder / "thorax-imrt"), "oesophagus")
     paths = sorted((folder / "openkbp/full/validation").glob("pt_*.npz"), key=lambda path: int(path.stem[3:]))
     for path in paths[:openkbp]:
         known[path.stem] = (lambda path=path: rp.load_patient(path), "head_neck")
