@@ -260,11 +260,26 @@ def test_following_is_perfect_when_the_network_is(patients):
     assert max(abs(v) for r in row.values() for v in r.values()) < 0.05
 
 
-@pytest.mark.parametrize("name", ["pelvis-airt", "openkbp-small"])
+@pytest.mark.parametrize("name", ["pelvis-dvh", "pelvis-airt", "openkbp-small"])
 def test_models_that_ship_are_small_and_say_where_they_come_from(name):
     folder = MODELS / name
     assert sum(path.stat().st_size for path in folder.iterdir()) < 4_000_000
     card = json.loads((folder / "model.json").read_text())
     assert {"sha256", "spec", "data", "limits", "trained"} <= set(card)
     assert card["data"]["licence"]
+    assert not set(card["data"]["train"]) & set(card["data"]["test"])
     load_model(name)
+
+
+def test_the_model_that_ships_follows_a_wish_on_a_pelvis_it_has_not_seen():
+    from radplan.autoplan.cohort.generate import GENERATORS, draw
+
+    pelvis, _ = draw(GENERATORS.get("pelvis")(spacing=8.0), 99, 0)
+    planner = load_dvh_planner("pelvis-dvh")
+    grid = planner.fitting(pelvis.ct.grid)
+    means = []
+    for change in (-20, 20):
+        result = planner.steer(pelvis, [Wish.parse(f"rectum:mean={change}%")], grid)
+        means.append(result.mean(result.reached, "Rectum"))
+        assert result.mean(result.reached, "PTV") == pytest.approx(planner.level, rel=0.01)
+    assert means[0] < 0.9 * means[1]
