@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import re
 import sys
+import types
 from pathlib import Path
 
 import matplotlib as mpl
@@ -66,7 +67,9 @@ def test_lessons_run(path, monkeypatch, tmp_path) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(QUANTITIES, "_entries", dict(QUANTITIES.__dict__.get("_entries", {})), raising=False)
     text = path.read_text(encoding="utf-8")
-    space: dict[str, object] = {"__name__": f"__lesson_{path.stem}__"}
+    lesson = types.ModuleType(f"lesson_{path.stem}")  # a class of a lesson looks for its module
+    monkeypatch.setitem(sys.modules, lesson.__name__, lesson)
+    space = lesson.__dict__
     for cell in CELL.finditer(text):
         line = text[: cell.start(1)].count("\n")
         exec(compile("\n" * line + cell.group(1), str(path), "exec"), space)
