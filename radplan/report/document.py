@@ -89,7 +89,6 @@ def report_page(
     _check_installed()
     import jinja2
     from bokeh.embed import components
-    from bokeh.resources import Resources
 
     from radplan.io.describe import describe
     from radplan.report import content
@@ -121,7 +120,7 @@ def report_page(
         ),
         fields_title=_fields_title(fields),
         style=_own("page.css"),
-        bokeh=Resources(mode="inline", components=["bokeh"]).render_js(),
+        bokeh=_bokeh(),
         scripts=scripts,
         slices=_own("slices.js").replace("export async function", "async function"),
         beams_view=_own("beams.js").replace("export function", "function"),
@@ -164,6 +163,13 @@ def _title(plan: Plan, named: bool) -> str:
 def _fields_title(fields: list[Any]) -> str:
     kinds = {"leaves": "Apertures", "spots": "Spots", "bixels": "Fluence"}
     return kinds[fields[0]["kind"]] if fields else ""
+
+
+def _bokeh() -> str:
+    """Return Bokeh's own script, inline, without what other packages that are loaded add to pages, as Panel does."""
+    from bokeh.resources import Resources
+
+    return "\n".join(f"<script>{raw}</script>" for raw in Resources(mode="inline", components=["bokeh"]).js_raw)
 
 
 def _own(name: str) -> str:

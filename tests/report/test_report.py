@@ -87,6 +87,14 @@ def test_a_page_says_what_was_planned_and_names_nobody(plan) -> None:
     assert "<script>" + " · " not in named
 
 
+def test_a_page_is_whole_where_panel_is_loaded(plan) -> None:
+    pytest.importorskip("panel", reason="the extra app is not installed")
+    import radplan.app.views
+
+    assert radplan.app.views.SliceView is not None
+    assert "static/extensions" not in report_page(plan)
+
+
 def test_the_value_of_a_goal_is_that_of_the_whole_structure(plan) -> None:
     ((structure, _, _, weight, value),) = goal_table(plan).rows
     values, weights = plan.structure_values("physical_dose", "PTV")
