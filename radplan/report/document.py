@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
@@ -139,13 +140,13 @@ def curve_page(plan: Plan, quantity: str | None = None, structures: Sequence[str
         When Bokeh is not installed.
     """
     _check_installed()
-    from bokeh.embed import file_html
-    from bokeh.resources import Resources
+    from bokeh.embed import components
 
     from radplan.report.curves import dvh_figure
 
-    drawn = dvh_figure(plan, quantity, structures)
-    return str(file_html(drawn, Resources(mode="inline"), _title(plan, False)))
+    script, curves = components(dvh_figure(plan, quantity, structures))
+    head = f'<meta charset="utf-8"><title>{html.escape(_title(plan, False))}</title>{_bokeh()}'
+    return f'<!DOCTYPE html><html lang="en"><head>{head}</head><body>{curves}{script}</body></html>'
 
 
 def _check_installed() -> None:

@@ -21,7 +21,7 @@ pytest.importorskip("jinja2", reason="the extra report is not installed")
 from radplan.report.content import Delivery, field_table, goal_table
 from radplan.report.curves import dvh_figure
 from radplan.report.delivered import beam_data, field_data
-from radplan.report.document import report_page, save_report
+from radplan.report.document import curve_page, report_page, save_report
 from radplan.report.volume import slice_data
 
 NAME = "Doe^Jane <script>"
@@ -93,6 +93,7 @@ def test_a_page_is_whole_where_panel_is_loaded(plan) -> None:
 
     assert radplan.app.views.SliceView is not None
     assert "static/extensions" not in report_page(plan)
+    assert "static/extensions" not in curve_page(plan)
 
 
 def test_the_value_of_a_goal_is_that_of_the_whole_structure(plan) -> None:
