@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 
 from radplan.arrays import Array, accumulator, dtype_name, like, namespace, scalar, weighted_sum
-from radplan.autoplan.policy import SearchState, target_goals
+from radplan.autoplan.policy import SearchState, seen_goals, target_goals
 from radplan.autoplan.protocol import Protocol
 from radplan.autoplan.scorecard import Score, ScoreItem
 from radplan.influence import ForwardModel, Variables
@@ -251,7 +251,7 @@ def score_cost(patient: Patient, protocol: Protocol, plan: Plan, score: Score, c
     members: dict[str, Members] = {}
     for structure in dict.fromkeys(goal.structure for goal in goals):
         members[structure] = _members(patient, _whole_name(structure), model)
-    kept = target_goals(patient, protocol, SearchState())
+    kept = seen_goals(target_goals(patient, protocol, SearchState()), patient)
     names = [goal.structure for goal in kept]
     members |= {name: patient.structure_weights(name, model.grid, voxels=voxels, overlap_with=names) for name in names}
     goals += [replace(goal, weight=_KEPT * goal.weight, quantity=quantity) for goal in kept]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -18,6 +18,7 @@ from radplan.autoplan.protocol import Protocol
 from radplan.autoplan.scorecard import ItemScore, Score, ScoreItem
 from radplan.optim import Goal, MaxDVH, Mean, SquaredOverdosing, SquaredUnderdosing
 from radplan.patient import Patient
+from radplan.patient.structures import after_overlap
 from radplan.plan import Plan
 from radplan.registry import Registry
 
@@ -179,6 +180,12 @@ def hot_spot_goals(patient: Patient, protocol: Protocol, state: SearchState) -> 
         weight = _TARGET_WEIGHT * state.share * share * max(state.weight(item), 1.0)
         goals.append(Goal(item.criterion.structure, SquaredOverdosing(_BELOW_LIMIT * item.limit), weight))
     return tuple(goals)
+
+
+def seen_goals(goals: Sequence[Goal], patient: Patient) -> tuple[Goal, ...]:
+    """Return the goals whose structures keep a voxel after overlap: helpers may cover all of the body."""
+    left = after_overlap(patient.structures, [goal.structure for goal in goals])
+    return tuple(goal for goal in goals if left[goal.structure][0].size)
 
 
 def organ_items(patient: Patient, protocol: Protocol) -> list[ScoreItem]:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from radplan.autoplan.ascent import ascended, score_cost
-from radplan.autoplan.policy import POLICIES, SearchState
+from radplan.autoplan.policy import POLICIES, SearchState, seen_goals
 from radplan.autoplan.protocol import Protocol
 from radplan.autoplan.scorecard import Score
 from radplan.errors import InputError
@@ -276,7 +276,7 @@ class _Search:
         """Return the goals of a policy, of the dose that the prescription means."""
         goals = POLICIES.get(policy)().goals(self.patient, self.protocol, state)
         quantity = prescribed_quantity((), self.patient.target_names, self.model)
-        return tuple(replace(goal, quantity=quantity) for goal in goals)
+        return tuple(replace(goal, quantity=quantity) for goal in seen_goals(goals, self.patient))
 
     def _gained(self, before: Score) -> bool:
         return self._best[2].total - before.total >= GAIN * before.maximum

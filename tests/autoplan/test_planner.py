@@ -9,12 +9,13 @@ import pytest
 
 import radplan as rp
 from radplan.autoplan.mimic import mimicking_goals, plan_from_dose
-from radplan.autoplan.policy import POLICIES, SearchState
+from radplan.autoplan.policy import POLICIES, SearchState, seen_goals
 from radplan.autoplan.protocol import Protocol, load_protocol, protocol_names, understand
 from radplan.autoplan.recipes import Helper, with_helpers
 from radplan.autoplan.refine import Refinement, Settings, published, refine
 from radplan.autoplan.templates import BeamTemplate
 from radplan.errors import InputError
+from radplan.optim import Goal, SquaredOverdosing
 from radplan.optim.problem import Problem
 from radplan.patient import CT, Patient, Structure, Structures
 
@@ -111,6 +112,13 @@ def test_policies_ask_only_for_what_is_there(patient: Patient, protocol: Protoco
         goals = POLICIES.get(name)().goals(seen, protocol, SearchState())
         assert {goal.structure for goal in goals} <= set(seen.structures)
         assert any(goal.structure == "Rectum" for goal in goals)
+
+
+def test_a_body_that_helpers_cover_has_no_goal(patient: Patient, protocol: Protocol) -> None:
+    covering = Helper("zRest", "External - PTV")
+    seen = with_helpers(understand(patient, protocol).patient, [covering]).patient
+    goals = [Goal(name, SquaredOverdosing(50.0)) for name in ("PTV", "zRest", "External")]
+    assert [goal.structure for goal in seen_goals(goals, seen)] == ["PTV", "zRest"]
 
 
 def test_no_target_and_two_possible_targets_are_refused(patient: Patient, protocol: Protocol) -> None:
