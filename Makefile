@@ -1,5 +1,6 @@
 # make plan   plan the built-in TG-119 C-shape and say where the figures are
 # make test   everything a change must pass
+# make long   tests that take more than half a minute each (never needed to pass)
 # make docs   the site: guides, reference, gallery and course, all executed, into docs/_build/html
 # make bench  speed, beside the peer where one is installed (slow, never needed to pass)
 # make gpu    the numeric suite and the speed on a CUDA device (never needed to pass)
@@ -13,7 +14,7 @@ OUT ?= out/tg119
 # Compiled kernels outlive a run, and a checkout where CI keeps this folder.
 export NUMBA_CACHE_DIR ?= $(CURDIR)/.numba_cache
 
-.PHONY: plan test lint check docs bench gpu clean
+.PHONY: plan test lint check long docs bench gpu clean
 .DELETE_ON_ERROR:
 
 plan: $(VENV)/.plan
@@ -28,7 +29,10 @@ lint: $(VENV)/.test
 	$(BIN)/lint-imports
 
 check: $(VENV)/.test
-	$(BIN)/python -m pytest -q -n 2 --dist worksteal --durations=20
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal --durations=20 -m "not long"
+
+long: $(VENV)/.test
+	$(BIN)/python -m pytest -q -n 2 -m long
 
 docs: $(VENV)/.docs
 	$(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build/html

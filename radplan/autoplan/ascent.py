@@ -108,7 +108,8 @@ class SmoothedCurve:
 
     >>> from radplan.autoplan.criteria import Criterion
     >>> item = ScoreItem(Criterion("Rectum", "mean_dose"), ((10, 8), (20, 4), (30, -2)))
-    >>> SmoothedCurve(item).score(15.0)
+    >>> score, slope = SmoothedCurve(item).score(15.0)
+    >>> round(score, 9), round(slope, 9)
     (6.0, -0.4)
     """
 

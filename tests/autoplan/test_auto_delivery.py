@@ -47,7 +47,7 @@ def refinement(patient: Patient, protocol: Protocol) -> Refinement:
     return auto_plan(patient, protocol, settings=settings, limits="TrueBeam")
 
 
-@pytest.mark.parametrize("technique", ["step_and_shoot", pytest.param("sliding_window", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("technique", ["step_and_shoot", pytest.param("sliding_window", marks=pytest.mark.long)])
 def test_fixed_fields_are_delivered_and_scored(refinement: Refinement, protocol: Protocol, technique: str) -> None:
     found = auto_delivery(refinement, protocol, rp.load_machine("generic_photon_6mv"), technique)
     assert list(found.delivered.report) == []

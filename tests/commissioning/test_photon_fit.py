@@ -29,7 +29,7 @@ def line(curve, depth, far=80.0, field=(100.0, 100.0), leaf_axis="x"):
 PLACES = (line("depth dose", None), line("inplane", 50.0), line("crossplane", 50.0))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_linac_that_made_the_curves_comes_back():
     """Curves of a known linac, unlike the generic one in all that curves tell; the search begins with that one."""
     usual = start_model(None, 6.0)
@@ -50,7 +50,7 @@ def test_the_linac_that_made_the_curves_comes_back():
     assert abs(fitted.factors[0].percent) < 0.2
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_measured_tank_within_its_bars(shared, tmp_path):
     """Bars: 0.7 % beyond d_max, 2 % or 1 mm before; 1 % inside, 1 mm at all edges; output factor of the 5x5 1 %.
 
@@ -141,7 +141,7 @@ def test_the_command_tells_errors_in_one_line(shared, tmp_path, capsys, argument
     assert not (tmp_path / "linac").exists()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_output_factors_alone_tell_source_and_head():
     """Artiste, 1x1 to 40x40 (depth 5 cm, SSD 95): 2 %, 1x1 within 3 %; what only curves tell stays usual."""
     measured = {10: 0.705, 20: 0.835, 30: 0.874, 50: 0.925, 100: 1.0, 200: 1.066, 400: 1.107}

@@ -31,7 +31,7 @@ def random_field(limits: MachineLimits, points: int, random: np.random.Generator
 
 def limited(limits: MachineLimits, field: TreatmentField, seconds: np.ndarray) -> tuple[LeafTrajectories, np.ndarray]:
     layout = FieldLayout.of(field, 0)
-    low, high = layout.bounds(limits.collimator(), (-1000.0, 1000.0, -1000.0, 1000.0), ("leaves", "mu"))
+    low, high = layout.bounds(limits, (-1000.0, 1000.0, -1000.0, 1000.0), ("leaves", "mu"))
     bank = np.asarray(limits.leaf_bounds)
     low[layout.leaf_slice] = np.tile(bank[:, 0], layout.leaves.size // 2)
     high[layout.leaf_slice] = np.tile(bank[:, 1], layout.leaves.size // 2)
