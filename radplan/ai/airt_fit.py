@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import platform
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 import radplan
 from radplan.ai.airt_planner import load_airt_planner, save_airt_planner
@@ -19,7 +17,6 @@ from radplan.ai.airt_task import AirtTask, ArcSample
 from radplan.ai.arc_case import ArcCase
 from radplan.ai.arc_cohort import reference_arcs
 from radplan.ai.arc_reference import sequencing_loss
-from radplan.ai.fit import device_name
 from radplan.ai.loop import Training
 from radplan.ai.spec import AirtSpec
 from radplan.analysis.metrics import metric
@@ -78,14 +75,7 @@ def fit_airt_planner(
         },
         "limits": list(_LIMITS),
         "chosen": best,
-        "trained": {
-            "steps": training.step,
-            "processor_seconds": round(float(training.elapsed[0]), 1),
-            "seconds": round(float(training.elapsed[1]), 1),
-            "device": device_name(training.device),
-            "torch": torch.__version__,
-            "python": platform.python_version(),
-        },
+        "trained": training.facts(),
     }
     model = save_airt_planner(folder / "model", spec, layout, training.weights(), facts)
     facts["test"] = airt_scores(model, reference_arcs(spec, spec.data.test, data))

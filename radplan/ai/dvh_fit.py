@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import json
-import platform
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 import radplan
 from radplan.ai.dvh_planner import save_dvh_planner
 from radplan.ai.dvh_scores import followed, monotone, table
 from radplan.ai.dvh_task import DvhTask
-from radplan.ai.fit import device_name
 from radplan.ai.loop import Training
 from radplan.ai.planned import PlannedPatient, cohort_layout, planned_patients
 from radplan.ai.spec import DvhSpec
@@ -90,14 +87,7 @@ def fit_dvh_planner(
         "data": _data_facts(cohort, {"train": train, "choose": choose, "test": test}),
         "limits": list(_LIMITS),
         "chosen": best,
-        "trained": {
-            "steps": training.step,
-            "processor_seconds": round(float(training.elapsed[0]), 1),
-            "seconds": round(float(training.elapsed[1]), 1),
-            "device": device_name(training.device),
-            "torch": torch.__version__,
-            "python": platform.python_version(),
-        },
+        "trained": training.facts(),
         "test": scored,
     }
     return save_dvh_planner(folder / "model", spec, layout, task.scale, weights, facts)

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import platform
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from radplan.ai.data import OPENKBP_LAYOUT, cached_samples, patient_files
 from radplan.ai.loop import Training
@@ -77,14 +75,7 @@ def fit_proposer(
         "data": {**_DATA, **{name: [path.stem for path in paths] for name, paths in files.items()}},
         "limits": list(_LIMITS),
         "chosen": best,
-        "trained": {
-            "steps": trainer.step,
-            "processor_seconds": round(float(trainer.elapsed[0]), 1),
-            "seconds": round(float(trainer.elapsed[1]), 1),
-            "device": device_name(trainer.device),
-            "torch": torch.__version__,
-            "python": platform.python_version(),
-        },
+        "trained": trainer.facts(),
     }
     weights = trainer.weights()
     model = save_proposer(folder / "model", spec, OPENKBP_LAYOUT, weights, facts)
@@ -108,10 +99,3 @@ def score_facts(results: list[PatientScore], seconds: list[float]) -> dict[str, 
         "patients": {r.name: [round(r.dose, 3), round(float(np.mean(list(r.dvh.values()))), 3)] for r in results},
         "date": time.strftime("%Y-%m-%d"),
     }
-
-
-def device_name(device: Any) -> str:
-    """Return what a training ran on, for a card."""
-    if device.type == "cuda":
-        return str(torch.cuda.get_device_name(device))
-    return f"{platform.machine()} CPU, {torch.get_num_threads()} threads"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import platform
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -130,6 +131,17 @@ class Training:
         """Return the averaged weights of the best look, on the CPU."""
         chosen = self._best_weights or self.mean
         return {key: value.detach().cpu() for key, value in chosen.items()}
+
+    def facts(self) -> dict[str, Any]:
+        """Return what a model's card says of its training: steps, seconds, device and versions."""
+        return {
+            "steps": self.step,
+            "processor_seconds": round(float(self.elapsed[0]), 1),
+            "seconds": round(float(self.elapsed[1]), 1),
+            "device": _device_name(self.device),
+            "torch": torch.__version__,
+            "python": platform.python_version(),
+        }
 
     def trained(self, weights: dict[str, Tensor] | None = None) -> Any:
         """Return a network with the averaged weights, or with given ones, ready to be applied."""
@@ -283,6 +295,12 @@ def torch_device(name: str) -> str:
     if kind == "cuda" and not torch.cuda.is_available():
         raise InputError(f"device {name!r} is wanted, but torch finds no CUDA device: take device: cpu")
     return name
+
+
+def _device_name(device: Any) -> str:
+    if device.type == "cuda":
+        return str(torch.cuda.get_device_name(device))
+    return f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
 
 
 def _clocks() -> Any:
