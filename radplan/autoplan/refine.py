@@ -1,8 +1,9 @@
 """Refinement: plan, score, ask for more, plan again, until the score stops rising; the best plan of all wins.
 
 The balance of target and organ weights is searched first, as it sets where the published margin policy ends; then come
-margin rounds, then direct ascent on the card. The score is not monotone: when a margin round loses, the search goes
-back to the best plan with smaller steps.
+margin rounds from the best balance, the published policy's own rounds from the first plan, and direct ascent on the
+card from the best of all. The score is not monotone: when a margin round loses, the search goes back to the best plan
+with smaller steps.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ class Settings:
     shares : tuple of float
         Balances tried in the first round.
     margin_rounds : int
-        Rounds of the margin policy.
+        Rounds of the margin policy from the best balance.
     ascents : int
         Most rounds of direct ascent on the card, from the best plan.
     ascent_iterations : int
@@ -53,6 +54,8 @@ class Settings:
         Solver iterations of each round.
     first_iterations : int
         Solver iterations of the first plan.
+    published_rounds : int
+        Rounds of the margin policy as published, from the first plan: a refinement ends no lower than these.
     """
 
     shares: tuple[float, ...] = SHARES
@@ -61,6 +64,7 @@ class Settings:
     ascent_iterations: int = 60
     iterations: int = 40
     first_iterations: int = 60
+    published_rounds: int = 6
 
 
 @dataclass(frozen=True, eq=False)
@@ -165,6 +169,7 @@ def refine(
     search = _Search(patient, protocol, model, settings or Settings(), progress)
     search.balance()
     search.margins(search.settings.margin_rounds)
+    search.follow(search.settings.published_rounds)
     search.ascend()
     return search.result()
 
@@ -174,7 +179,6 @@ def published(
     protocol: Protocol,
     model: ForwardModel,
     settings: Settings | None = None,
-    rounds: int = 6,
 ) -> Refinement:
     """Return the search of the published algorithm: margin rounds with its own priorities, nothing else.
 
@@ -182,10 +186,8 @@ def published(
     """
     search = _Search(patient, protocol, model, settings or Settings(), None)
     search.run("scorecard_initial", SearchState(), search.settings.first_iterations)
-    for _ in range(rounds):
-        last = search.last
-        search.run("dvh_margins", replace(last[1], plan=last[0], score=last[2]), search.settings.iterations)
-    search.reason = f"{rounds} rounds of the published policy"
+    search.follow(search.settings.published_rounds)
+    search.reason = f"{search.settings.published_rounds} rounds of the published policy"
     return search.result()
 
 
@@ -204,7 +206,7 @@ class _Search:
         self.reason = "all rounds were made"
         self.best: tuple[Plan, SearchState, Score] | None = None
         self.last: tuple[Plan, SearchState, Score]
-        self.first: Plan
+        self.begin: tuple[Plan, SearchState, Score]
         if not any(target in patient.structures for target in protocol.targets):
             raise InputError(f"patient {patient.name!r} has no target of the protocol {protocol.name!r}")
 
@@ -226,7 +228,7 @@ class _Search:
         if better:
             self.best = self.last
         if not self.iterates:
-            self.first = plan
+            self.begin = self.last
         kept = replace(state, plan=None, score=None)
         entry = Iterate(policy, kept, goals, score, time.perf_counter() - began, better)
         self.iterates.append(entry)
@@ -256,6 +258,13 @@ class _Search:
             if idle >= 2:
                 return
 
+    def follow(self, rounds: int) -> None:
+        """Make margin rounds as published: the first from the first plan, each from the last, whatever it scored."""
+        plan, state, score = self.begin
+        for _ in range(rounds):
+            self.run("dvh_margins", replace(state, plan=plan, score=score), self.settings.iterations)
+            plan, state, score = self.last
+
     def ascend(self) -> None:
         """Climb the card itself from the best plan, until two rounds in a row gain little."""
         idle = 0
@@ -283,7 +292,7 @@ class _Search:
 
     def result(self) -> Refinement:
         """Return what was found."""
-        return Refinement(tuple(self.iterates), self._best[0], self.reason, self.first)
+        return Refinement(tuple(self.iterates), self._best[0], self.reason, self.begin[0])
 
     @property
     def _best(self) -> tuple[Plan, SearchState, Score]:

@@ -60,7 +60,9 @@ def model(protocol: Protocol) -> tuple[Patient, rp.Dij]:
 
 @pytest.fixture(scope="module")
 def first(model: tuple[Patient, rp.Dij], protocol: Protocol) -> Plan:
-    return refine(*model_first(model, protocol), Settings((1.0,), 0, 0, iterations=10, first_iterations=10)).plan
+    return refine(
+        *model_first(model, protocol), Settings((1.0,), 0, 0, iterations=10, first_iterations=10, published_rounds=0)
+    ).plan
 
 
 def model_first(model: tuple[Patient, rp.Dij], protocol: Protocol) -> tuple[Patient, Protocol, rp.Dij]:

@@ -43,7 +43,7 @@ def patient() -> Patient:
 
 @pytest.fixture(scope="module")
 def refinement(patient: Patient, protocol: Protocol) -> Refinement:
-    settings = Settings((3.0,), 0, 1, iterations=15, first_iterations=15, ascent_iterations=15)
+    settings = Settings((3.0,), 0, 1, iterations=15, first_iterations=15, ascent_iterations=15, published_rounds=0)
     return auto_plan(patient, protocol, settings=settings, limits="TrueBeam")
 
 
@@ -62,7 +62,7 @@ def test_what_cannot_be_delivered_is_refused(patient: Patient, refinement: Refin
     machine = rp.load_machine("generic_photon_6mv")
     with pytest.raises(UnknownNameError, match="sliding_window"):
         auto_delivery(refinement, protocol, machine, "sliding_windo")
-    wide = auto_plan(patient, protocol, settings=Settings((3.0,), 0, 0, first_iterations=2))
+    wide = auto_plan(patient, protocol, settings=Settings((3.0,), 0, 0, first_iterations=2, published_rounds=0))
     with pytest.raises(InputError, match=r"leaf pairs|leaves"):
         auto_delivery(wide, protocol, machine)
 
