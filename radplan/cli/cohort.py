@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -29,7 +30,7 @@ def command(
     to: Annotated[str | None, typer.Option(metavar="DIR", help="Of export: where to.")] = None,
     redo: Annotated[bool, typer.Option("--redo", help="Make tasks of another specification again.")] = False,
 ) -> int:
-    """Make a cohort, tell how far it is, merge its table and data card, or write it as a data set.
+    """Make a cohort with its table and data card, tell how far it is, merge shards, or write it as a data set.
 
     A stopped run goes on where it was.
     """
@@ -58,6 +59,9 @@ def command(
         cohort, Shard.read(shard), scheduler, redo, lambda index, outcome: print(f"{index:06d} {outcome}", flush=True)
     )
     print(f"{cohort.name}: " + ", ".join(f"{count} {outcome}" for outcome, count in outcomes.items()))
+    card = Path(cohort.out, "card.json")
+    if shard == "1/1" and card.exists():
+        print(card)
     return 3 if outcomes["failed"] else 0
 
 

@@ -124,7 +124,7 @@ def export_cohort(
                 files[part] += [_path(partial, file) for file in LAYOUTS[layout](spec, patient, partial / part)]
         card = {
             "format": "radplan-data-card", "version": 1, "radplan": radplan.__version__, "layout": layout,
-            "cohort": spec.model_dump(mode="json"), "fingerprint": spec.fingerprint(), **counts,
+            "cohort": spec.model_dump(mode="json", exclude={"out"}), "fingerprint": spec.fingerprint(), **counts,
             "split_by": "patient", "patients": parts, "files": files, "keys": _KEYS[layout],
             "sha256": {name: _sha256(partial / name) for names in files.values() for name in names},
             "licence": "generated data: Apache-2.0" if spec.generator else "that of the cases",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -54,6 +55,8 @@ def run_cohort(
 ) -> Counter[str]:
     """Run the tasks of a cohort that are not done yet; returns how many were done, skipped, failed.
 
+    The whole cohort ends with its table and data card, see `merge_cohort`; after shards call that.
+
     Parameters
     ----------
     spec : CohortSpec
@@ -80,6 +83,8 @@ def run_cohort(
         outcomes[outcome] += 1
         if told is not None:
             told(index, outcome)
+    if len(tasks) == spec.size and outcomes["done"] + outcomes["skipped"]:
+        merge_cohort(spec)
     return outcomes
 
 
@@ -122,19 +127,23 @@ def merge_cohort(spec: CohortSpec) -> tuple[Path, Path]:
         raise InputError(f"no patient of {spec.name!r} in {spec.out} is finished: run the cohort first")
     out = Path(spec.out)
     names = list(dict.fromkeys(name for row in rows for name in row))
-    with (out / "cohort.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, names)
-        writer.writeheader()
-        writer.writerows(rows)
+    table = io.StringIO(newline="")
+    writer = csv.DictWriter(table, names)
+    writer.writeheader()
+    writer.writerows(rows)
     kept = [row for row in rows if not row["rejected"]]
     card = {
-        "format": "radplan-data-card", "version": 1, "cohort": spec.model_dump(mode="json"),
+        "format": "radplan-data-card", "version": 1, "cohort": spec.model_dump(mode="json", exclude={"out"}),
         "fingerprint": spec.fingerprint(), "patients": len({row["index"] for row in rows}), "plans": len(rows),
         "kept_plans": len(kept), "rejected_plans": dict(rejected), "rejected_anatomies": anatomies,
         "columns": {name: _spread(row[name] for row in kept if name in row) for name in names if name[-4:] == "mean"},
         "licence": "generated data: Apache-2.0" if spec.generator else "that of the cases",
     }  # fmt: skip
-    (out / "card.json").write_text(json.dumps(card, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    written = {"cohort.csv": table.getvalue(), "card.json": json.dumps(card, indent=1, sort_keys=True) + "\n"}
+    for name, text in written.items():
+        partial = out / f"{name}.partial"
+        partial.write_text(text, encoding="utf-8", newline="")
+        partial.replace(out / name)
     return out / "cohort.csv", out / "card.json"
 
 
