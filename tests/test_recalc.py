@@ -138,6 +138,17 @@ def test_a_dose_agrees_with_itself_on_the_command_line(tmp_path, plan_file, caps
     assert {row[0] for row in rows[1:]} == {"BODY", "PTV"}
 
 
+def test_density_scaling_is_an_option_of_the_command(tmp_path, case, plan_file):
+    folder, out = small_case(tmp_path), tmp_path / "out"
+    asked = ["recalc", str(plan_file), "--patient", str(folder), "--grid", "4", "--out", str(out), "--no-figures"]
+    assert main([*asked, "--density-scaling"]) == 0
+    said = json.loads((out / "recalc.json").read_text())
+    assert said["options"]["density_scaling"] is True
+    assert any(note.startswith("density scaling") for note in said["notes"])
+    scaled = recalculate(plan_file, case, grid=4.0, options=ApertureOptions(density_scaling=True))
+    assert said["metrics"]["PTV"]["Dmean"] == pytest.approx(scaled.plan.metrics()["PTV"]["Dmean"], rel=1e-5)
+
+
 def test_robustness_is_evaluated_by_one_command(tmp_path, plan_file, found, capsys):
     folder, out = small_case(tmp_path), tmp_path / "out"
     asked = ["recalc", str(plan_file), "--patient", str(folder), "--grid", "4", "--out", str(out)]

@@ -72,6 +72,9 @@ RangeShifters = Annotated[
 Position = Annotated[
     str, typer.Option("--patient-position", metavar="HFS", help="How the patient lies, in place of what the plan says.")
 ]
+Scaling = Annotated[
+    bool, typer.Option("--density-scaling", help="Photons: let the kernel be wider where density is low.")
+]
 GantrySteps = Annotated[int, typer.Option(metavar="N", help="Gantry angles per arc segment.")]
 Setup = Annotated[
     float | None, typer.Option(metavar="MM", help="Scenarios too: isocentre shifts by so much along each axis.")
@@ -110,6 +113,7 @@ def command(
     range_shifter: RangeShifters = None,
     patient_position: Position = "",
     gantry_steps: GantrySteps = 1,
+    density_scaling: Scaling = False,
     setup: Setup = None,
     range_error: Range = None,
     device: Device = "numpy",
@@ -144,24 +148,32 @@ def command(
         "scenarios": _scenarios(setup, range_error),
     }
     if is_ion_plan(rtplan):
+        if density_scaling:
+            raise InputError("--density-scaling is for photons, but the plan is one of ions")
         asked["range_shifters"] = _values(range_shifter, "--range-shifter")
         return recalculated_ions(rtplan, whose, machine, out, not no_figures, asked)
-    at = numbers(point, "--point")
-    return _recalculated_photons(rtplan, whose, out, not no_figures, at if phantom else None, phantom, {
-        "machine": machine, "mlc": mlc, "calibration": calibration, "gantry_steps": gantry_steps, **asked
+    at, engine = numbers(point, "--point"), {"gantry_steps": gantry_steps, "density_scaling": density_scaling}
+    return _recalculated_photons(rtplan, whose, out, not no_figures, at if phantom else None, phantom, engine, {
+        "machine": machine, "mlc": mlc, "calibration": calibration, **asked
     })  # fmt: skip
 
 
 def _recalculated_photons(
-    rtplan: str, patient: str, out: str, figures: bool, point: list[float] | None, phantom: bool, given: dict[str, Any]
+    rtplan: str,
+    patient: str,
+    out: str,
+    figures: bool,
+    point: list[float] | None,
+    phantom: bool,
+    engine: Mapping[str, Any],
+    given: Mapping[str, Any],
 ) -> int:
     """Calculate a photon plan, write it into a folder and print its figures."""
     from radplan.engines import ApertureOptions
     from radplan.recalc import recalculate
 
     with listening_console() as console:
-        engine = ApertureOptions(gantry_steps=given.pop("gantry_steps"))
-        recalculation = recalculate(rtplan, patient, options=engine, **given)
+        recalculation = recalculate(rtplan, patient, options=ApertureOptions(**engine), **given)
         read = {"rtplan": Path(rtplan).name, "reference": [Path(path).name for path in given["reference"] or []]}
         paths = _written(recalculation, out, read, console, figures)
         _tell(recalculation)

@@ -256,12 +256,12 @@ def _strangers(reference: ReferenceDose | None, belongs: PlanReference) -> tuple
 
 
 def _announced(delivery: DeliveryPlan, options: ApertureOptions) -> tuple[str, ...]:
-    """Return what the calculation leaves out of this plan."""
-    turning = [one for one in delivery if one.technique == "arc"]
-    if not turning:
-        return ()
-    steps = options.gantry_steps
-    return (f"{len(turning)} arcs: each segment at {steps} gantry position{'s' if steps > 1 else ''}",)
+    """Return what the calculation leaves out of this plan, and how else it differs from the usual one."""
+    said = ["density scaling: kernels are wider where density is low"] if options.density_scaling else []
+    turning, steps = [one for one in delivery if one.technique == "arc"], options.gantry_steps
+    if turning:
+        said.append(f"{len(turning)} arcs: each segment at {steps} gantry position{'s' if steps > 1 else ''}")
+    return tuple(said)
 
 
 def _arrows(delivery: DeliveryPlan, machines: Sequence[PhotonMachine]) -> Beams:

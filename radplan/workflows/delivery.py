@@ -301,6 +301,7 @@ def _options(spec: PlanSpec) -> ArcOptions:
         start=wanted.start,
         stop=wanted.stop,
         effort=wanted.effort,
+        seed=wanted.seed,
     )
 
 

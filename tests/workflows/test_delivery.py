@@ -68,6 +68,15 @@ def test_from_goals_to_files(delivery, tmp_path):
     assert np.abs(dose - stored).max() <= 1e-3 * stored.max()
 
 
+def test_a_plan_file_gives_the_seed_of_the_search(monkeypatch):
+    def stopped(*_, options, **__):
+        raise InputError(f"seed {options.seed}")
+
+    monkeypatch.setattr("radplan.workflows.delivery.search_arcs", stopped)
+    with pytest.raises(InputError, match="seed 7"):
+        run(asked({**ARCS, "seed": 7}), progress=False)
+
+
 def test_the_command_line_names_the_technique():
     given = {
         ("case",): "tg119",
@@ -85,6 +94,8 @@ def test_the_command_line_names_the_technique():
         ({"technique": "fluence", "arcs": 2}, "arcs belong to technique: vmat"),
         ({"technique": "dmlc"}, "technique"),
         ({"technique": "vmat", "arcs": 0}, "arcs"),
+        ({"technique": "vmat", "seed": -1}, "seed"),
+        ({"technique": "sliding_window", "seed": 1}, "seed belong to technique: vmat"),
     ],
 )
 def test_what_a_plan_file_may_not_say(delivery, message):

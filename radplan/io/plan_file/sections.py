@@ -384,10 +384,10 @@ class OutputsSpec(Section):
 class DeliverySpec(Section):
     """What a linac delivers of a photon plan, and how: the technique, its limits, and what is known of the arcs.
 
-    `beam_time` [s], `spacing` [degree], `collimators`, `couches`, `start`, `stop` and `effort` are for ``vmat``,
-    `method` and `levels` for ``step_and_shoot``. `refine` optimises leaves and monitor units of sequenced shapes.
-    `grid` is the spacing of the dose that is recalculated from the exported file [mm]. `machine` is the linac as the
-    planning system knows it.
+    `beam_time` [s], `spacing` [degree], `collimators`, `couches`, `start`, `stop`, `effort` and `seed` (of the search)
+    are for ``vmat``, `method` and `levels` for ``step_and_shoot``. `refine` optimises leaves and monitor units of
+    sequenced shapes. `grid` is the spacing of the dose that is recalculated from the exported file [mm]. `machine` is
+    the linac as the planning system knows it.
 
     >>> DeliverySpec(technique="vmat", arcs=2).limits
     'TrueBeam'
@@ -406,13 +406,14 @@ class DeliverySpec(Section):
     spacing: Positive = 4.0
     beam_time: Positive | None = None
     effort: Positive = 1.0
+    seed: Annotated[int, Field(ge=0)] = 0
     grid: Positive = 3.0
     compare: bool = True
     machine: Annotated[str, Field(max_length=16)] = ""
 
     @model_validator(mode="after")
     def _arcs_alone(self) -> DeliverySpec:
-        of_arcs = ("arcs", "collimators", "couches", "beam_time", "spacing", "effort")
+        of_arcs = ("arcs", "collimators", "couches", "beam_time", "spacing", "effort", "seed")
         # Why values: a saved plan states every default.
         given = [name for name in of_arcs if self.__dict__[name] != type(self).model_fields[name].default]
         if given and self.technique != "vmat":

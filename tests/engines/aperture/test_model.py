@@ -189,6 +189,8 @@ def test_no_gradient_is_zero_and_fields_agree_between_devices(moving):
     np.testing.assert_allclose(other, found, atol=1e-10 * np.max(np.abs(found)))
     _, single = gradient(moving(dtype="float32"))
     np.testing.assert_allclose(single, found, atol=1e-4 * np.max(np.abs(found)))
+    _, torch_single = gradient(moving("torch:cpu", dtype="float32"))
+    np.testing.assert_allclose(torch_single, single, atol=1e-5 * np.max(np.abs(found)))
 
 
 def test_leaves_under_a_jaw_and_nearly_closed_pairs_feel_the_dose(moving):
