@@ -203,6 +203,7 @@ def search_arcs(
     placed, budget = check_arcs(arcs, chosen, linac)
     _check(patient, goals, machine, collimator, linac, level)
     count = fractions if fractions is not None else (patient.fractions or 30)
+    first_level = None if start is not None else _level_of(goals, patient, count)
     structures = tuple(dict.fromkeys(goal.structure for goal in goals))
     centre = np.asarray(target_center(patient) if isocenter is None else isocenter, dtype=np.float64)
     with listening(progress), threadpoolctl.threadpool_limits(limits=1, user_api="blas"):
@@ -219,10 +220,10 @@ def search_arcs(
         rate = planning.dose_rate(machine.energy) / 60.0 / _SPARE_RATE
         cost = ArcCost.of(matrix, goals, count)
         search = ArcSearch(matrix, cost, collimator, planning, rate, budget, chosen.seed)
-        if start is None:
-            _told(f"shapes: cost {search.price(_level_of(goals, patient, count)):.6g}")
-        else:
+        if start is not None:
             search.begin_at(start)
+        elif first_level is not None:
+            _told(f"shapes: cost {search.price(first_level):.6g}")
         exact = _searched(search, patient, machine, chosen.effort, start is None)
         exact = _levelled(search, patient, machine, exact, level, count)
         plan = DeliveryPlan("arcs", tuple(search.fields(machine)), count, patient.patient_position)

@@ -140,7 +140,7 @@ def _write_rtdose(folder: Path, plan: Plan, told: Sequence[Quantity], case: Dico
             None if case is None else case.series,
             dose_type=kind,
             structure_set="" if case is None else case.structure_set,
-            comment=f"{plan.title(quantity)}, {plan.fractions} fractions, research software, not for clinical use",
+            comment=f"{plan.title(quantity)}, {plan.fractions} fractions, not for clinical use",
         )
     return names
 

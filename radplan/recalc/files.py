@@ -65,7 +65,7 @@ def save_recalculation(
             None if case is None else case.series,
             plan=recalculation.belongs.instance,
             structure_set="" if case is None else case.structure_set,
-            comment=f"recalculated, {recalculation.fractions} fractions, research software, not for clinical use",
+            comment=f"recalculated, {recalculation.fractions} fractions, not for clinical use",
         )
         write_dvh(partial / "dvh.csv", recalculation.dvh())
         if len(recalculation.plan.model.scenarios) > 1:

@@ -17,7 +17,7 @@ from radplan.io.staging import NOTICE, staged
 from radplan.recalc.files import described_comparison, plain, provenance_of, write_comparison, write_dvh
 from radplan.recalc.ions import IonRecalculation
 
-LET_COMMENT = "LETd of protons [keV/um], unrestricted, in water; no dose, though RTDOSE calls it Gy"
+LET_COMMENT = "unrestricted LETd of protons in water [keV/um], no dose in Gy"
 
 
 def save_ion_recalculation(
@@ -41,9 +41,9 @@ def save_ion_recalculation(
     with staged(folder) as partial:
         text = json.dumps(described_ions(recalculation, provenance), indent=2, allow_nan=False)
         (partial / "recalc.json").write_text(text + "\n", encoding="utf-8")
-        said = f"recalculated, {recalculation.fractions} fractions, research software, not for clinical use"
+        said = f"recalculated, {recalculation.fractions} fractions, not for clinical use"
         _write(recalculation, partial / "rtdose.dcm", "physical_dose", said)
-        for quantity, comment in (("rbe_x_dose", said), ("let", f"{LET_COMMENT}; {said}")):
+        for quantity, comment in (("rbe_x_dose", said), ("let", LET_COMMENT)):
             if quantity in plan.model.images or _has(recalculation, quantity):
                 _write(recalculation, partial / f"rtdose_{quantity}.dcm", quantity, comment)
                 names.append(f"rtdose_{quantity}.dcm")

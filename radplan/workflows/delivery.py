@@ -14,6 +14,7 @@ import numpy.typing as npt
 from scipy.ndimage import binary_dilation
 
 from radplan.analysis.gamma import GammaCriteria, gamma_index
+from radplan.beams.beam import Beams
 from radplan.beams.control_points import DeliveryPlan
 from radplan.delivery.arc_bixels import bixel_beams
 from radplan.delivery.arcs import ArcOptions, ArcOutcome, check_arcs, scaled_mu, search_arcs
@@ -22,11 +23,12 @@ from radplan.delivery.check import DeliveryReport, check_delivery
 from radplan.delivery.refine import refine_apertures
 from radplan.delivery.rounding import rounded_plan
 from radplan.delivery.sequencing import sequence
+from radplan.delivery.sequencing.sequence import check_sequence
 from radplan.engines import aperture_model, dose_influence
 from radplan.errors import InputError
 from radplan.geometry.grid import Grid
 from radplan.influence import Dij
-from radplan.io.dicom import RTPlanOptions, export_rtplan, read_plan, write_dose
+from radplan.io.dicom import RTPlanOptions, export_rtplan, read_plan, read_plan_reference, write_dose
 from radplan.io.dicom.rtplan_export import structures_path
 from radplan.io.dicom.writing import check_identity, series_of
 from radplan.io.plan_file.reading import PlanSpec
@@ -237,14 +239,16 @@ def deliver_plan(
     return _finished(plan, {}, spec, patient, machine, machine_limits(spec.delivery.limits), level, case)
 
 
-def check_deliverable(spec: PlanSpec, patient: Patient, machine: Any, case: DicomCase | None) -> None:
-    """Refuse what cannot be delivered before any long work.
+def check_linac(spec: PlanSpec, machine: Any) -> None:
+    """Refuse what a linac cannot deliver whatever the patient, before images are read.
 
     Raises
     ------
+    UnknownNameError
+        When the linac or its collimator is unknown.
     InputError
-        When the machine has no monitor units or is none of photons, arcs are asked for with what they do not take, or
-        the images lack identifiers that a file must carry.
+        When the machine has no monitor units or is none of photons, or arcs and fields are asked for with what they do
+        not take or the linac cannot do.
     """
     wanted = spec.delivery
     if wanted.technique == "fluence":
@@ -252,7 +256,7 @@ def check_deliverable(spec: PlanSpec, patient: Patient, machine: Any, case: Dico
     if not isinstance(machine, PhotonMachine) or machine.reference is None:
         raise InputError(f"{wanted.technique} needs a photon machine with monitor units, but {machine.name!r} is none")
     limits = machine_limits(wanted.limits)
-    check_identity(series_of(patient) if case is None else case.series)
+    limits.collimator()  # refuses one that is unknown
     refused = {
         "constraints": bool(spec.constraints),
         "robust": spec.robust is not None,
@@ -262,8 +266,33 @@ def check_deliverable(spec: PlanSpec, patient: Patient, machine: Any, case: Dico
     if named:
         raise InputError(f"{wanted.technique} takes goals, but no {' or '.join(named)}: write them as goals")
     if wanted.technique == "vmat":
-        options = _options(spec)
-        check_arcs(wanted.arcs, options, limits)
+        check_arcs(wanted.arcs, _options(spec), limits)
+
+
+def check_deliverable(spec: PlanSpec, patient: Patient, machine: Any, case: DicomCase | None) -> None:
+    """Refuse what cannot be delivered before any long work.
+
+    Raises
+    ------
+    InputError
+        As for `check_linac`, or when the images lack identifiers that a file must carry.
+    """
+    check_linac(spec, machine)
+    if spec.delivery.technique != "fluence":
+        check_identity(series_of(patient) if case is None else case.series)
+
+
+def check_fields(spec: PlanSpec, beams: Beams) -> None:
+    """Refuse beams that cannot be sequenced for the linac, before their dose is calculated.
+
+    Raises
+    ------
+    InputError
+        As for `radplan.delivery.sequencing.sequence.check_sequence`.
+    """
+    wanted = spec.delivery
+    method = wanted.method if wanted.technique == "step_and_shoot" else wanted.technique
+    check_sequence(beams, machine_limits(wanted.limits), method, wanted.refine)
 
 
 def save_delivery(
@@ -277,14 +306,16 @@ def save_delivery(
     plan, source = delivered.plan, None if case is None else case.series
     with staged(folder, whole=False) as partial:
         path = _export(delivered.delivery, partial / "RP.dcm", spec, patient, delivered.limits, case)
+        belongs = read_plan_reference(path)
         beside = [one.name for one in (path, structures_path(path)) if one.exists()]
         write_dose(
             partial / "RD.dcm",
             np.maximum(plan["physical_dose"], 0.0),
             plan.model.grid,
             series_of(patient) if source is None else source,
-            structure_set="" if case is None else case.structure_set,
-            comment=f"recalculated from RP.dcm, {plan.fractions} fractions, research software, not for clinical use",
+            plan=belongs.instance,
+            structure_set=belongs.structure_set,
+            comment=f"recalculated from RP.dcm, {plan.fractions} fractions, not for clinical use",
         )
         text = json.dumps(delivered.described(), indent=1, allow_nan=False)
         (partial / "delivery.json").write_text(text + "\n", encoding="utf-8")

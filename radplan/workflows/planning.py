@@ -32,7 +32,15 @@ from radplan.plan.pareto import Front
 from radplan.plan.priorities import PriorityStep
 from radplan.progress import Choice, listening, report
 from radplan.quantities.base import Quantity
-from radplan.workflows.delivery import Delivered, check_deliverable, deliver_arcs, deliver_fluence, save_delivery
+from radplan.workflows.delivery import (
+    Delivered,
+    check_deliverable,
+    check_fields,
+    check_linac,
+    deliver_arcs,
+    deliver_fluence,
+    save_delivery,
+)
 from radplan.workflows.radiation import beam_settings, check_radiation, machine_name
 from radplan.workflows.robust import composite, wanted_scenarios
 from radplan.workflows.setup import (
@@ -257,6 +265,7 @@ def _machine(spec: PlanSpec) -> LiveMachine:
     arrays.as_device(spec.engine.device)
     machine = load_machine(machine_name(spec))
     check_radiation(spec, machine)
+    check_linac(spec, machine)
     check_tradeoffs(spec)
     check_names(spec, machine)
     curves_beside(spec)
@@ -272,6 +281,8 @@ def _beams(spec: PlanSpec, patient: Patient, machine: LiveMachine) -> Beams:
     kind = f"spots of {min(energies):.0f}..{max(energies):.0f} MeV/u" if energies else "bixels"
     detail = f"{len(beams)} beams, {beams.count} {kind}, isocentre ({center}) mm"
     report("beams", detail=detail, finished=True)
+    if shaped:
+        check_fields(spec, beams)
     return beams
 
 

@@ -233,6 +233,7 @@ def test_two_arcs_go_there_and_back():
         ({"arcs": 0}, "arcs must be a whole number >= 1"),
         ({"mlc": library_mlc("Agility")}, "has the collimator 'Millennium 120', not 'Agility'"),
         ({"goals": ()}, "at least one goal"),
+        ({"goals": GOALS[1:]}, "no goal asks for dose in a target"),
         ({"level": ("Lung", 0.95, 50.0)}, "'Lung', which has no goal"),
         ({"level": ("OuterTarget", 95.0, 50.0)}, "share of volume"),
     ],

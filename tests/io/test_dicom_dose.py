@@ -221,6 +221,8 @@ def test_what_cannot_be_written(tmp_path, dose):
         write_dose(path, dose, GRID, dose_type="BIOLOGICAL")
     with pytest.raises(InputError, match="identity holds 'Name'"):
         write_dose(path, dose, GRID, identity={"Name": "x"})
+    with pytest.raises(InputError, match="comment must have at most 64 characters, got 65"):
+        write_dose(path, dose, GRID, comment="x" * 65)
     with pytest.raises(FileError, match="cannot be written"):
         write_dose(tmp_path / "none" / "dose.dcm", dose, GRID)
     assert list(tmp_path.iterdir()) == []

@@ -6,13 +6,19 @@ import json
 from dataclasses import replace
 
 import numpy as np
+import pydicom
 import pytest
 
+from radplan.beams.place import place_beams
 from radplan.cli.plan import specification
+from radplan.delivery.sequencing.sequence import check_sequence
 from radplan.engines import aperture_model
-from radplan.errors import FileError, InputError
-from radplan.io.dicom import check_rtplan, read_plan
+from radplan.errors import FileError, InputError, RadplanError
+from radplan.io.dicom import check_rtplan, read_plan, read_plan_reference
 from radplan.io.plan_file.reading import plan_spec
+from radplan.machines import library_machine
+from radplan.machines.limits import machine_limits
+from radplan.patient.phantoms import phantom
 from radplan.workflows.delivery import check_deliverable
 from radplan.workflows.planning import run
 
@@ -61,6 +67,10 @@ def test_from_goals_to_files(delivery, tmp_path):
     assert told["mu"] == pytest.approx(sum(field["mu"] for field in told["fields"]))
     assert set(told["doses"]["exported file"]) >= {"OuterTarget", "Core"}
     assert set(told["exact_against_apertures"]["d10"]) >= {"OuterTarget", "Core"}
+    belongs, image = read_plan_reference(tmp_path / "RP.dcm"), pydicom.dcmread(tmp_path / "RD.dcm")
+    assert image.ReferencedRTPlanSequence[0].ReferencedSOPInstanceUID == belongs.instance
+    assert image.ReferencedStructureSetSequence[0].ReferencedSOPInstanceUID == belongs.structure_set
+    assert belongs.structure_set == pydicom.dcmread(tmp_path / "RS.dcm").SOPInstanceUID
     read = read_plan(tmp_path / "RP.dcm")
     model = aperture_model(outcome.patient, read, outcome.machine, grid=outcome.plan.model.grid)
     dose = 30 * np.asarray(model.forward(np.array(model.variables.start))["physical_dose"])[0]
@@ -104,9 +114,6 @@ def test_what_a_plan_file_may_not_say(delivery, message):
 
 
 def test_what_cannot_be_delivered_is_refused_before_work():
-    from radplan.machines import library_machine
-    from radplan.patient.phantoms import phantom
-
     patient, linac, spec = phantom("tg119"), library_machine("generic_photon_6mv"), asked(ARCS)
     check_deliverable(spec, patient, linac, None)
     with pytest.raises(InputError, match="needs a photon machine with monitor units"):
@@ -118,3 +125,59 @@ def test_what_cannot_be_delivered_is_refused_before_work():
     short = spec.model_copy(update={"delivery": spec.delivery.model_copy(update={"beam_time": 20.0})})
     with pytest.raises(InputError, match="too few for 1 arcs"):
         check_deliverable(short, patient, linac, None)
+
+
+def linac(tmp_path, **changes):
+    """Return a file of limits of a linac like the TrueBeam but for the changes."""
+    path = tmp_path / "linac.yaml"
+    path.write_text(json.dumps({"ours": {"based_on": "TrueBeam", **changes}}))
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("delivery", "changes", "message"),
+    [
+        ({"technique": "vmat", "beam_time": 20}, {}, "20 s are too few for 1 arcs"),
+        ({"technique": "vmat"}, {"mu_per_degree": [5, 20]}, "at least 5 MU/degree take 188 s"),
+        ({"technique": "vmat", "start": 170, "stop": 190}, {}, "crosses the gantry's stop"),
+        ({"technique": "vmat"}, {"mlc": "Peacock"}, "no multileaf collimator named 'Peacock'"),
+        (STEPS, {"mlc": "Peacock"}, "no multileaf collimator named 'Peacock'"),
+        ({"technique": "vmat", "arcs": 2, "collimators": [10]}, {}, "2 arcs need 2 collimators"),
+    ],
+)
+def test_what_no_patient_makes_deliverable_is_refused_before_images_are_read(
+    delivery, changes, message, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("radplan.workflows.planning.named_patient", lambda spec: pytest.fail("images were read"))
+    with pytest.raises(RadplanError, match=message):
+        run(asked({**delivery, "limits": linac(tmp_path, **changes)}), progress=False)
+
+
+@pytest.mark.parametrize(
+    ("delivery", "changes", "width", "message"),
+    [
+        (STEPS, {}, 7, "rows of bixels of 7 mm straddle the leaves"),
+        (SWEEPS, {"dynamic_gap": 300}, 5, "stay 300 mm apart, more than the 85 mm of the field"),
+        (SWEEPS, {"bank_span": 20}, 5, "cannot be split into parts of 10 mm"),
+        (STEPS, {"neighbour_gap": 10}, 5, "leaves may not pass their neighbours"),
+        (STEPS, {"leaf_travel": [30, 30]}, 5, "needs leaves from"),
+    ],
+)
+def test_fields_that_cannot_be_sequenced_are_refused_before_dose(
+    delivery, changes, width, message, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("radplan.workflows.planning.dose_influence", lambda *_, **__: pytest.fail("dose was asked for"))
+    spec = asked({**delivery, "limits": linac(tmp_path, **changes)})
+    spec = spec.model_copy(update={"beams": spec.beams.model_copy(update={"bixel_width": width})})
+    with pytest.raises(InputError, match=message):
+        run(spec, progress=False)
+
+
+def test_neighbours_matter_only_to_optimised_leaf_ends(tmp_path):
+    limits = machine_limits(linac(tmp_path, neighbour_gap=10))
+    beams = place_beams(
+        phantom("tg119"), library_machine("generic_photon_6mv"), gantry=[0], bixel_width=10.0, mlc=limits.mlc
+    )
+    check_sequence(beams, limits, "engel", refined=False)
+    with pytest.raises(InputError, match="set refine to false"):
+        check_sequence(beams, limits, "engel", refined=True)

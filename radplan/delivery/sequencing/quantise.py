@@ -67,7 +67,10 @@ class FluenceMap:
         if high - low <= widest:
             return (self,)
         if widest < 3.0 * overlap:
-            raise InputError(f"a map {high - low:.0f} mm wide cannot be split into parts of {widest:.0f} mm")
+            raise InputError(
+                f"a map {high - low:.0f} mm wide cannot be split into parts of {widest:.0f} mm that overlap by "
+                f"{overlap:g} mm: leaves of a bank must be able to be farther apart, or turn the collimator"
+            )
         count = math.ceil((high - low - overlap) / (widest - overlap))
         middles = 0.5 * (self.edges[:-1] + self.edges[1:])
         share = np.ones((count + 1, middles.size))

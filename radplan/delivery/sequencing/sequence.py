@@ -135,6 +135,45 @@ def sequence(
     return rounded_plan(DeliveryPlan(name, tuple(fields), plan.fractions, position), allowed)
 
 
+def check_sequence(beams: Beams, limits: MachineLimits, method: str = "siochi", refined: bool = True) -> None:
+    """Refuse beams that no fluence makes fields of a linac with, before dose is calculated.
+
+    Parameters
+    ----------
+    beams : Beams
+        Of bixels whose rows are to lie on leaf pairs.
+    limits : MachineLimits
+        What the linac can do.
+    method : str
+        As `sequence` takes it.
+    refined : bool
+        Whether the leaves are to be optimised afterwards.
+
+    Raises
+    ------
+    InputError
+        When rows straddle leaves, the gap of pairs is wider than the field, leaves or jaws do not reach all bixels,
+        leaves of a bank cannot be far enough apart, or leaves may not pass their neighbours and are to be optimised.
+    """
+    if refined and limits.neighbour_gap is not None:
+        raise InputError(
+            f"{limits.name}: leaves may not pass their neighbours, which optimised leaf ends do not keep: set refine "
+            "to false"
+        )
+    mlc = limits.collimator()
+    gap = limits.dynamic_gap if method == "sliding_window" else limits.static_gap
+    for beam in beams:
+        opened = fluence_map(beam, np.ones(beam.count), mlc)
+        wide = float(np.ptp(opened.edges))
+        if gap > wide:
+            raise InputError(
+                f"the beam at gantry {beam.gantry:g}: leaf pairs of {limits.name} stay {gap:g} mm apart, more than the "
+                f"{wide:g} mm of the field: they cannot shape it"
+            )
+        for part in opened.split(limits.bank_span - SPARE):
+            Frame.around(part, mlc, limits)
+
+
 def stepped_openings(
     fluence: FluenceMap,
     frame: Frame,

@@ -151,6 +151,6 @@ def _write_doses(folder: Path, plan: Plan, series: CTSeries) -> list[str]:
             continue
         names.append("RD.dcm" if kind == "PHYSICAL" else "RD_rbe_x_dose.dcm")
         dose = np.maximum(plan[quantity], 0.0)
-        comment = f"{plan.title(quantity)}, {plan.fractions} fractions, research software, not for clinical use"
+        comment = f"{plan.title(quantity)}, {plan.fractions} fractions, not for clinical use"
         write_dose(folder / names[-1], dose, plan.model.grid, series, dose_type=kind, comment=comment)  # type: ignore[arg-type]
     return names

@@ -23,6 +23,9 @@ Summation = Literal["PLAN", "FRACTION", "BEAM", "MULTI_PLAN"]
 _STEPS = 2**31 - 1
 """Largest stored value. Why not 2^32 - 1: some readers take the 32 bits as signed."""
 
+_LONGEST = 64
+"""Characters that a comment on dose may have: a DICOM long string."""
+
 _RT_PLAN = "1.2.840.10008.5.1.4.1.1.481.5"
 _STRUCTURE_SET = "1.2.840.10008.5.1.4.1.1.481.3"
 
@@ -64,7 +67,7 @@ def write_dose(
     structure_set : str
         SOPInstanceUID of the structure set, or empty.
     comment : str
-        DoseComment, such as the quantity's name.
+        DoseComment, such as the quantity's name; 64 characters at most.
     identity : mapping of str to str, optional
         Patient and study attributes that replace those of `series`, by DICOM keyword.
 
@@ -76,7 +79,8 @@ def write_dose(
     Raises
     ------
     InputError
-        When the dose does not fit the grid, is negative, NaN or infinite, or a choice is unknown.
+        When the dose does not fit the grid, is negative, NaN or infinite, a choice is unknown, or the comment is too
+        long.
     FileError
         When the file cannot be written.
     """
@@ -87,6 +91,8 @@ def write_dose(
     unknown = sorted(set(identity or {}) - set(IDENTITY))
     if unknown:
         raise InputError(f"identity holds {unknown[0]!r}; expected keywords of {', '.join(IDENTITY)}")
+    if len(comment) > _LONGEST:
+        raise InputError(f"comment must have at most {_LONGEST} characters, got {len(comment)}: {comment!r}")
     stored, scaling = quantised(dose, grid)
     orientation = series.orientation if series is not None else Orientation(patient_position="HFS")
     with reading(path):
@@ -132,7 +138,7 @@ def _describe(
     dataset.ContentDate, dataset.ContentTime = now.strftime("%Y%m%d"), now.strftime("%H%M%S")
     dataset.DoseUnits, dataset.DoseType, dataset.DoseSummationType = "GY", dose_type, summation
     if comment:
-        dataset.DoseComment = comment[:1024]
+        dataset.DoseComment = comment
     dataset.ReferencedRTPlanSequence = [referring(_RT_PLAN, plan or generate_uid())]
     if structure_set:
         dataset.ReferencedStructureSetSequence = [referring(_STRUCTURE_SET, structure_set)]
