@@ -136,11 +136,7 @@ def command(
     asked: dict[str, Any] = {
         "grid": spacing(grid, "--grid") or 3.0,
         "fractions": fractions,
-        "reference": reference,
-        "names": pairs(names, "--names"),
-        "fit_factor": False if fit_factor is None else (fit_factor or True),
-        "gamma": _criteria(gamma),
-        "skin": skin,
+        **_beside(reference, names, fit_factor, gamma, skin),
         "scene": SceneOptions(
             water, supports, allow_other_frame, None, structure_set, series, hu_table, patient_position, densities
         ),
@@ -199,6 +195,17 @@ def _values(given: Texts, option: str) -> dict[str, float]:
         except ValueError:
             raise InputError(f"{option} takes NAME=NUMBER pairs, got {name}={text}") from None
     return values
+
+
+def _beside(reference: Texts, names: Texts, fit_factor: str | None, gamma: Texts, skin: float) -> dict[str, Any]:
+    """Return what a comparison with a reference is told."""
+    return {
+        "reference": reference,
+        "names": pairs(names, "--names"),
+        "fit_factor": False if fit_factor is None else (fit_factor or True),
+        "gamma": _criteria(gamma),
+        "skin": skin,
+    }
 
 
 def _criteria(given: Texts) -> GammaCriteria | None:
