@@ -25,6 +25,10 @@ from radplan.patient.patient import Patient
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
+
+_ANYWHERE = 1000.0
+"""How far leaves may go while the beam is off and the gantry waits for them [mm]."""
 
 _WIDTH = 5.0
 """Width of a bixel along the leaves [mm]."""
@@ -51,6 +55,8 @@ class Arc:
         IEC 61217 angles [degree].
     direction : "CW" or "CC"
         Which way round.
+    avoided : tuple of int
+        Segments in which the beam is off.
 
     >>> arc = Arc(np.asarray([358.0, 2.0]), 0.0, 0.0, "CW")
     >>> arc.travel.tolist(), arc.middles.tolist()
@@ -61,11 +67,18 @@ class Arc:
     collimator: float
     couch: float
     direction: Direction
+    avoided: tuple[int, ...] = ()
 
     @property
     def segments(self) -> int:
         """Number of segments n."""
         return int(self.gantry.size - 1)
+
+    @property
+    def lit(self) -> Bools:
+        """Whether the beam is on in every segment (n,)."""
+        beam: Bools = ~np.isin(np.arange(self.segments), self.avoided)
+        return beam
 
     @property
     def travel(self) -> Floats:
@@ -86,7 +99,7 @@ class Arc:
 class ArcBixels:
     """The bixels of all segments of arcs: of each leaf row, those that a leaf end of the segment can come to.
 
-    They are counted through by segment, row and column.
+    They are counted through by segment, row and column; segments without beam have none.
 
     Parameters
     ----------
@@ -134,6 +147,11 @@ class ArcBixels:
         return np.repeat(np.arange(len(self.arcs)), [arc.segments for arc in self.arcs])
 
     @cached_property
+    def lit(self) -> Bools:
+        """Whether the beam is on in each segment (segments,)."""
+        return np.concatenate([arc.lit for arc in self.arcs])
+
+    @cached_property
     def begin(self) -> Ints:
         """The control point where each segment begins (segments,); it ends at the next."""
         return np.arange(self.segments) + self.arc_of
@@ -151,7 +169,7 @@ class ArcBixels:
         first = np.floor((low - self.edges[0] + _ROUNDING) / _WIDTH)
         stop = np.ceil((high - self.edges[0] - _ROUNDING) / _WIDTH)
         columns: Ints = np.clip(np.stack([first, stop], axis=-1), 0, self.columns).astype(np.int64)
-        return columns
+        return np.where(self.lit[:, None, None], columns, 0)
 
     @cached_property
     def starts(self) -> Ints:
@@ -286,7 +304,8 @@ def arc_bixels(
     seen = np.concatenate(spans)
     pairs = np.flatnonzero(np.isfinite(seen[..., 0]).any(axis=0))
     _check_reach(seen, pairs, mlc, limits)
-    travel = [limits.leaf_speed / limits.gantry_speed * arc.travel for arc in arcs]
+    speed = limits.leaf_speed / limits.gantry_speed
+    travel = [np.where(arc.lit, speed * arc.travel, _ANYWHERE) for arc in arcs]
     gap, widest = limits.dynamic_gap, float(seen[..., 1].max() - seen[..., 0].min())
     if gap > widest:
         raise InputError(
@@ -371,12 +390,12 @@ def no_faster(spans: Floats, travel: Floats) -> Floats:
 def bixel_beams(
     patient: Patient, machine: PhotonMachine, mlc: MLC, bixels: ArcBixels, segments: Sequence[int]
 ) -> tuple[Beams, Ints]:
-    """Return a beam for each of some segments and, for each of its square bixels, which bixel of all it is part of.
+    """Return a beam for each lit one of some segments and, for each square bixel, which bixel of all it is part of.
 
     Leaf pairs wider than a bixel hold several squares, and columns as many as it takes where leaves are narrow.
     """
     width, centres, rows, columns = _squares(mlc, bixels.edges, bixels.pairs)
-    rays, parts = [], []
+    rays, parts, segments = [], [], [segment for segment in segments if bixels.lit[segment]]
     for segment in segments:
         first, stop = bixels.window[segment, rows].T
         inside = (columns >= first) & (columns < stop)

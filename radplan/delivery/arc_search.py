@@ -39,6 +39,9 @@ _SLACK = 2.0
 _JAW_MARGIN = 5.0
 """How far X jaws stay back from the leaf ends of open pairs [mm]."""
 
+_IDLE = 1000.0
+"""Seconds of a segment without beam, in which gantry and leaves wait for each other; not of the budget [s]."""
+
 _OPEN = 0.5
 """A pair is open where its gap is wider than the least by more than this [mm]."""
 
@@ -60,7 +63,7 @@ class ArcSearch:
     rate : float
         Largest dose rate [MU/s].
     budget : float
-        Seconds that all arcs may take [s].
+        Seconds that all arcs may take under beam [s].
     seed : int
         Of the order in which rows are visited.
     """
@@ -96,7 +99,8 @@ class ArcSearch:
 
     def mu_bounds(self, slack: float = 1.0) -> tuple[Floats, Floats]:
         """Return fewest and most monitor units of every segment [MU]."""
-        least, most = (self.matrix.bixels.travel * per_degree for per_degree in self.limits.mu_per_degree)
+        turned = np.where(self.matrix.bixels.lit, self.matrix.bixels.travel, 0.0)
+        least, most = (turned * per_degree for per_degree in self.limits.mu_per_degree)
         least = _SPARE_MU * least
         upper: Floats = np.maximum(np.minimum(slack * self.rate * self.seconds, most / _SPARE_MU), least)
         return least, upper
@@ -110,22 +114,26 @@ class ArcSearch:
 
     def _share(self, needed: Floats) -> None:
         """Divide the budget: every segment gets what it needs, and what is left over is spread evenly."""
-        spare, least = self.budget - needed.sum(), self._fastest
+        lit = self.matrix.bixels.lit
+        seconds, least = needed[lit], self._fastest[lit]
+        spare = self.budget - seconds.sum()
         if spare >= 0.0:
-            self.seconds = needed + spare / needed.size
+            seconds = seconds + spare / seconds.size
         else:
-            share = (self.budget - least.sum()) / (needed.sum() - least.sum())
-            self.seconds = least + (needed - least) * share
+            seconds = least + (seconds - least) * (self.budget - least.sum()) / (seconds.sum() - least.sum())
+        self.seconds = np.full(needed.size, _IDLE)
+        self.seconds[lit] = seconds
 
     def price(self, level: float) -> float:
         """Choose a shape for every segment by column generation; return the cost."""
         bounds = self.mu_bounds(_SLACK)
         shapes, self.mu = priced_shapes(self.matrix, self.cost, self.travel, *bounds, level)
-        leaves = []
-        for arc in range(len(self.matrix.bixels.arcs)):
-            own = shapes[self.matrix.bixels.arc_of == arc]
-            leaves.append(np.concatenate([own[:1], 0.5 * (own[1:] + own[:-1]), own[-1:]]))
-        self.leaves = self._within(np.concatenate(leaves))
+        bixels = self.matrix.bixels
+        total, beside = np.zeros((bixels.points, bixels.rows, 2)), np.zeros(bixels.points)
+        for end in (0, 1):
+            total[bixels.begin[bixels.lit] + end] += shapes[bixels.lit]
+            beside[bixels.begin[bixels.lit] + end] += 1.0
+        self.leaves = self._within(total / beside[:, None, None])
         return self._solved(_SLACK)
 
     def _within(self, leaves: Floats) -> Floats:
@@ -270,7 +278,7 @@ class ArcSearch:
         for field in fields[1:]:
             layouts.append(FieldLayout.of(field, layouts[-1].stop))
         ends = np.empty((4, bixels.segments, bixels.rows), dtype=np.int64)
-        mu = np.empty(bixels.segments, dtype=np.int64)
+        mu, lit = np.zeros(bixels.segments, dtype=np.int64), bixels.lit
         lower, upper = (np.concatenate([layout.start for layout in layouts]) for _ in range(2))
         least, most = self.mu_bounds()
         for arc, layout in enumerate(layouts):
@@ -280,14 +288,14 @@ class ArcSearch:
                 opening = layout.openings[side : side + own.size, None]
                 first = layout.offset + 2 * (opening * pairs + bixels.pairs)
                 ends[2 * side, own], ends[2 * side + 1, own] = first, first + 1
-            mu[own] = layout.mu_slice.start + np.arange(own.size)
+            mu[own[list(layout.delivering)]] = layout.mu_slice.start + np.arange(len(layout.delivering))
         for side, point in ((0, bixels.begin), (2, bixels.begin + 1)):
             for end in (0, 1):
                 lower[ends[side + end]], upper[ends[side + end]] = (bound[point, :, end] for bound in self.bounds)
-        lower[mu], upper[mu] = least, most
+        lower[mu[lit]], upper[mu[lit]] = least[lit], most[lit]
         start = np.concatenate([layout.start for layout in layouts])
         scale = np.full(start.size, 5.0)
-        scale[mu] = max(float(self.mu.mean()), 1e-3)
+        scale[mu[lit]] = max(float(self.mu[lit].mean()), 1e-3)
         openings = BixelOpenings(
             bixel=np.arange(bixels.count),
             low=bixels.edges[bixels.column],
@@ -307,7 +315,9 @@ class ArcSearch:
         for layout in model.layouts:
             ends = x[layout.leaf_slice].reshape(layout.leaves.shape)[layout.openings]
             leaves.append(ends[:, self.matrix.bixels.pairs])
-            mu.append(x[layout.mu_slice])
+            given = np.zeros(len(layout.field.segments))
+            given[list(layout.delivering)] = x[layout.mu_slice]
+            mu.append(given)
         self.leaves, self.mu = np.concatenate(leaves), np.concatenate(mu)
 
     def fields(self, machine: PhotonMachine) -> list[TreatmentField]:

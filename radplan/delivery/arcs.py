@@ -68,12 +68,14 @@ class ArcOptions:
     spacing : float
         Largest distance of control points [degree], > 0.
     beam_time : float, optional
-        Seconds that all arcs together may take [s]; 140 for each when left out. Less time is a worse plan.
+        Seconds that all arcs together may take under beam [s]; 140 for each when left out. Less time is a worse plan.
     collimators, couches : sequence of float, optional
         Angles of each arc [degree]; collimators at 45 for one arc, 15, 345, 45 and 315 for
         several, couches at 0 when left out.
     start, stop : float
         Where the first arc begins and ends, clockwise [degree]; every second arc goes back.
+    avoid : tuple of (float, float)
+        Sectors of the gantry, clockwise from the first to the second angle [degree], in which the beam is off.
     margin : float
         Growth of the targets' projection that may be open [mm].
     seed : int
@@ -88,6 +90,7 @@ class ArcOptions:
     couches: tuple[float, ...] | None = None
     start: float = 181.0
     stop: float = 179.0
+    avoid: tuple[tuple[float, float], ...] = ()
     margin: float = 5.0
     seed: int = 0
     effort: float = 1.0
@@ -277,18 +280,46 @@ def placed_arcs(arcs: int, options: ArcOptions, limits: MachineLimits) -> tuple[
             f"an arc from {options.start:g} to {options.stop:g} degrees crosses the gantry's stop: on {limits.name} "
             f"arcs run between {first:g} and {last:g}"
         )
-    angles = np.round(arc_angles(options.start, options.stop, options.spacing) / limits.angle_step) * limits.angle_step
-    angles = np.round(angles, 6) % 360.0
+    angles, avoided = _angles(options, limits.angle_step)
+    back = tuple(angles.size - 2 - segment for segment in reversed(avoided))
     return tuple(
-        Arc(angles if k % 2 == 0 else angles[::-1], float(collimators[k]), float(couches[k]), "CC" if k % 2 else "CW")
+        Arc(angles[::-1], float(collimators[k]), float(couches[k]), "CC", back)
+        if k % 2
+        else Arc(angles, float(collimators[k]), float(couches[k]), "CW", avoided)
         for k in range(arcs)
     )
+
+
+def _angles(options: ArcOptions, step: float) -> tuple[Floats, tuple[int, ...]]:
+    """Return the gantry angles of the control points of an arc clockwise, and which segments are avoided sectors.
+
+    >>> angles, avoided = _angles(ArcOptions(start=340.0, stop=40.0, spacing=15.0, avoid=((350.0, 10.0),)), 0.1)
+    >>> angles.tolist(), avoided
+    ([340.0, 350.0, 10.0, 25.0, 40.0], (1,))
+    """
+    turn = (options.stop - options.start) % 360.0 or 360.0
+    sectors = sorted(((first - options.start) % 360.0, (last - first) % 360.0) for first, last in options.avoid)
+    parts, avoided, reached = [np.asarray([options.start])], [], 0.0
+    for begin, wide in sectors:
+        if not (begin > reached and wide > 0.0 and begin + wide < turn):
+            first, last = (options.start + begin) % 360.0, (options.start + begin + wide) % 360.0
+            raise InputError(
+                f"the avoided sector from {first:g} to {last:g} degrees must lie within the arc from {options.start:g} "
+                f"to {options.stop:g}, clockwise and apart from others: join them, or let the arc begin or end there"
+            )
+        parts.append(arc_angles(options.start + reached, options.start + begin, options.spacing)[1:])
+        avoided.append(sum(part.size for part in parts) - 1)
+        reached = begin + wide
+        parts.append(np.asarray([options.start + reached]))
+    parts.append(arc_angles(options.start + reached, options.start + turn, options.spacing)[1:])
+    angles = np.round(np.concatenate(parts) / step) * step
+    return np.round(angles, 6) % 360.0, tuple(avoided)
 
 
 def _budget(arcs: Sequence[Arc], options: ArcOptions, limits: MachineLimits) -> float:
     """Return the seconds for all arcs at planning speeds, after a check that gantry and dose rate are as fast."""
     asked = _SECONDS * len(arcs) if options.beam_time is None else options.beam_time
-    degrees, planning = sum(float(arc.travel.sum()) for arc in arcs), limits.planning()
+    degrees, planning = sum(float(arc.travel[arc.lit].sum()) for arc in arcs), limits.planning()
     least, beam = degrees / planning.gantry_speed, degrees * limits.mu_per_degree[0] / planning.dose_rate() * 60.0
     if beam > asked:
         raise InputError(

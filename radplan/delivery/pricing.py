@@ -32,6 +32,8 @@ def priced_shapes(
 ) -> tuple[Floats, Floats]:
     """Return leaf ends of a shape for every segment (segments, rows, 2) [mm] and its monitor units (segments,).
 
+    Segments without beam have neither: NaN and 0.
+
     Parameters
     ----------
     matrix : ArcMatrix
@@ -49,7 +51,7 @@ def priced_shapes(
     count = bixels.segments
     ends = np.full((count, bixels.rows, 2), np.nan)
     mu, doses = np.zeros(count), np.zeros((count, matrix.voxels.size), dtype=np.float32)
-    dose, chosen = np.zeros(matrix.voxels.size), np.zeros(count, dtype=bool)
+    dose, chosen = np.zeros(matrix.voxels.size), ~bixels.lit
     middle = np.cumsum(travel) - 0.5 * travel
     while not chosen.all():
         gain = -matrix.pulled(cost(dose)[1])
@@ -66,7 +68,7 @@ def priced_shapes(
         chosen[added] = True
         for k in added:
             doses[k] = matrix.segment_dose(int(k), _still(matrix, int(k), ends[k]))
-        known = np.flatnonzero(chosen)
+        known = np.flatnonzero(chosen & bixels.lit)
         first = not mu.any()
         mu[added] = 1.0 if first else mu[mu > 0].mean()
         if first:
@@ -93,7 +95,7 @@ def _reach(
     """Return the lowest and highest place of each leaf end (rows, 2) that neighbours in the arc allow, a bit more."""
     low = np.full(ends.shape[1:], -np.inf)
     high = np.full(ends.shape[1:], np.inf)
-    known = np.flatnonzero(chosen & (bixels.arc_of == bixels.arc_of[k]))
+    known = np.flatnonzero(chosen & bixels.lit & (bixels.arc_of == bixels.arc_of[k]))
     for near in (known[known < k][-1:], known[known > k][:1]):
         if near.size:
             slack = abs(middle[k] - middle[near[0]]) + 0.5 * (bixels.edges[1] - bixels.edges[0])

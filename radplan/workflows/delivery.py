@@ -331,6 +331,7 @@ def _options(spec: PlanSpec) -> ArcOptions:
         couches=wanted.couches,
         start=wanted.start,
         stop=wanted.stop,
+        avoid=wanted.avoid,
         effort=wanted.effort,
         seed=wanted.seed,
     )

@@ -19,6 +19,7 @@ from radplan.delivery.sequencing.runs import arc_of_fluence
 from radplan.engines import ApertureOptions, aperture_model, dose_influence
 from radplan.errors import InputError
 from radplan.geometry.frames import beam_rotation, isocentre_plane, world_to_beam
+from radplan.io.dicom import check_rtplan, export_rtplan, read_plan
 from radplan.machines import library_machine
 from radplan.machines.limits import library_limits
 from radplan.machines.mlc import library_mlc
@@ -209,6 +210,39 @@ def test_an_arc_is_deliverable_and_meets_its_level(patient):
     )  # fmt: skip
     assert not check_delivery(again, TRUEBEAM).violations
     assert scaled_mu(again, 2.0).mu == pytest.approx(2.0 * again.mu)
+
+
+def test_no_beam_in_avoided_sectors(patient, tmp_path):
+    """No monitor unit is given there, by the file and by its check; leaves may go anywhere meanwhile."""
+    options = replace(QUICK, avoid=((241.0, 271.0),), effort=0.1)
+    outcome = search_arcs(patient, GOALS, LINAC, limits=TRUEBEAM, arcs=1, options=options, grid=10.0, fractions=30)
+    bixels, (field,) = outcome.search.matrix.bixels, outcome.plan.fields
+    assert [segment.start.gantry for segment in field.segments if segment.mu == 0.0] == [241.0]
+    assert bixels.row_slice(4, 0).start == bixels.row_slice(4, bixels.rows - 1).stop
+    report = check_delivery(outcome.plan, TRUEBEAM)
+    assert not report.violations
+    assert report.beam_on <= 150.0
+    path = export_rtplan(outcome.plan, patient, tmp_path / "RP.dcm", TRUEBEAM)
+    assert not check_rtplan(path, "TrueBeam").findings
+    (read,) = read_plan(path).fields
+    assert [segment.mu > 0.0 for segment in read.segments] == bixels.lit.tolist()
+    again = search_arcs(
+        patient, GOALS, LINAC, limits=TRUEBEAM, options=options, grid=10.0, fractions=30, start=outcome.plan
+    )
+    assert [segment.mu > 0.0 for segment in again.plan.fields[0].segments] == bixels.lit.tolist()
+
+
+def test_where_avoided_sectors_may_lie():
+    """Their ends are control points, and arcs that go back avoid the same ones."""
+    there, back = placed_arcs(2, ArcOptions(spacing=30.0, avoid=((350.0, 10.0), (80.0, 100.0))), TRUEBEAM)
+    for arc in (there, back):
+        off = [sorted(arc.gantry[[segment, segment + 1]].tolist()) for segment in arc.avoided]
+        assert sorted(off) == [[10.0, 350.0], [80.0, 100.0]]
+        assert arc.travel[~arc.lit].tolist() == [20.0, 20.0]
+        assert arc.travel.sum() == pytest.approx(358.0)
+    for sectors in ([(170.0, 190.0)], [(181.0, 200.0)], [(80.0, 100.0), (90.0, 110.0)], [(20.0, 20.0)]):
+        with pytest.raises(InputError, match="must lie within the arc from 181 to 179"):
+            placed_arcs(1, ArcOptions(avoid=tuple(sectors)), TRUEBEAM)
 
 
 def test_two_arcs_go_there_and_back():

@@ -78,13 +78,13 @@ def test_from_goals_to_files(delivery, tmp_path):
     assert np.abs(dose - stored).max() <= 1e-3 * stored.max()
 
 
-def test_a_plan_file_gives_the_seed_of_the_search(monkeypatch):
+def test_a_plan_file_gives_the_seed_of_the_search_and_sectors_to_avoid(monkeypatch):
     def stopped(*_, options, **__):
-        raise InputError(f"seed {options.seed}")
+        raise InputError(f"seed {options.seed}, {options.avoid}")
 
     monkeypatch.setattr("radplan.workflows.delivery.search_arcs", stopped)
-    with pytest.raises(InputError, match="seed 7"):
-        run(asked({**ARCS, "seed": 7}), progress=False)
+    with pytest.raises(InputError, match=r"seed 7, \(\(80.0, 100.0\),\)"):
+        run(asked({**ARCS, "seed": 7, "avoid": [[80, 100]]}), progress=False)
 
 
 def test_the_command_line_names_the_technique():

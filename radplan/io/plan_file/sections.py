@@ -384,10 +384,10 @@ class OutputsSpec(Section):
 class DeliverySpec(Section):
     """What a linac delivers of a photon plan, and how: the technique, its limits, and what is known of the arcs.
 
-    `beam_time` [s], `spacing` [degree], `collimators`, `couches`, `start`, `stop`, `effort` and `seed` (of the search)
-    are for ``vmat``, `method` and `levels` for ``step_and_shoot``. `refine` optimises leaves and monitor units of
-    sequenced shapes. `grid` is the spacing of the dose that is recalculated from the exported file [mm]. `machine` is
-    the linac as the planning system knows it.
+    `beam_time` [s], `spacing` [degree], `collimators`, `couches`, `start`, `stop`, `avoid` (sectors without beam, as
+    ``[[80, 100]]`` degrees), `effort` and `seed` (of the search) are for ``vmat``, `method` and `levels` for
+    ``step_and_shoot``. `refine` optimises leaves and monitor units of sequenced shapes. `grid` is the spacing of the
+    dose that is recalculated from the exported file [mm]. `machine` is the linac as the planning system knows it.
 
     >>> DeliverySpec(technique="vmat", arcs=2).limits
     'TrueBeam'
@@ -403,6 +403,7 @@ class DeliverySpec(Section):
     couches: tuple[Number, ...] | None = None
     start: Number = 181.0
     stop: Number = 179.0
+    avoid: tuple[tuple[Number, Number], ...] = ()
     spacing: Positive = 4.0
     beam_time: Positive | None = None
     effort: Positive = 1.0
@@ -413,7 +414,7 @@ class DeliverySpec(Section):
 
     @model_validator(mode="after")
     def _arcs_alone(self) -> DeliverySpec:
-        of_arcs = ("arcs", "collimators", "couches", "beam_time", "spacing", "effort", "seed")
+        of_arcs = ("arcs", "collimators", "couches", "avoid", "beam_time", "spacing", "effort", "seed")
         # Why values: a saved plan states every default.
         given = [name for name in of_arcs if self.__dict__[name] != type(self).model_fields[name].default]
         if given and self.technique != "vmat":
