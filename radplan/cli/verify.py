@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from radplan.workflows.verification import Verification
 
 Plan = Annotated[
-    str, typer.Argument(metavar="PLAN", help="RTPLAN of photons, or the folder of a proton plan that radplan wrote.")
+    str,
+    typer.Argument(metavar="PLAN", help="RTPLAN, RT Ion Plan of protons, or the folder of a proton plan of radplan."),
 ]
 Patient = Annotated[
     str | None, typer.Option(metavar="P", help="Of an RTPLAN: DICOM folder, or cylinder, box, tg119 to move it into.")
@@ -65,44 +66,53 @@ def command(
 
     Photons begin from the same fluence behind leaves and jaws, and both doses agree in the middle of a 10x10 in water.
     """
-    from radplan.engines import ApertureOptions
     from radplan.recalc import SceneOptions
-    from radplan.workflows.verification import ENGINES, verify, verify_protons
+    from radplan.workflows.verification import ENGINES
 
     check_folder(out)
-    criteria = _criteria(gamma)
     if engine not in ENGINES:
         raise UnknownNameError("engine to verify by", engine, ENGINES)
+    given = {
+        "patient": patient,
+        "machine": machine,
+        "histories": None if histories is None else int(histories),
+        "criteria": _criteria(gamma),
+        "seed": seed,
+        "grid": spacing(grid, "--grid") or 3.0,
+        "scene": SceneOptions(structure_set=structure_set, series=series, hu_table=hu_table),
+        "fractions": fractions,
+    }
+    given = {name: value for name, value in given.items() if value is not None}
     logging.basicConfig(format="radplan: %(levelname)s: %(message)s", level=logging.ERROR)
     with listening_console() as console:
-        if Path(plan).is_dir():
-            if program is None:
-                raise InputError(
-                    "a proton plan is verified by MCsquare: give --program WHEEL (pip download --no-deps opentps-core)"
-                )
-            found = verify_protons(plan, program, machine, int(histories or 1e6), criteria, seed)
-        else:
-            if patient is None:
-                raise InputError("give --patient P, whose plan the RTPLAN is")
-            found = verify(
-                plan,
-                patient,
-                engine,
-                int(histories or 1e7),
-                machine,
-                mlc,
-                spacing(grid, "--grid") or 3.0,
-                ApertureOptions(density_scaling=density_scaling),
-                criteria,
-                SceneOptions(structure_set=structure_set, series=series, hu_table=hu_table),
-                fractions,
-                seed,
-                device,
-            )
+        found = _of_protons(plan, program, given) or _of_photons(plan, mlc, density_scaling, device, given)
         paths = _written(found, out, {"plan": Path(plan).name}, not no_figures)
         _tell(found)
         print(f"\nin {Path(out).resolve()}: {', '.join(path.name for path in paths)}  [{console.total()}]")
     return 0
+
+
+def _of_protons(plan: str, program: str | None, given: dict[str, Any]) -> Verification | None:
+    """Return a proton plan beside MCsquare; None for a plan of photons."""
+    from radplan.io.dicom import is_ion_plan
+    from radplan.workflows.verification import verify_protons
+
+    if not (Path(plan).is_dir() or is_ion_plan(plan)):
+        return None
+    if program is None:
+        raise InputError(
+            "a proton plan is verified by MCsquare: give --program WHEEL (pip download --no-deps opentps-core)"
+        )
+    return verify_protons(plan, program, **given)
+
+
+def _of_photons(plan: str, mlc: str | None, scaling: bool, device: str, given: dict[str, Any]) -> Verification:
+    from radplan.engines import ApertureOptions
+    from radplan.workflows.verification import verify
+
+    if "patient" not in given:
+        raise InputError("give --patient P, whose plan the RTPLAN is")
+    return verify(plan, mlc=mlc, options=ApertureOptions(density_scaling=scaling), device=device, **given)
 
 
 def _criteria(given: list[str] | None) -> GammaCriteria:

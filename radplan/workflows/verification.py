@@ -13,6 +13,7 @@ from radplan.analysis.gamma import Gamma, GammaCriteria, gamma_index
 from radplan.beams.beam import Beams
 from radplan.engines import ApertureOptions
 from radplan.engines.aperture.model import ApertureModel
+from radplan.engines.base import engine_from_spec
 from radplan.engines.monte_carlo.fluence import fluence_maps
 from radplan.engines.monte_carlo.photons import simulate_photons
 from radplan.engines.monte_carlo.protons import simulate_protons
@@ -20,16 +21,21 @@ from radplan.engines.monte_carlo.simulated import SimulatedDose
 from radplan.errors import InputError, UnknownNameError
 from radplan.geometry.grid import Grid
 from radplan.geometry.resample import resample_linear
+from radplan.influence import Dij
+from radplan.influence.saved import SavedModel
 from radplan.io.dicom.orientation import Orientation
 from radplan.io.dicom.rtdose import DoseImage
 from radplan.io.load import load_machine
+from radplan.io.plan_file.reading import read_plan_file
 from radplan.io.reference import ReferenceDose
-from radplan.machines import ParticleMachine
+from radplan.machines import ParticleMachine, scanned_from
 from radplan.patient.patient import Patient
 from radplan.plan import Plan
-from radplan.recalc import Recalculation, SceneOptions, recalculate
+from radplan.recalc import Recalculation, SceneOptions, recalculate, recalculate_ions
 from radplan.recalc.comparison import Comparison, compare, inside_by
+from radplan.workflows.radiation import wanted_engine
 from radplan.workflows.reopening import load_plan
+from radplan.workflows.voxel_means import of_means, points_grid, with_voxel_means
 
 ENGINES = ("monte_carlo",)
 """What a plan can be verified by."""
@@ -126,13 +132,17 @@ def verify_protons(
     criteria: GammaCriteria | None = None,
     seed: int = 1,
     threads: int = 1,
+    patient: str | Path | Patient | None = None,
+    grid: float | tuple[float, float, float] | Grid = 3.0,
+    scene: SceneOptions | None = None,
+    fractions: int | None = None,
 ) -> Verification:
-    """Return a proton plan's dose beside that of MCsquare.
+    """Return a proton plan's dose beside that of MCsquare, both as means over voxels.
 
     Parameters
     ----------
     plan : path-like or Plan
-        A plan, or the folder that `save_plan` or ``radplan plan`` wrote.
+        A plan, the folder that `save_plan` or ``radplan plan`` wrote, or an RT Ion Plan.
     program : path-like
         The opentps-core wheel that holds MCsquare, or its folder unpacked.
     machine : path-like or ParticleMachine, optional
@@ -141,6 +151,10 @@ def verify_protons(
         Protons to simulate, of the random numbers, and threads to use.
     criteria : GammaCriteria, optional
         3 %/3 mm above 10 % otherwise.
+    patient : path-like or Patient, optional
+        Of an RT Ion Plan; of a folder where it does not say.
+    grid, scene, fractions
+        Of an RT Ion Plan, as `radplan.recalc.recalculate_ions` takes them; other plans have their own.
 
     Raises
     ------
@@ -149,19 +163,56 @@ def verify_protons(
     FileError
         When plan or program cannot be read.
     """
-    known = plan if isinstance(plan, Plan) else load_plan(plan)
-    beams = known.given_beams
+    if isinstance(plan, Plan) or Path(plan).is_dir():
+        known, chosen = _scored(plan, patient, machine)
+    else:
+        known, chosen = _scored_file(plan, patient, machine, grid, scene, fractions)
+    beams = known.beams
+    assert isinstance(beams, Beams)
+    weights = np.asarray(known.x, dtype=np.float64)
+    simulated = simulate_protons(
+        known.patient, beams, chosen, weights, known.model.grid, program, histories, seed=seed, threads=threads
+    )
+    return judged(known, simulated, criteria, skin=0.0)
+
+
+def _scored(
+    plan: str | Path | Plan, patient: str | Path | Patient | None, machine: str | Path | ParticleMachine | None
+) -> tuple[Plan, ParticleMachine]:
+    """Return a plan with the voxel means of its dose, and its machine."""
+    known = plan if isinstance(plan, Plan) else load_plan(plan, patient)
+    beams = known.beams
     if known.model.radiation != "protons" or not isinstance(beams, Beams):
         raise InputError(f"MCsquare verifies plans of proton spots; this one is of {known.model.radiation}")
     named = beams.machine if machine is None else machine
     chosen = named if isinstance(named, ParticleMachine) else load_machine(named)
     if not isinstance(chosen, ParticleMachine):
         raise InputError(f"machine {chosen.name!r} gives no protons")
-    weights, grid = np.asarray(known.x, dtype=np.float64), known.model.grid
-    simulated = simulate_protons(
-        known.patient, beams, chosen, weights, grid, program, histories, seed=seed, threads=threads
-    )
-    return judged(known, simulated, criteria, skin=0.0)
+    if isinstance(plan, Plan):
+        model = known.model.original if isinstance(known.model, SavedModel) else known.model
+        settings = model.settings if isinstance(model, Dij) else {}
+        engine = engine_from_spec(settings) if "name" in settings else None
+    else:
+        engine = wanted_engine(read_plan_file(Path(plan, "plan.json")), chosen)
+    return with_voxel_means(known, chosen, engine), chosen
+
+
+def _scored_file(
+    plan: str | Path, patient: Any, machine: Any, grid: Any, scene: SceneOptions | None, fractions: int | None
+) -> tuple[Plan, ParticleMachine]:
+    """Return the voxel means of an RT Ion Plan's dose, and its machine."""
+    if patient is None:
+        raise InputError("give the patient, whose plan the RT Ion Plan is")
+    first = recalculate_ions(plan, patient, machine, grid, scene=scene, fractions=fractions)
+    distances = {one.virtual_sad for one in first.scanned}
+    if first.scanned.radiation != "protons" or len(distances) > 1:
+        raise InputError(
+            f"MCsquare verifies plans of protons scanned from one pair of distances; this one is of "
+            f"{first.scanned.radiation}, scanned from {len(distances)}"
+        )
+    points = points_grid(first.grid)
+    fine = recalculate_ions(plan, patient, machine, points, scene=scene, fractions=fractions).plan
+    return of_means(first.plan, fine, points), scanned_from(first.machine, distances.pop())
 
 
 def judged(

@@ -45,12 +45,12 @@ def codes():
 
 
 def test_depth_dose_of_the_median_code(ours, codes):
-    """Measured here: R80 0.02 mm, 80-20 0.05 mm, shape 1.2 % apart."""
+    """Measured here: R80 0.01 mm, 80-20 0.00 mm, shape 0.5 % apart."""
     r80, r20 = edges(ours["depth"], ours["dose"])
     theirs = edges(codes["depth"], codes["dose"])
     assert r80 == pytest.approx(theirs[0], abs=0.2)
     assert r20 - r80 == pytest.approx(theirs[1] - theirs[0], abs=0.2)
-    assert shape_error(ours, codes["depth"], codes["dose"]) < 0.02
+    assert shape_error(ours, codes["depth"], codes["dose"]) < 0.01
 
 
 def test_dose_of_a_monitor_unit_against_the_median_code(ours, codes, plan):

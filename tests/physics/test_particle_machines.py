@@ -107,14 +107,17 @@ def compare(theirs, curve, sigmas, beyond=0.02):
 @pytest.mark.parametrize(
     ("energy", "largest", "mean", "scale", "let"),
     [
-        (69.4, 0.008, 0.003, 0.993, 0.18),
-        (124.2, 0.008, 0.002, 0.990, 0.16),
-        (174.8, 0.012, 0.004, 0.980, 0.17),
-        (199.5, 0.014, 0.006, 0.971, 0.19),
+        (69.4, 0.009, 0.003, 0.996, 0.24),
+        (124.2, 0.008, 0.003, 0.994, 0.24),
+        (174.8, 0.016, 0.005, 0.987, 0.29),
+        (199.5, 0.024, 0.006, 0.979, 0.32),
     ],
 )
 def test_proton_depth_dose_and_let_of_matrad(shared, energy, largest, mean, scale, let):
-    """The untuned set: maximum error, mean error, absolute scale per primary, LET of all charged particles [keV/um]."""
+    """The untuned set: maximum error, mean error, absolute scale per primary, LET of all charged particles [keV/um].
+
+    matRad's deep plateaus sag by 2 % of the maximum more than those of the other codes, see `test_outside_extracts`.
+    """
     machine = read_machine(shared("cases/matrad_machines/protons_Generic.mat"))
     theirs = machine.entry(int(np.argmin(np.abs(machine.energies - energy))))
     table, model = range_table("proton"), ProtonModel()

@@ -204,7 +204,8 @@ def beam_model_text(machine: ParticleMachine, beams: Beams) -> str:
         numbers += [1.0, x, dx, -rx, y, dy, -ry, 0.0, x, dx, -rx, y, dy, -ry]
         rows.append(" ".join(f"{number:.6g}" for number in numbers))
     head = ["--UPenn beam model (double gaussian)--", "", "Nozzle exit to Isocenter distance", f"{_NOZZLE}", ""]
-    head += ["SMX to Isocenter distance", f"{machine.sad}", "", "SMY to Isocenter distance", f"{machine.sad}", ""]
+    x, y = machine.scan_distances
+    head += ["SMX to Isocenter distance", f"{x}", "", "SMY to Isocenter distance", f"{y}", ""]
     head += ["Beam parameters", f"{len(rows)} energies", "", _COLUMNS]
     return "\n".join([*head, *rows, ""])
 

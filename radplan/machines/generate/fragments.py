@@ -134,7 +134,7 @@ class IonModel:
 
     >>> curve = IonModel("carbon", recoil=20.0).curve(np.asarray([0.0, 100.0, 200.0]), 145.0, 1.2)
     >>> [round(10 * float(d), 1) for d in curve.dose]  # entrance, plateau and the tail of fragments
-    [134.9, 159.4, 30.5]
+    [134.9, 159.4, 30.4]
     """
 
     projectile: str

@@ -7,7 +7,7 @@ from functools import cache
 import numpy as np
 
 from radplan.arrays import Array
-from radplan.machines.generate.stopping import MOLECULES, PROTON_MASS, SPECIES, RangeTable, cumulated, range_table
+from radplan.machines.generate.stopping import MOLECULES, SPECIES, RangeTable, cumulated, range_table
 
 PER_MM = MOLECULES * 1e-27 / 10
 """Macroscopic cross section [1/mm] per mb and molecule."""
@@ -25,49 +25,71 @@ _CHARGE_CHANGING = {
 """Part of Sihver's reaction cross section that changes the particle (Haettner 2013 measured 25 cm for carbon)."""
 
 
+_ENERGY = np.asarray(
+    [7.0, 8.0, 9.0, 10.0, 12.0, 14.0, 17.0, 20.0, 30.0, 40.0, 50.0, 60.0, 70.0, 80.0, 100.0, 150.0, 250.0]
+)
+_NON_ELASTIC = np.asarray([208, 308, 381, 425, 479, 510, 528, 535, 501, 449, 401, 362, 333, 313, 297, 295, 295.0])
+_ELASTIC_ENERGY = np.asarray([20.0, 30.0, 40.0, 50.0, 60.0, 70.0, 80.0, 100.0, 120.0, 150.0, 180.0, 200.0, 250.0])
+_ELASTIC = np.asarray([3273, 1690, 1077, 753, 553, 453, 360, 241, 171, 112, 83.5, 75.5, 82.2])
+_PARTITION_ENERGY = np.asarray([20.0, 30.0, 50.0, 70.0, 100.0, 120.0, 150.0, 200.0, 250.0])
+_PARTITION = np.asarray(
+    [
+        [0.361, 0.349, 0.391, 0.413, 0.439, 0.465, 0.480, 0.502, 0.536],
+        [0.014, 0.041, 0.072, 0.085, 0.095, 0.101, 0.102, 0.105, 0.097],
+        [0.190, 0.187, 0.137, 0.115, 0.101, 0.090, 0.081, 0.071, 0.064],
+    ]
+)
+"""Of protons on oxygen, from ICRU Report 63 (2000): cross sections [mb] and shares of energy, at energies [MeV]."""
+
+
 def proton_oxygen(energy: Array) -> Array:
-    r"""Return the non-elastic cross section of protons on oxygen [mb], with its threshold of 7 MeV.
+    """Return the non-elastic cross section of protons on oxygen [mb], 0 below 7 MeV.
 
-    :math:`45 A^{0.7} [1 + 0.016 \sin(5.3 - 2.63 \ln A)] [1 - 0.62 e^{-E/200} \sin(10.9 E^{-0.28})]`
+    Source: ICRU Report 63 (2000), linear between 17 of its energies, and above 250 MeV that of 250 MeV.
 
-    Source: Letaw, Silberberg, Tsao, Astrophys. J. Suppl. 51 (1983) 271.
-
-    >>> round(float(proton_oxygen(np.asarray(100.0))))
-    293
+    >>> proton_oxygen(np.asarray([5.0, 100.0, 200.0])).tolist()
+    [0.0, 297.0, 295.0]
     """
-    energy = np.maximum(np.asarray(energy, dtype=np.float64), 1e-3)
-    high = 45 * 16**0.7 * (1 + 0.016 * np.sin(5.3 - 2.63 * np.log(16)))
-    shape = 1 - 0.62 * np.exp(-energy / 200) * np.sin(10.9 * energy**-0.28)
-    threshold = -np.expm1(-np.clip(energy - 7, 0, None) / 6)
-    return high * np.clip(shape, 0, None) * threshold
+    return np.interp(energy, _ENERGY, _NON_ELASTIC, left=0.0)
+
+
+def oxygen_energy(energy: Array) -> tuple[Array, Array, Array]:
+    """Return the shares of its energy that a proton, reacting on oxygen, gives protons, deuterons, alphas and recoils.
+
+    Neutrons and photons carry the rest away, or it is spent to part the nucleus.
+
+    Source: spectra of ICRU Report 63 (2000), integrated.
+
+    >>> [float(share) for share in oxygen_energy(np.asarray(150.0))]
+    [0.48, 0.102, 0.081]
+    """
+    protons, deuterons, heavier = (np.interp(energy, _PARTITION_ENERGY, row) for row in _PARTITION)
+    return protons, deuterons, heavier
 
 
 def proton_proton(energy: Array) -> Array:
     r"""Return the elastic cross section of protons on hydrogen [mb]; below 10 MeV that of 10 MeV.
 
-    :math:`13.73 - 15.04 \beta^{-1} + 8.76 \beta^{-2} + 68.67 \beta^4`
+    :math:`4710 \, E^{-1.126} + 0.0565 \, E`, E in MeV
 
-    Source: Charagi, Gupta, Phys. Rev. C 41 (1990) 1610.
+    Source: Fippel, Soukup, Med. Phys. 31 (2004) 2263, there per mass of water.
 
-    >>> round(float(proton_proton(np.asarray(150.0))), 1)
-    22.7
+    >>> proton_proton(np.asarray([100.0, 200.0])).round(1).tolist()
+    [32.0, 23.4]
     """
-    square = 1 - (1 + np.maximum(energy, 10.0) / PROTON_MASS) ** -2
-    return 13.73 - 15.04 / np.sqrt(square) + 8.76 / square + 68.67 * square**2
+    energy = np.maximum(energy, 10.0)
+    return 4710.0 * energy**-1.126 + 0.0565 * energy
 
 
 def oxygen_elastic(energy: Array) -> Array:
-    r"""Return the cross section of elastic nuclear scattering of protons on oxygen [mb], Coulomb scattering apart.
+    """Return the cross section of elastic scattering of protons on oxygen [mb]; below 20 MeV that of 20 MeV.
 
-    :math:`330 \, (100 / E)^{1.35}`; below 20 MeV that of 20 MeV. An estimate, about total less non-elastic cross
-    sections of neutrons on oxygen at 100-200 MeV, 20 % uncertain. A first one of :math:`175 (100 / E)^{0.9}` was given
-    up beside Monte Carlo depth doses (docs/proton_plans.md), whose peaks it left 2 % too high; the number itself is not
-    fitted.
+    Source: ICRU Report 63 (2000), by the logarithms between 13 of its energies.
 
-    >>> oxygen_elastic(np.asarray([100.0, 200.0])).round().tolist()
-    [330.0, 129.0]
+    >>> oxygen_elastic(np.asarray([100.0, 200.0])).round(1).tolist()
+    [241.0, 75.5]
     """
-    return 330.0 * (100.0 / np.maximum(energy, 20.0)) ** 1.35
+    return np.exp(np.interp(np.log(np.maximum(energy, 20.0)), np.log(_ELASTIC_ENERGY), np.log(_ELASTIC)))
 
 
 def reaction(projectile: int, target: int) -> float:

@@ -315,15 +315,16 @@ def provenance(model: ParticleModel) -> dict[str, object]:
 
 def _proton_provenance() -> dict[str, object]:
     return {
-        "nuclear": "non-elastic: Letaw, Silberberg, Tsao 1983, energy partition of ICRU 63: secondary protons 0.57, "
-        "local 0.065; elastic: hydrogen Charagi, Gupta 1990, oxygen chosen here (330 mb at 100 MeV)",
+        "nuclear": "on oxygen, non-elastic and elastic, and what goes to protons, deuterons, alphas and recoils: ICRU "
+        "Report 63 (2000); elastic on hydrogen: Fippel, Soukup 2004",
         "let": "unrestricted, in water; let: LETd of all protons, primary and secondary; let_all: with target "
         "fragments at 20 keV/um; primary_let: of protons without a reaction",
         "lateral": "core: differential Moliere (Gottschalk 2010); halo: Soukup, Fippel, Alber 2005",
         "energy_spread": "linear in energy, after an open clinical beam model (1.23 MeV at 70 MeV, 1.17 at 85 MeV)",
         "tuned": "nothing was fitted to another planning system's base data",
-        "expected_error": "range 0.3 %; depth dose 1-1.5 % of its maximum, scale 0.97-1.0; LET 0.1-0.2 "
-        "keV/um in the plateau, 7 % in the peak; core 10 % beyond half range; halo uncertain by a factor of 2",
+        "expected_error": "range 0.3 %; depth dose 0.5 % of its maximum, beside MCsquare 1 % per proton; LET 0.1-0.2 "
+        "keV/um in the plateau (0.2-0.3 of all particles), 7 % in the peak; core 10 % beyond half range; halo too "
+        "narrow: beyond 20 mm MCsquare has 1.2 to 3 times as much dose",
     }
 
 
