@@ -5,6 +5,7 @@ from __future__ import annotations
 from radplan.engines.aperture.engine import PhotonAperture
 from radplan.engines.aperture.model import ApertureModel, ApertureOptions, aperture_model
 from radplan.engines.base import ENGINES, Engine, dose_influence, forward_model
+from radplan.engines.monte_carlo.engine import PhotonMonteCarlo, ProtonMonteCarlo
 from radplan.engines.particle.pencil_beam import ParticlePencilBeam
 from radplan.engines.photon.pencil_beam import PhotonPencilBeam
 
@@ -15,7 +16,9 @@ __all__ = [
     "Engine",
     "ParticlePencilBeam",
     "PhotonAperture",
+    "PhotonMonteCarlo",
     "PhotonPencilBeam",
+    "ProtonMonteCarlo",
     "aperture_model",
     "dose_influence",
     "forward_model",

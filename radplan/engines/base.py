@@ -59,6 +59,8 @@ class Engine(ABC):
     radiation: ClassVar[tuple[str, ...]]
     delivers: ClassVar[bool] = False
     """Whether it calculates a `DeliveryPlan`, what a linac delivers, in place of `Beams` of bixels or spots."""
+    simulates: ClassVar[bool] = False
+    """Whether its dose is a simulation's, with noise and without a gradient; `forward_model` then takes beams, too."""
 
     @classmethod
     @abstractmethod
@@ -186,7 +188,7 @@ def dose_influence(
 
 def forward_model(
     patient: Patient,
-    plan: DeliveryPlan,
+    plan: DeliveryPlan | Beams,
     machine: Machine,
     grid: float | tuple[float, float, float] | Grid = 5.0,
     engine: str | Engine = "photon_aperture",
@@ -201,10 +203,11 @@ def forward_model(
     ----------
     patient, machine, grid, device, dtype, voxels, scenarios
         As `dose_influence` takes them.
-    plan : DeliveryPlan
-        Fields, as `radplan.beams.place_fields`, `place_arc` or `radplan.io.dicom.read_plan` make them.
+    plan : DeliveryPlan or Beams
+        Fields, as `radplan.beams.place_fields`, `place_arc` or `radplan.io.dicom.read_plan` make them; beams of spots
+        for an engine that `simulates` them.
     engine : str or Engine
-        One that `delivers`.
+        One that `delivers` or `simulates`.
 
     Returns
     -------
@@ -219,8 +222,10 @@ def forward_model(
         When no engine or device has that name.
     """
     chosen = find_engine(engine, machine.radiation)
-    if not chosen.delivers:
+    if not (chosen.delivers or chosen.simulates):
         raise InputError(f"the engine {chosen.name!r} calculates beams of bixels or spots: call dose_influence")
+    if isinstance(plan, Beams):
+        check_beams(plan, machine)
     scope = Scope.of(patient, grid, voxels, scenarios, device, dtype, stored=False)
     return _over_cases(chosen, patient, plan, machine, scope)
 

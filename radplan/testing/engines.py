@@ -55,6 +55,9 @@ def check_engine(
     source = _machine_for(examples[0]) if machine is None else machine
     fields = _fields_for(examples[0], water, source) if beams is None else beams
     for example in examples:
+        if example.simulates:
+            _check_simulated(example, water, fields, source)
+            continue
         label, doses = f"engine {example!r}", []
         for name in wanted_devices(devices):
             model = _model_of(example, water, fields, source, device=name)
@@ -76,6 +79,21 @@ def check_engine(
             assert doses[-1].min() >= least, f"{label} gives negative dose, down to {doses[-1].min():g} Gy"
             assert_close(doses[-1], doses[0], 1e-4, f"{label} on {name} beside {wanted_devices(devices)[0]}")
         _check_range_error(example, water, fields, source, label)
+
+
+def _check_simulated(engine: Engine, patient: Patient, beams: Beams | DeliveryPlan, machine: Machine) -> None:
+    """Check what a Monte Carlo states; it is not run. Where its program is missing, the error says how to get it."""
+    model, told = None, ""
+    try:
+        model = forward_model(patient, beams, machine, grid=30.0, engine=engine)
+        model.pullback(_start(model), {})
+    except InputError as error:
+        told = str(error)
+    if model is None:
+        assert "pip " in told, f"engine {engine!r} must say how to get its program, it says: {told}"
+        return
+    assert set(model.images) == set(engine.images_for(machine)), f"engine {engine!r} gives {model.images}"
+    assert "no gradient" in told, f"engine {engine!r} simulates and must refuse a gradient; it says: {told}"
 
 
 def _machine_for(engine: Engine) -> Machine:

@@ -76,7 +76,7 @@ def simulate_photons(
     InputError
         When pyRadMC is not installed, has no spectrum of this energy, or one of another quality than the machine's.
     """
-    pyradmc = _pyradmc()
+    pyradmc = pyradmc_module()
     if histories < 1000:
         raise InputError(f"histories must be >= 1000, got {histories}")
     spectrum = _spectrum(pyradmc, machine)
@@ -138,7 +138,8 @@ def _source(pyradmc: Any, spectrum: Any, maps: tuple[FluenceMap, ...]) -> Any:
     return PlanSource()
 
 
-def _pyradmc() -> Any:
+def pyradmc_module() -> Any:
+    """Return pyRadMC; raises an InputError that says how to get it."""
     try:
         import warp
 
@@ -180,7 +181,7 @@ def _calibration(machine: PhotonMachine, histories: int, seed: int, device: str)
     InputError
         When the beam qualities of both engines differ.
     """
-    pyradmc = _pyradmc()
+    pyradmc = pyradmc_module()
     step, top = 10.0, 5.0
     grid = Grid((30, 30, 30), (step,) * 3, (-145.0, top, -145.0))
     body = Structure.from_mask("BODY", grid, np.ones(grid.shape, dtype=bool), role="external")
