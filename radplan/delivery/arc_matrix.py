@@ -181,7 +181,7 @@ def sampled_members(
     }
     aims = [patient.structure_weights(name, grid, voxels=body)[0] for name in targets]
     near = KDTree(grid.points(np.unique(np.concatenate(aims))))
-    chances = {}
+    chances, missed = {}, np.ones(grid.size)
     for name, (voxels, _) in whole.items():
         chance = np.ones(voxels.size)
         if name in targets:
@@ -191,7 +191,8 @@ def sampled_members(
             chance = np.select([away <= limit for limit, _ in _NEAR], [share for _, share in _NEAR], _NEAR[-1][1])
             chance = np.minimum(chance * max(1.0, _FEW / chance.sum()), 1.0)
         chances[name] = chance
-    expected = sum(float(chance.sum()) for chance in chances.values())
+        missed[voxels] *= 1.0 - chance
+    expected = float(np.sum(1.0 - missed))
     thinned = 1.0 if most is None else min(1.0, most / expected)
     if thinned < 1.0:
         logger.warning(

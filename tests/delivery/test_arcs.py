@@ -26,6 +26,7 @@ from radplan.machines.mlc import library_mlc
 from radplan.optim import Goal
 from radplan.optim.objectives import SquaredDeviation, SquaredOverdosing
 from radplan.patient.phantoms import phantom
+from radplan.patient.structures import Structures
 
 GOALS = (
     Goal("OuterTarget", SquaredDeviation(50.0), weight=1000.0),
@@ -122,6 +123,17 @@ def test_no_more_voxels_than_fit(patient, caplog):
     assert rows.size == pytest.approx(free.size / 2, rel=0.2)
     assert all(shares.sum() == pytest.approx(1.0) for _, shares in members.values())
     assert "fit into" in caplog.text
+
+
+def test_voxels_of_two_structures_count_once(patient, caplog):
+    """All that are sampled fit where as many are allowed, though structures share some."""
+    twin = replace(patient.structures["OuterTarget"], name="twin")
+    twins = replace(patient, structures=Structures([*patient.structures.values(), twin]))
+    grid = patient.ct.grid.with_spacing(8.0)
+    names = ["OuterTarget", "twin"]
+    free = sampled_members(twins, grid, names, patient.target_names, 0)[1]
+    sampled_members(twins, grid, names, patient.target_names, 0, free.size)
+    assert "fit into" not in caplog.text
 
 
 def test_curvature_and_slope_of_the_cost(search):
