@@ -45,7 +45,9 @@ _HOT = 1.07
 """Dose over the prescription that no part of the body should get, judged or not [1]."""
 _POINTS = 60000
 """Most points that a structure is read from; a larger one is read from its voxels."""
-_BODY = "External"
+BODY = "External"
+BODY_WHOLE = "External, whole"
+"""The body as a metric sees it, among the members of a cost."""
 _HOTTEST_SHARE = 0.01
 """Share of a target whose dose a protocol's ``hottest`` limits [1]."""
 
@@ -219,7 +221,15 @@ class ScoreCost(CostFunction):
         self.problem.check_finite(x)
 
 
-def score_cost(patient: Patient, protocol: Protocol, plan: Plan, score: Score, count: float = 1.0) -> ScoreCost:
+def score_cost(
+    patient: Patient,
+    protocol: Protocol,
+    plan: Plan,
+    score: Score,
+    count: float = 1.0,
+    judged: Plan | None = None,
+    sampled: Mapping[str, Members] | None = None,
+) -> ScoreCost:
     """Return the cost whose descent is the ascent on a card, for the model of a plan.
 
     Parameters
@@ -232,6 +242,13 @@ def score_cost(patient: Patient, protocol: Protocol, plan: Plan, score: Score, c
         Whose model and dose are meant.
     score : Score
         What it scores: which items can be judged.
+    count : float
+        Least width of the band that a dose at a volume is averaged over [voxels].
+    judged : Plan, optional
+        What the score was read from, where that is the same plan in more voxels: the metrics are then those of it.
+    sampled : mapping of str to (voxels, shares), optional
+        What stands for the structures of `kept_goals` and, as ``"External, whole"``, for the body, in a model that does
+        not hold all of their voxels.
     """
     model, quantity = plan.model, plan.prescribed
     voxels = np.asarray(model.voxels)
@@ -252,20 +269,30 @@ def score_cost(patient: Patient, protocol: Protocol, plan: Plan, score: Score, c
     members: dict[str, Members] = {}
     for structure in dict.fromkeys(goal.structure for goal in goals):
         members[structure] = _members(patient, _whole_name(structure), model)
-    kept = seen_goals(target_goals(patient, protocol, SearchState()), patient)
+    kept = kept_goals(patient, protocol)
     names = [goal.structure for goal in kept]
-    members |= {name: patient.structure_weights(name, model.grid, voxels=voxels, overlap_with=names) for name in names}
+    if sampled is None:
+        members |= {
+            name: patient.structure_weights(name, model.grid, voxels=voxels, overlap_with=names) for name in names
+        }
+        members[BODY_WHOLE] = patient.structure_weights(BODY, model.grid, voxels=voxels)
+    else:
+        members |= sampled
     goals += [replace(goal, weight=_KEPT * goal.weight, quantity=quantity) for goal in kept]
     goals.append(_no_hot_spots(patient, protocol, target, quantity))
-    members[_whole(_BODY)] = patient.structure_weights(_BODY, model.grid, voxels=voxels)
     cost = ScoreCost(_problem(plan, goals, members), tuple(curves), tuple(levels))
-    return _as_read(cost, plan, score)
+    return _as_read(cost, plan, score, plan if judged is None else judged)
+
+
+def kept_goals(patient: Patient, protocol: Protocol) -> tuple[Goal, ...]:
+    """Return the prescription's own goals, which keep sound what a card does not judge."""
+    return seen_goals(target_goals(patient, protocol, SearchState()), patient)
 
 
 def _members(patient: Patient, name: str, model: ForwardModel) -> Members:
     """Return voxels and weights of a whole structure, or the points that metrics read where there are few enough."""
     host = np.asarray(model.voxels)
-    if patient.membership == "volume" and name != _BODY:
+    if patient.membership == "volume" and name != BODY:
         index, weights = structure_points(patient.structures[name], model.grid)
         if weights.size <= _POINTS:
             matrix = sampling_matrix(index, model.grid, host)
@@ -288,8 +315,8 @@ def _problem(plan: Plan, goals: Sequence[Goal], members: Mapping[str, Members]) 
     return problem
 
 
-def _as_read(cost: ScoreCost, plan: Plan, score: Score) -> ScoreCost:
-    """Return a cost whose metrics are, at a plan, those that its score reads: bands differ from ranks."""
+def _as_read(cost: ScoreCost, plan: Plan, score: Score, judged: Plan) -> ScoreCost:
+    """Return a cost whose metrics are, at a plan, those that its score reads: bands differ from ranks, grids differ."""
     target, quantity = cost.problem.terms[len(cost.curves)], plan.prescribed
     values = cost.problem.evaluation(cost.model.forward(like(plan.x, cost.start), cost.images))[target.quantity]
     smooth = [scalar(term.cost(values)[0]) for term in cost.problem.terms]
@@ -301,7 +328,7 @@ def _as_read(cost: ScoreCost, plan: Plan, score: Score) -> ScoreCost:
     name = _whole_name(target.structure)
     volumes = [term.objective.parameters()["volume"] for term in cost.rulers]
     metrics = [f"D{100.0 * float(volume):g}" for volume in volumes if isinstance(volume, float)]
-    read = plan.metrics(quantity, [name], metrics)[name]
+    read = judged.metrics(quantity, [name], metrics)[name]
     levels = [
         level * value / read[metric]
         for level, value, metric in zip(cost.levels, smooth[len(curves) :], metrics, strict=False)
@@ -318,8 +345,8 @@ def ascended(cost: ScoreCost, plan: Plan, iterations: int) -> Plan:
 
 def _no_hot_spots(patient: Patient, protocol: Protocol, target: str, quantity: str) -> Goal:
     """Return the goal that costs a point when 1 % of the target's volume, anywhere, is 10 Gy too hot."""
-    weight = patient.structures[_BODY].volume / patient.structures[target].volume
-    return Goal(_whole(_BODY), SquaredOverdosing(_HOT * protocol.prescription), weight, quantity)
+    weight = patient.structures[BODY].volume / patient.structures[target].volume
+    return Goal(_whole(BODY), SquaredOverdosing(_HOT * protocol.prescription), weight, quantity)
 
 
 def _whole(structure: str) -> str:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
+from scipy.ndimage import distance_transform_edt
 
 from radplan.analysis.gamma import Gamma, GammaCriteria, gamma_index
 from radplan.analysis.metrics import metric
@@ -123,13 +124,17 @@ def plan_from_dose(
         raise InputError(f"the dose has shape {given.shape}, its grid {grid.shape}")
     if not np.all(np.isfinite(given)) or given.min() < 0.0:
         raise InputError("the dose to reproduce must be finite and >= 0 everywhere")
-    judged = patient if known is None else _within(patient, known)
+    judged, region = patient, None
+    if known is not None:
+        judged, region = _within(patient, known), np.zeros(grid.shape, dtype=bool)
+        region.reshape(-1)[patient.structure_weights(known, grid)[0]] = True
+        given = _drawn_out(given, grid, region)
     there = given if grid == model.grid else np.asarray(resample_linear(given, grid, model.grid))
     goals = mimicking_goals(there, model, judged, targets)
     plan = optimize(
         model, goals, judged, fractions=fractions, solver=ProjectedLBFGS(max_iterations=iterations, tolerance=1e-6)
     )
-    return compare_to_dose(plan, given, grid)
+    return compare_to_dose(plan, given, grid, region)
 
 
 def mimicking_goals(
@@ -164,6 +169,15 @@ def mimicking_goals(
     return tuple(goals)
 
 
+def _drawn_out(dose: Floats, grid: Grid, region: npt.NDArray[np.bool_]) -> Floats:
+    """Return a dose that goes on beyond the region in which it is given: there, that of the nearest voxel inside.
+
+    A dose of 0 beyond it would be mixed into all that is interpolated near its surface.
+    """
+    nearest = distance_transform_edt(~region, sampling=grid.spacing[::-1], return_distances=False, return_indices=True)
+    return np.asarray(dose[tuple(nearest)])
+
+
 def _within(patient: Patient, known: str) -> Patient:
     """Return the patient with every structure cut to one of them; what is left of none is left out."""
     region = patient.structure(known)
@@ -175,8 +189,8 @@ def _within(patient: Patient, known: str) -> Patient:
     return replace(patient, structures=Structures(kept))
 
 
-def compare_to_dose(plan: Plan, dose: Floats, grid: Grid) -> Mimicry:
-    """Return how near a plan comes to a dose (nz, ny, nx) on a grid [Gy], on what both grids cover."""
+def compare_to_dose(plan: Plan, dose: Floats, grid: Grid, region: npt.NDArray[np.bool_] | None = None) -> Mimicry:
+    """Return how near a plan comes to a dose (nz, ny, nx) on a grid [Gy], on what both cover; gamma in a region."""
     rows = []
     for name, found in plan.metrics(plan.prescribed, names=METRICS).items():
         structure = plan.patient.structures[name]
@@ -186,7 +200,7 @@ def compare_to_dose(plan: Plan, dose: Floats, grid: Grid) -> Mimicry:
         values = sample(dose, index)
         reference = {m: metric(m, values, weights, structure.volume / 1000.0) for m in METRICS}
         rows.append(MimicRow(name, reference, dict(found)))
-    gamma = gamma_index(plan[plan.prescribed], plan.model.grid, dose, grid, GammaCriteria(3.0, 3.0))
+    gamma = gamma_index(plan[plan.prescribed], plan.model.grid, dose, grid, GammaCriteria(3.0, 3.0), region)
     return Mimicry(plan, tuple(rows), gamma)
 
 

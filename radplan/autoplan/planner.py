@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from radplan.autoplan.arc_ascent import ArcAscent
 from radplan.autoplan.protocol import Protocol, load_protocol, understand
 from radplan.autoplan.refine import Progress, Refinement, Settings, refine
 from radplan.autoplan.scorecard import Score
@@ -163,11 +164,14 @@ def auto_delivery(
     check_deliverable(spec, plan.patient, machine, case)
     target = next(name for name in protocol.targets if name in plan.patient.structures)
     metric = f"D{protocol.normalise['percent']:g}"
-    level = target, "physical_dose", {metric: plan.metrics(plan.prescribed, [target], [metric])[target][metric]}
+    dose = plan.metrics(plan.prescribed, [target], [metric])[target][metric]
+    level = target, "physical_dose", {metric: dose}
     goals = refinement.best.goals
     if technique == "vmat":
         even = arc_goals(goals, protocol, _EVENNESS_OF_REACHED)
-        delivered = deliver_arcs(spec, plan.patient, machine, even, level, case)
+        linac = machine_limits(limits)
+        ascent = ArcAscent(protocol, machine, linac, (target, metric, dose), spec.delivery.grid)
+        delivered = deliver_arcs(spec, plan.patient, machine, even, level, case, ascent.climbed)
     else:
         delivered = deliver_fluence(plan, spec, machine, goals, level, case)
     return AutoDelivery(delivered, protocol.scorecard.score(delivered.plan), spec)

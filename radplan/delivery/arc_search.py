@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,16 +19,22 @@ from radplan.delivery.followed import FollowedApertures
 from radplan.delivery.pricing import priced_shapes
 from radplan.delivery.rows import RowDescent
 from radplan.delivery.trajectories import envelope, leaf_trajectories
+from radplan.engines import ApertureModel, ApertureOptions, aperture_model
 from radplan.engines.aperture.variables import FieldLayout
 from radplan.errors import InputError
+from radplan.geometry.grid import Grid
 from radplan.influence import Variables
 from radplan.machines.limits import MachineLimits
 from radplan.machines.mlc import MLC
 from radplan.machines.photon import PhotonMachine
 from radplan.optim.solvers import ProjectedLBFGS
+from radplan.patient.patient import Patient
 from radplan.progress import report
 
 Floats = npt.NDArray[np.float64]
+
+COARSE_RAYS = ApertureOptions(ray_spacing=3.0)
+"""The exact engine during the search: rays as far apart as its dose voxels bear."""
 
 _SPARE_MU = 1.04
 """Least monitor units per degree of a plan over what the machine asks for: it is scaled and rounded afterwards."""
@@ -232,10 +238,8 @@ class ArcSearch:
     def search_ends(self, machine: PhotonMachine, iterations: int) -> float:
         """Search leaf ends and monitor units together, through the trajectories; return the cost."""
         self.hold()
-        fields = self.fields(machine)
-        model = self._apertures(fields)
-        bounded = leaf_trajectories(model.variables, model.layouts, self.limits, self._times())
-        followed = FollowedApertures(model, bounded)
+        model = self._apertures(self.fields(machine))
+        followed = self._followed(model, model.variables)
         limits = followed.variables
         start = np.asarray(limits.start)
         scale = self._scale(followed, start)
@@ -251,9 +255,48 @@ class ArcSearch:
         found: Any = minimize(  # type: ignore[call-overload]
             value_and_gradient, start / scale, jac=True, method="L-BFGS-B", bounds=bounds, options=options
         )
-        self._take(model, np.asarray(followed.followed(found.x * scale)))
-        self._share(self.needed())
+        self.take(followed, found.x * scale)
         return float(found.fun)
+
+    def exact_ends(
+        self, patient: Patient, machine: PhotonMachine, grid: Grid, voxels: npt.ArrayLike
+    ) -> FollowedApertures:
+        """Return the exact model of the arcs, moved as `search_ends` moves them: see `take`.
+
+        Parameters
+        ----------
+        patient, machine : Patient, PhotonMachine
+            Those of the search.
+        grid : Grid
+            The dose grid.
+        voxels : array of shape (n,)
+            Sorted flat indices of the voxels to calculate in.
+        """
+        self.hold()
+        fields = self.fields(machine)
+        plan = DeliveryPlan("arcs", tuple(fields), None, patient.patient_position)
+        exact = aperture_model(patient, plan, machine, self.mlc, grid, COARSE_RAYS, voxels=voxels, limits=self.limits)
+        inner = self._apertures(fields).variables
+        own = replace(exact.variables, lower=inner.lower, upper=inner.upper, scale=inner.scale)
+        return self._followed(exact, own)
+
+    def take(self, followed: FollowedApertures, x: Floats) -> None:
+        """Keep leaves and monitor units of variables of a model that `exact_ends` made, and share the time anew."""
+        leaves, mu, ends = [], [], np.asarray(followed.followed(x))
+        for layout in followed.layouts:
+            placed = ends[layout.leaf_slice].reshape(layout.leaves.shape)[layout.openings]
+            leaves.append(placed[:, self.matrix.bixels.pairs])
+            given = np.zeros(len(layout.field.segments))
+            given[list(layout.delivering)] = ends[layout.mu_slice]
+            mu.append(given)
+        self.leaves, self.mu = np.concatenate(leaves), np.concatenate(mu)
+        self._share(self.needed())
+
+    def scale_mu(self, factor: float) -> bool:
+        """Multiply monitor units; False where segments at their fewest stayed there."""
+        scaled = self.mu * factor
+        self.mu = np.maximum(scaled, self.mu_bounds()[0])
+        return bool(np.allclose(self.mu, scaled, rtol=1e-9))
 
     def _scale(self, followed: FollowedApertures, start: Floats) -> Floats:
         """Return sizes of the variables from the diagonal of the curvature, estimated with random signs."""
@@ -267,6 +310,10 @@ class ArcSearch:
         moves = total * typical**2
         scale: Floats = typical / np.sqrt(np.maximum(moves, 1e-3 * max(moves.max(), 1e-30)))
         return scale
+
+    def _followed(self, model: BixelApertures | ApertureModel, variables: Variables) -> FollowedApertures:
+        bounded = leaf_trajectories(variables, model.layouts, self.limits, self._times())
+        return FollowedApertures(model, bounded)
 
     def _times(self) -> list[Floats]:
         bixels = self.matrix.bixels
@@ -308,17 +355,6 @@ class ArcSearch:
             start.size, lower, upper, start, scale, ("leaf end [mm]", "jaw [mm]", "monitor units [MU]")
         )
         return BixelApertures(matrix.dij, tuple(layouts), openings, variables, matrix.transmission, matrix.leaf_offset)
-
-    def _take(self, model: BixelApertures, x: Floats) -> None:
-        """Keep leaves and monitor units of variables of the aperture model."""
-        leaves, mu = [], []
-        for layout in model.layouts:
-            ends = x[layout.leaf_slice].reshape(layout.leaves.shape)[layout.openings]
-            leaves.append(ends[:, self.matrix.bixels.pairs])
-            given = np.zeros(len(layout.field.segments))
-            given[list(layout.delivering)] = x[layout.mu_slice]
-            mu.append(given)
-        self.leaves, self.mu = np.concatenate(leaves), np.concatenate(mu)
 
     def fields(self, machine: PhotonMachine) -> list[TreatmentField]:
         """Return the arcs as fields of control points, with jaws about the rows and other pairs parked behind them."""

@@ -20,10 +20,10 @@ from radplan.beams.place import target_center
 from radplan.delivery.arc_bixels import Arc, arc_bixels
 from radplan.delivery.arc_cost import ArcCost
 from radplan.delivery.arc_matrix import arc_matrix
-from radplan.delivery.arc_search import ArcSearch
+from radplan.delivery.arc_search import COARSE_RAYS, ArcSearch
 from radplan.delivery.check import check_delivery
 from radplan.delivery.rounding import rounded_plan
-from radplan.engines import ApertureOptions, aperture_model
+from radplan.engines import aperture_model
 from radplan.errors import InputError
 from radplan.machines.limits import MachineLimits, machine_limits
 from radplan.machines.mlc import MLC
@@ -51,9 +51,6 @@ _ROUNDS = ((60, 3), (50, 3), (50, 0))
 _SPARE_RATE = 1.12
 """Dose rate kept for the last scaling of monitor units, over what the search uses."""
 
-
-_COARSE_RAYS = ApertureOptions(ray_spacing=3.0)
-"""The exact engine during the search: rays as far apart as its dose voxels bear."""
 
 _SCALINGS, _CLOSE = 4, 1e-3
 """Steps in which monitor units are scaled to a level, and how near to it is near enough."""
@@ -403,7 +400,7 @@ def exact_dose(search: ArcSearch, patient: Patient, machine: PhotonMachine) -> F
     """Return the dose (voxels,) per fraction of a search's arcs by the exact engine in the sampled voxels [Gy]."""
     matrix = search.matrix
     plan = DeliveryPlan("arcs", tuple(search.fields(machine)), None, patient.patient_position)
-    model = aperture_model(patient, plan, machine, search.mlc, matrix.grid, _COARSE_RAYS, voxels=matrix.voxels)
+    model = aperture_model(patient, plan, machine, search.mlc, matrix.grid, COARSE_RAYS, voxels=matrix.voxels)
     found = model.forward(np.asarray(model.variables.start))["physical_dose"]
     dose: Floats = np.asarray(arrays.to_numpy(found), dtype=np.float64)[0]
     return dose
@@ -430,9 +427,7 @@ def _levelled(
         if not found > 0.0:
             raise InputError(f"{level[0]!r} gets no dose to scale to {level[2]:g} Gy")
         factor = level[2] / found
-        scaled = np.maximum(search.mu * factor, search.mu_bounds()[0])
-        whole = np.allclose(scaled, search.mu * factor, rtol=1e-9)
-        search.mu = scaled
+        whole = search.scale_mu(factor)
         if whole or abs(factor - 1.0) < _CLOSE:
             return exact * factor
         exact = exact_dose(search, patient, machine)

@@ -15,7 +15,10 @@ import numpy as np
 
 from radplan import arrays
 from radplan.arrays import Array, namespace
+from radplan.delivery.bixel_apertures import BixelApertures
 from radplan.delivery.trajectories import LeafTrajectories
+from radplan.engines import ApertureModel
+from radplan.engines.aperture.variables import FieldLayout
 from radplan.influence import Variables
 from radplan.influence.over import ModelOver
 
@@ -26,13 +29,19 @@ class FollowedApertures(ModelOver):
 
     Parameters
     ----------
-    model : ForwardModel
+    model : BixelApertures or ApertureModel
         An aperture model: of bixels or exact.
     trajectories : LeafTrajectories
         Its variables with the limits of a machine.
     """
 
+    model: BixelApertures | ApertureModel
     trajectories: LeafTrajectories
+
+    @property
+    def layouts(self) -> tuple[FieldLayout, ...]:
+        """Where the variables of every field lie."""
+        return self.model.layouts
 
     @property
     def linear(self) -> bool:

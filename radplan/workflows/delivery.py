@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -145,6 +145,7 @@ def deliver_arcs(
     goals: Sequence[Goal],
     level: Level | None,
     case: DicomCase | None = None,
+    finish: Callable[[ArcOutcome, Patient], ArcOutcome] | None = None,
 ) -> Delivered:
     """Return arcs planned from goals, as read back from their file.
 
@@ -160,6 +161,8 @@ def deliver_arcs(
         What monitor units are scaled to.
     case : DicomCase, optional
         The images that the file refers to.
+    finish : callable, optional
+        Given what the search ended with and the patient, returns arcs that are better by another measure.
     """
     wanted, limits = spec.delivery, machine_limits(spec.delivery.limits)
     outcome = search_arcs(
@@ -174,6 +177,8 @@ def deliver_arcs(
         isocenter=spec.beams.isocenter,
         level=_volume_level(level, goals),
     )
+    if finish is not None:
+        outcome = finish(outcome, patient)
     doses: dict[str, Plan] = {}
     if wanted.compare:
         weights = outcome.search.weights()

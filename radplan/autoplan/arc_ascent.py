@@ -1,0 +1,139 @@
+"""Arcs that climb the scorecard: leaf ends and monitor units by the exact engine, each step within the linac's limits.
+
+What `radplan.autoplan.ascent` does for bixels, from where a search on goals has ended.
+"""
+
+from __future__ import annotations
+
+from copy import copy
+from dataclasses import dataclass, replace
+
+import numpy as np
+from scipy.ndimage import binary_dilation
+
+from radplan.autoplan.ascent import BODY, BODY_WHOLE, ascended, kept_goals, score_cost
+from radplan.autoplan.protocol import Protocol
+from radplan.autoplan.scorecard import Score
+from radplan.beams.control_points import DeliveryPlan
+from radplan.delivery.arc_matrix import Ints, Members, sampled_members
+from radplan.delivery.arc_search import ArcSearch
+from radplan.delivery.arcs import ArcOutcome, exact_dose
+from radplan.delivery.check import check_delivery
+from radplan.delivery.rounding import rounded_plan
+from radplan.engines import aperture_model
+from radplan.geometry.grid import Grid
+from radplan.machines import PhotonMachine
+from radplan.machines.limits import MachineLimits
+from radplan.patient import Patient
+from radplan.plan import Plan, evaluate
+from radplan.progress import report
+
+COUNTS = (16.0, 8.0, 4.0, 2.0)
+"""Least width of the band that a dose at a volume is averaged over in each round [voxels]."""
+_GAIN = 0.005
+"""A round that gains less than this share of the card's maximum is the last."""
+
+
+@dataclass(frozen=True, eq=False)
+class ArcAscent:
+    """How arcs climb the card of a protocol.
+
+    Parameters
+    ----------
+    protocol : Protocol
+        Card, targets and prescription.
+    machine : PhotonMachine
+        The linac.
+    limits : MachineLimits
+        What it can do.
+    level : (str, str, float)
+        Target, metric and dose that every plan is brought to [Gy], such as ``("PTV", "D95", 60.0)``.
+    grid : float
+        Spacing of the dose grid [mm]. On one of 5 mm arcs were found whose hot spots the score on 3 mm saw.
+    iterations : int
+        Of each round.
+    """
+
+    protocol: Protocol
+    machine: PhotonMachine
+    limits: MachineLimits
+    level: tuple[str, str, float]
+    grid: float = 3.0
+    iterations: int = 40
+
+    def climbed(self, outcome: ArcOutcome, patient: Patient) -> ArcOutcome:
+        """Return the arcs of the best score between those of a search and the end of the ascent.
+
+        Parameters
+        ----------
+        outcome : ArcOutcome
+            What a search on goals ended with.
+        patient : Patient
+            With canonical names and helpers.
+        """
+        best = self._levelled(outcome.search, patient)
+        self._tell("arcs of the goals", best[1])
+        for count in COUNTS:
+            found = self._round(best, patient, count)
+            gained = found[1].total - best[1].total
+            self._tell(f"ascent, bands of {count:g}", found[1])
+            if gained > 0.0:
+                best = found
+            if gained < _GAIN * found[1].maximum:
+                break
+        search = best[0]
+        plan = rounded_plan(self._plan(search, patient), self.limits)
+        check_delivery(plan, self.limits).raise_for_errors()
+        return replace(outcome, plan=plan, search=search, exact=exact_dose(search, patient, self.machine))
+
+    def _round(
+        self, best: tuple[ArcSearch, Score, Plan], patient: Patient, count: float
+    ) -> tuple[ArcSearch, Score, Plan]:
+        """Return where one ascent from the best arcs so far ends."""
+        search = copy(best[0])
+        grid = best[2].model.grid
+        sampled, voxels = seen_voxels(patient, self.protocol, grid)
+        followed = search.exact_ends(patient, self.machine, grid, voxels)
+        plan = evaluate(followed, np.asarray(followed.variables.start), patient, self.protocol.fractions)
+        cost = score_cost(patient, self.protocol, plan, best[1], count, best[2], sampled)
+        search.take(followed, ascended(cost, plan, self.iterations).x)
+        return self._levelled(search, patient)
+
+    def _levelled(self, search: ArcSearch, patient: Patient) -> tuple[ArcSearch, Score, Plan]:
+        """Return arcs at the level, what they score, and the plan that was scored."""
+        target, metric, wanted = self.level
+        search = copy(search)
+        fields = self._plan(search, patient)
+        model = aperture_model(patient, fields, self.machine, search.mlc, self.grid, limits=self.limits)
+        x = np.array(model.variables.start)
+        plan = evaluate(model, x, patient, self.protocol.fractions)
+        factor = wanted / plan.metrics(structures=[target], names=[metric])[target][metric]
+        search.scale_mu(factor)
+        for layout in model.layouts:
+            x[layout.mu_slice] *= factor
+        plan = evaluate(model, x, patient, self.protocol.fractions)
+        return search, self.protocol.scorecard.score(plan), plan
+
+    def _plan(self, search: ArcSearch, patient: Patient) -> DeliveryPlan:
+        fields = tuple(search.fields(self.machine))
+        return DeliveryPlan("arcs", fields, self.protocol.fractions, patient.patient_position)
+
+    def _tell(self, what: str, score: Score) -> None:
+        report("arcs", detail=f"{what}: {score.total:.2f} of {score.maximum:.0f}", finished=True)
+
+
+def seen_voxels(patient: Patient, protocol: Protocol, grid: Grid) -> tuple[Members, Ints]:
+    """Return a sample of the structures of `kept_goals` and of the body, and all voxels that a card needs with it.
+
+    Structures that the card judges are whole, with the voxels that their dose is read from.
+    """
+    names = list(dict.fromkeys(goal.structure for goal in kept_goals(patient, protocol)))
+    sampled, voxels = sampled_members(patient, grid, names, patient.target_names, 0)
+    body, more = sampled_members(patient, grid, [BODY], patient.target_names, 0)
+    judged = {item.criterion.structure for item in protocol.scorecard.items} & set(patient.structures) - {BODY}
+    whole = np.zeros(grid.shape, dtype=bool)
+    for name in (*judged, *patient.target_names):
+        whole.reshape(-1)[patient.structure_weights(name, grid)[0]] = True
+    near = np.flatnonzero(binary_dilation(whole, np.ones((3, 3, 3), dtype=bool)))
+    inside = np.intersect1d(near, patient.body_voxels(grid))
+    return {**sampled, BODY_WHOLE: body[BODY]}, np.unique(np.concatenate([inside, voxels, more]))
