@@ -267,7 +267,7 @@ def score_cost(
         goals.append(Goal(_whole(target), BandedDose(_HOTTEST_SHARE, count), quantity=quantity))
         levels.append(rule["hottest"] * dose)
     members: dict[str, Members] = {}
-    for structure in dict.fromkeys(goal.structure for goal in goals):
+    for structure in dict.fromkeys(goal.structure for goal in goals if goal.structure not in (sampled or {})):
         members[structure] = _members(patient, _whole_name(structure), model)
     kept = kept_goals(patient, protocol)
     names = [goal.structure for goal in kept]

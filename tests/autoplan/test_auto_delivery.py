@@ -6,11 +6,20 @@ import numpy as np
 import pytest
 
 import radplan as rp
-from radplan.autoplan.planner import auto_delivery, auto_plan, delivery_specification
+from radplan.autoplan.arc_ascent import ArcAscent
+from radplan.autoplan.planner import arc_goals, auto_delivery, auto_plan, delivery_specification
 from radplan.autoplan.protocol import Protocol
 from radplan.autoplan.refine import Refinement, Settings
+from radplan.autoplan.scorecard import Score
+from radplan.beams.control_points import DeliveryPlan
+from radplan.delivery.arcs import ArcOptions, search_arcs
+from radplan.delivery.check import check_delivery
+from radplan.engines import aperture_model
 from radplan.errors import InputError, UnknownNameError
+from radplan.machines import PhotonMachine
+from radplan.machines.limits import machine_limits
 from radplan.patient import CT, Patient, Structure, Structures
+from radplan.plan import evaluate
 
 GRID = rp.Grid((12, 20, 20), (6.0, 6.0, 6.0), (-57.0, -57.0, -33.0))
 
@@ -65,6 +74,29 @@ def test_what_cannot_be_delivered_is_refused(patient: Patient, refinement: Refin
     wide = auto_plan(patient, protocol, settings=Settings((3.0,), 0, 0, first_iterations=2, published_rounds=0))
     with pytest.raises(InputError, match=r"leaf pairs|leaves"):
         auto_delivery(wide, protocol, machine)
+
+
+def test_arcs_climb_the_card_within_the_limits(refinement: Refinement, protocol: Protocol) -> None:
+    machine, linac, patient = rp.load_machine("generic_photon_6mv"), machine_limits("TrueBeam"), refinement.plan.patient
+    goals = arc_goals(refinement.best.goals, protocol)
+    coarse = ArcOptions(spacing=30.0, effort=0.1)
+    found = search_arcs(patient, goals, machine, options=coarse, grid=6.0, fractions=20, level=("PTV", 0.95, 60.0))
+    ascent = ArcAscent(protocol, machine, linac, ("PTV", "D95", 60.0), grid=6.0, iterations=5)
+    before, after = (
+        scored_arcs(outcome.plan, patient, protocol, machine) for outcome in (found, ascent.climbed(found, patient))
+    )
+    assert after[0].total > before[0].total + 0.1 * before[0].maximum
+    assert after[1] == pytest.approx(60.0, abs=0.15)
+
+
+def scored_arcs(
+    plan: DeliveryPlan, patient: Patient, protocol: Protocol, machine: PhotonMachine
+) -> tuple[Score, float]:
+    """Score and D95 of what a linac is told, which it can do."""
+    assert list(check_delivery(plan, machine_limits("TrueBeam"))) == []
+    model = aperture_model(patient, plan, machine, grid=6.0, limits="TrueBeam")
+    dose = evaluate(model, np.asarray(model.variables.start), patient, 20)
+    return protocol.scorecard.score(dose), float(dose.metrics(names=["D95"])["PTV"]["D95"])
 
 
 def test_arcs_are_the_protocols_unless_said(protocol: Protocol) -> None:

@@ -195,3 +195,20 @@ def test_a_plan_is_made_again_from_its_dose_alone(found: Refinement) -> None:
     problem = Problem(plan.model, goals, plan.patient, plan.fractions)
     assert {"Rectum"} < {goal.structure for goal in goals}
     assert max(problem.goal_values(np.asarray(plan.x, dtype=np.float32))) < 1e-4
+
+
+def test_a_dose_known_in_a_part_of_the_body_is_not_mixed_with_what_is_beyond(
+    patient: Patient, protocol: Protocol
+) -> None:
+    points = GRID.points(np.arange(GRID.size)).reshape(*GRID.shape, 3)
+    half = points[..., 0] < 4.0
+    known = Structure.from_mask("Known", GRID, half, role="ignored")
+    seen = understand(patient, protocol).patient
+    seen = replace(seen, structures=Structures([*seen.structures.values(), known]))
+    machine = rp.load_machine("generic_photon_6mv")
+    beams = rp.place_beams(seen, machine, gantry=protocol.beams.gantry, bixel_width=protocol.bixel_width)
+    dij = rp.dose_influence(seen, beams, machine, grid=5.0)
+    made = plan_from_dose(np.where(half, 60.0, 0.0), GRID, dij, seen, 20, iterations=60, known="Known")
+    target = next(row for row in made.rows if row.structure == "PTV")
+    assert target.reference["D98"] == pytest.approx(60.0)
+    assert target.plan["D98"] > 57.0
