@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from radplan.ai.dvh import dvh_levels
-from radplan.ai.dvh_task import CodeScale, code_parts, followed_doses, nearest_plan, steered
+from radplan.ai.dvh_task import CodeScale, asked_means, followed_doses, nearest_plan, steered
 from radplan.ai.nets.dvh_unet import DvhUNet
 from radplan.ai.planned import PlannedPatient
 from radplan.ai.spec import DvhSpec
@@ -79,7 +78,7 @@ def followed(
                 _figures(planned, shares),
                 _figures(predicted, shares),
                 _figures(usual, shares),
-                np.stack([_asked_means(code, spec.structures) for code in codes]),
+                np.stack([asked_means(code, spec.structures) for code in codes]),
                 _figures(answers, shares)[0],
                 _figures(patient.doses[labels].astype(np.float64), shares)[0],
             )
@@ -144,10 +143,3 @@ def _figures(doses: npt.NDArray[np.floating[Any]], shares: Floats) -> Floats:
             values[0, plan, row] = float(np.average(seen, weights=weights))
             values[1, plan, row] = metric("D1", seen, weights)
     return values
-
-
-def _asked_means(code: npt.ArrayLike, structures: Sequence[str]) -> Floats:
-    """Return the mean doses (structures,) that DVHs stand for, by the trapezoidal rule."""
-    levels = np.concatenate([[0.0], dvh_levels()])
-    curves = code_parts(code, structures).values()
-    return np.asarray([np.trapezoid(np.concatenate([[1.0], curve]), levels) for curve in curves])

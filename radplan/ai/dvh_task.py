@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch.nn import functional
 
-from radplan.ai.dvh import LEVELS
+from radplan.ai.dvh import LEVELS, dvh_levels
 from radplan.ai.features import Layout
 from radplan.ai.loop import Task
 from radplan.ai.nets.dvh_unet import DvhUNet
@@ -25,6 +26,9 @@ _STRUCTURES_WEIGHT = 1.5
 
 _HOTTEST = 0.01
 """Share of a structure's voxels whose mean difference counts too."""
+
+_LEAST_GAIN = 0.1
+"""Share of the difference of two mean doses asked for by which answers are to differ at least."""
 
 _LOOKED_AT = 4
 """Plans of each patient that states are chosen by."""
@@ -75,7 +79,8 @@ class DvhTask(Task):
     At each step a patient is shown with several DVHs. Those of the patient's own plans ask for these; those of
     other patients' plans ask for that plan of the patient whose DVHs are nearest (Ma et al.); and some say nothing.
     Doses are compared in units of the target's mean: squared differences in the body and in each structure, the
-    distance of DVHs, and the difference of each structure's mean and hottest hundredth.
+    distance of DVHs, and the difference of each structure's mean and hottest hundredth. What is asked for by other
+    patients' DVHs may be out of reach; then the order of mean doses counts: who asks for less is to get less.
 
     Parameters
     ----------
@@ -103,7 +108,7 @@ class DvhTask(Task):
 
     def loss(self, net: Any, index: int, draw: np.random.Generator, device: Any, spent: float) -> tuple[str, Tensor]:
         patient = self._train[index]
-        codes, plans = self._asked(index, draw)
+        codes, plans, means = self._asked(index, draw)
         shown = mirrored_patient(patient, self.layout) if draw.random() < 0.5 else patient
         organs = np.flatnonzero(patient.parts[self._inner].any(axis=0))
         body = draw.choice(patient.voxels.size, min(self.spec.voxels, patient.voxels.size), replace=False)
@@ -124,7 +129,12 @@ class DvhTask(Task):
         dose = dose / level.clamp(min=0.1)
         loss = ((dose[:, count:] - planned[:, count:]) ** 2).mean() + 0.1 * ((level - 1.0) ** 2).mean()
         loss = loss + _STRUCTURES_WEIGHT * _squared(dose[:, :count], planned[:, :count], shares)
-        return patient.name, loss + self.spec.dvh_weight * _curves(dose[:, :count], planned[:, :count], shares)
+        parts = functional.pad(shares, (0, body.size, 0, 1))
+        parts[-1, count:] = 1.0
+        loss = loss + self.spec.dvh_weight * _curves(dose, planned, parts)
+        if self.spec.order_weight:
+            loss = loss + self.spec.order_weight * disorder(dose[:, :count], shares, _tensor(means, device))
+        return patient.name, loss
 
     def judged(self, net: Any, device: Any) -> dict[str, float]:
         squares: dict[str, list[float]] = {"voxels": [], "organs": [], "hottest": []}
@@ -156,21 +166,28 @@ class DvhTask(Task):
     def _target(self) -> int:
         return self.spec.structures.index(self.spec.target)
 
-    def _asked(self, index: int, draw: np.random.Generator) -> tuple[npt.NDArray[np.float32], list[int]]:
-        """Return what the network is given (wishes, bins), and the plans that answer."""
-        patient, rows, plans = self._train[index], [], []
+    def _asked(
+        self, index: int, draw: np.random.Generator
+    ) -> tuple[npt.NDArray[np.float32], list[int], npt.NDArray[np.float32]]:
+        """Return what the network is given (wishes, bins), the plans that answer, and mean doses asked for.
+
+        Those are (wishes, structures) of the target and the organs, not a number where nothing is wished.
+        """
+        patient, rows, plans, means = self._train[index], [], [], []
         for _ in range(self.spec.wishes):
             kind = draw.random()
             if kind < self.spec.unsteered:
                 rows.append(self.scale.nothing()[0])
                 plans.append(int(draw.integers(len(patient.codes))))
+                means.append(np.full(len(self._inner), np.nan))
                 continue
             own = kind < self.spec.unsteered + self.spec.own or self.size == 1
             source = patient if own else self._train[(index + 1 + int(draw.integers(self.size - 1))) % self.size]
             code = source.codes[int(draw.integers(len(source.codes)))]
             rows.append(self.scale.given(code[None])[0])
             plans.append(nearest_plan(patient, code))
-        return np.stack(rows), plans
+            means.append(asked_means(code, self.spec.structures)[self._inner])
+        return np.stack(rows), plans, np.stack(means).astype(np.float32)
 
 
 def dvh_net(spec: DvhSpec, layout: Layout, bins: int) -> DvhUNet:
@@ -226,6 +243,19 @@ def followed_doses(
     return doses
 
 
+def disorder(dose: Tensor, shares: Tensor, asked: Tensor) -> Tensor:
+    """Return by how much answers miss the order of what was asked for, mean over structures and pairs of wishes.
+
+    Of two wishes, that which asks for the higher mean dose is to get more by a tenth of the difference at least.
+    """
+    means = dose @ (shares / shares.sum(dim=1, keepdim=True).clamp(min=1e-6)).T
+    first, second = torch.triu_indices(len(asked), len(asked), 1, device=asked.device)
+    # Why: pairs in which nothing is wished are not a number, and count as equal.
+    apart = torch.nan_to_num(asked[first] - asked[second])
+    gained = means[first] - means[second]
+    return (_LEAST_GAIN * apart.abs() - apart.sign() * gained).clamp(min=0.0).mean()
+
+
 def _squared(dose: Tensor, planned: Tensor, shares: Tensor) -> Tensor:
     """Return the sum over structures of their mean squared differences, mean over wishes."""
     weights = shares / shares.sum(dim=1, keepdim=True).clamp(min=1e-6)
@@ -249,6 +279,13 @@ def _curves(dose: Tensor, planned: Tensor, shares: Tensor) -> Tensor:
 
 def _tensor(array: npt.NDArray[Any], device: Any) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(array)).to(device)
+
+
+def asked_means(code: npt.ArrayLike, structures: Sequence[str]) -> Floats:
+    """Return the mean doses (structures,) that DVHs stand for, by the trapezoidal rule."""
+    levels = np.concatenate([[0.0], dvh_levels()])
+    curves = code_parts(code, structures).values()
+    return np.asarray([np.trapezoid(np.concatenate([[1.0], curve]), levels) for curve in curves])
 
 
 def code_parts(code: npt.ArrayLike, structures: Sequence[str]) -> dict[str, Floats]:

@@ -256,9 +256,10 @@ def _signed_distance(part: Volume | None, sampling: Sequence[float], inside: Mas
     if part is None or not part.any():
         return np.full(int(inside.sum()), _ABSENT)
     within = part >= 0.5 if (part >= 0.5).any() else part > 0
-    outer = ndimage.distance_transform_edt(~within, sampling)
-    inner = ndimage.distance_transform_edt(np.pad(within, 1), sampling)[1:-1, 1:-1, 1:-1]
-    return np.asarray((outer - inner)[inside])
+    distance = ndimage.distance_transform_edt(~within, sampling)
+    box = ndimage.find_objects(within.astype(np.uint8))[0]
+    distance[box] -= ndimage.distance_transform_edt(np.pad(within[box], 1), sampling)[1:-1, 1:-1, 1:-1]
+    return np.asarray(distance[inside])
 
 
 def _places(target: Mask, anatomy: Anatomy) -> list[npt.NDArray[np.float64]]:

@@ -10,12 +10,13 @@ from typing import Any
 
 import numpy as np
 
+from radplan.ai.cards import read_model
 from radplan.ai.data import OPENKBP_LAYOUT, cached_samples, patient_files
 from radplan.ai.loop import Training
 from radplan.ai.metrics import PatientScore, scores
 from radplan.ai.proposer import load_proposer, openkbp_scores, save_proposer
 from radplan.ai.spec import TrainSpec
-from radplan.ai.train import DoseTask
+from radplan.ai.train import FORMAT, DoseTask
 from radplan.io.openkbp import read_openkbp
 
 _DATA = {
@@ -77,6 +78,9 @@ def fit_proposer(
         "chosen": best,
         "trained": trainer.facts(),
     }
+    if spec.start is not None:
+        first = read_model(spec.start, (FORMAT,)).card
+        facts["start"] = {key: first[key] for key in ("name", "sha256", "spec", "trained")}
     weights = trainer.weights()
     model = save_proposer(folder / "model", spec, OPENKBP_LAYOUT, weights, facts)
     if files["test"]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from radplan.ai import airt_planner, dvh_planner, proposer
+from radplan.ai import airt_planner, dvh_planner, train
 from radplan.ai.airt_planner import AirtPlanner
 from radplan.ai.cards import Model, read_model
 from radplan.ai.dvh_planner import DvhPlanner
@@ -14,7 +14,7 @@ from radplan.ai.proposer import DoseProposer
 AnyPlanner = DoseProposer | DvhPlanner | AirtPlanner
 
 _MODELS: dict[str, Callable[[Model, str], AnyPlanner]] = {
-    proposer.FORMAT: DoseProposer,
+    train.FORMAT: DoseProposer,
     dvh_planner.FORMAT: DvhPlanner,
     airt_planner.FORMAT: AirtPlanner,
 }

@@ -16,12 +16,10 @@ from radplan.ai.features import Anatomy, Layout, dose_channels
 from radplan.ai.loop import torch_device
 from radplan.ai.metrics import PatientScore, patient_score
 from radplan.ai.spec import TrainSpec
-from radplan.ai.train import dose_net, predicted
+from radplan.ai.train import FORMAT, dose_net, predicted
 from radplan.geometry.grid import Grid
 from radplan.io.openkbp import DOSE_MASK, LEVELS, ORGANS, read_openkbp
 from radplan.patient.patient import Patient
-
-FORMAT = "radplan dose proposer 1"
 
 Volume = npt.NDArray[np.float32]
 

@@ -104,11 +104,14 @@ class TrainSpec(TrainingSpec):
         Reference voxels that the loss is taken over at each step, drawn anew; None takes all.
     dvh_weight : float
         Weight of the DVH loss beside the mean absolute difference.
+    start : str, optional
+        Model whose weights the training begins with, by name or folder; None begins with fresh ones.
     """
 
     kind: Literal["dose"] = "dose"
     data: DataSection
     network: NetworkSection
+    start: str | None = None
     voxels: int | None = Field(default=None, ge=1)
     dvh_weight: float = Field(default=0.1, ge=0)
 
@@ -165,6 +168,8 @@ class DvhSpec(TrainingSpec):
         Voxels of the body that the loss is taken over at each step, beside those of the other structures.
     dvh_weight : float
         Weight of the DVH loss beside the mean squared difference.
+    order_weight : float
+        Weight of the loss of answers that do not come in the order of what was asked for.
     """
 
     kind: Literal["dvh"]
@@ -180,6 +185,7 @@ class DvhSpec(TrainingSpec):
     rounds: int = Field(default=2, ge=0)
     voxels: int = Field(default=4000, ge=1)
     dvh_weight: float = Field(default=0.1, ge=0)
+    order_weight: float = Field(default=0.0, ge=0)
 
 
 class ArcSection(_Section):

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from radplan.ai.cards import load_weights, read_model
 from radplan.ai.data import Sample, mirrored
 from radplan.ai.features import Layout
 from radplan.ai.loop import Task
@@ -16,6 +17,8 @@ from radplan.ai.losses import dvh_loss, groups_of, pooled
 from radplan.ai.metrics import PatientScore, patient_score, scores
 from radplan.ai.nets.resunet import DoseNet
 from radplan.ai.spec import TrainSpec
+
+FORMAT = "radplan dose proposer 1"
 
 Tensor = Any
 
@@ -70,7 +73,10 @@ class DoseTask(Task):
         return len(self._train)
 
     def network(self) -> DoseNet:
-        return dose_net(self.spec, self.layout)
+        net = dose_net(self.spec, self.layout)
+        if self.spec.start is not None:
+            load_weights(net, read_model(self.spec.start, (FORMAT,)))
+        return net
 
     def loss(self, net: Any, index: int, draw: np.random.Generator, device: Any, spent: float) -> tuple[str, Tensor]:
         inputs = self._input(index, bool(draw.random() < 0.5), device)

@@ -88,7 +88,21 @@ def test_a_network_with_a_first_guess_begins_there():
     channels, voxels, shape = _anatomy()
     with torch.no_grad():
         dose = net(channels, voxels, shape, torch.arange(voxels.numel()), torch.ones(1, 8))
-    torch.testing.assert_close(dose[0], torch.nn.functional.softplus(4 * channels[1]) / 4)
+    # the guess is at most the target's mean
+    torch.testing.assert_close(dose[0], torch.nn.functional.softplus(4 * channels[1].clamp(max=1.0)) / 4)
+
+
+def test_air_around_the_patient_changes_nothing():
+    torch.manual_seed(0)
+    net = DvhUNet(3, 8, widths=(4, 8), head=8).eval()
+    channels, voxels, shape = _anatomy()
+    z, y, x = (torch.as_tensor(part) for part in np.unravel_index(voxels.numpy(), shape))
+    wider = (shape[0] + 5, shape[1] + 3, shape[2] + 9)
+    moved = ((z + 2) * wider[1] + y + 1) * wider[2] + x + 4
+    with torch.no_grad():
+        near = net(channels, voxels, shape, torch.arange(40), torch.ones(1, 8))
+        far = net(channels, moved, wider, torch.arange(40), torch.ones(1, 8))
+    torch.testing.assert_close(far, near)
 
 
 @pytest.mark.parametrize("conditioning", ["concat", "film"])

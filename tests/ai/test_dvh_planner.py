@@ -18,7 +18,7 @@ from radplan.ai.cards import MODELS, save_model  # noqa: E402
 from radplan.ai.dvh import Wish  # noqa: E402
 from radplan.ai.dvh_planner import load_dvh_planner  # noqa: E402
 from radplan.ai.dvh_scores import Followed, followed, monotone, table  # noqa: E402
-from radplan.ai.dvh_task import CodeScale, DvhTask, nearest_plan  # noqa: E402
+from radplan.ai.dvh_task import CodeScale, DvhTask, disorder, nearest_plan  # noqa: E402
 from radplan.ai.fitting import fit  # noqa: E402
 from radplan.ai.loading import load_model  # noqa: E402
 from radplan.ai.loop import Training  # noqa: E402
@@ -121,7 +121,7 @@ def test_training_lets_the_network_follow_and_more_is_more(model):
 
 
 def test_a_stopped_training_goes_on_as_if_nothing_had_happened(cohort, patients, tmp_path):
-    spec = _spec(8)
+    spec = _spec(8, order_weight=1.0)
     task = DvhTask(spec, cohort_layout(spec, cohort, 0), patients[:2], patients[2:3])
     whole = Training(spec, task, tmp_path / "whole")
     whole.run()
@@ -131,6 +131,18 @@ def test_a_stopped_training_goes_on_as_if_nothing_had_happened(cohort, patients,
     again.run()
     for key, value in whole.net.state_dict().items():
         torch.testing.assert_close(again.net.state_dict()[key], value, rtol=1e-6, atol=1e-6)
+
+
+def test_answers_out_of_order_cost_what_they_lack():
+    shares = torch.tensor([[1.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
+    dose = torch.tensor([[0.2, 0.4, 0.5], [0.1, 0.3, 0.6], [0.9, 0.9, 0.9]], requires_grad=True)
+    asked = torch.tensor([[0.4, 0.7], [0.6, 0.6], [torch.nan, torch.nan]])
+    # means 0.3 and 0.2 where 0.4 and 0.6 were asked lack 0.02 + 0.1; 0.5 and 0.6 where 0.7 and 0.6 were, 0.01 + 0.1
+    lack = disorder(dose, shares, asked)
+    assert lack.item() == pytest.approx((0.12 + 0.11) / 6)
+    lack.backward()
+    wanted = torch.tensor([[0.5, 0.5, -1.0], [-0.5, -0.5, 1.0], [0.0, 0.0, 0.0]]) / 6
+    torch.testing.assert_close(dose.grad, wanted)
 
 
 def test_a_wish_moves_the_rectum_as_it_says(model, cohort):

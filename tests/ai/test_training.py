@@ -191,6 +191,20 @@ def test_a_loss_that_is_no_number_names_the_patient(samples, tmp_path):
         _training(_spec(3), [broken], tmp_path).run()
 
 
+def test_a_training_begins_with_the_weights_of_another_model(samples, tmp_path):
+    spec = _spec(4)
+    net = dose_net(spec, OPENKBP_LAYOUT)
+    first = save_proposer(tmp_path / "first", spec, OPENKBP_LAYOUT, net.state_dict(), {}, half=False)
+    trainer = _training(_spec(4, start=str(first)), samples, tmp_path / "run")
+    for key, value in net.state_dict().items():
+        torch.testing.assert_close(trainer.net.state_dict()[key], value, rtol=0, atol=0)
+    wider = _spec(4, start=str(first), network={"widths": [8, 16], "pool": 2, "head": [16]})
+    with pytest.raises(InputError, match="do not fit"):
+        _training(wider, samples, tmp_path / "wider")
+    with pytest.raises(UnknownNameError, match="openkbp-small"):
+        _training(_spec(4, start="openkbp-smal"), samples, tmp_path / "none")
+
+
 def test_half_written_checkpoints_are_not_taken_for_whole_ones(tmp_path):
     tensors = {"weights": {"a": torch.ones(2)}}
     checkpoint.save_checkpoint(tmp_path, 3, tensors, {"x": 1})

@@ -25,7 +25,9 @@ class DvhUNet(nn.Module):  # type: ignore[misc]
     is done for each code: the code joins the lowest level and the voxelwise head, where no normalisation takes it away
     again (``"concat"``), or scales and shifts each decoder level's channels (``"film"``: :math:`\gamma \odot x + \beta`
     from a perceptron that is the identity at the start), or both. The head sees each voxel's own channels too. Dose is
-    :math:`\mathrm{softplus}(4(y + p))/4` of its output y and a first guess p, the channel `prior`.
+    :math:`\mathrm{softplus}(4(y + p))/4` of its output y and a first guess p, the channel `prior` but at most 1, the
+    target's mean: what open fields give the target above it is what planning takes away. Only the box around the
+    voxels where dose counts is seen.
 
     Source: Ma et al., individualised dose prediction from anatomy and desired DVH; Perez et al., AAAI 2018, for FiLM.
 
@@ -102,7 +104,7 @@ class DvhUNet(nn.Module):  # type: ignore[misc]
         """
         if codes.ndim != 2 or codes.shape[1] != self.bins:
             raise InputError(f"DVH codes have shape {tuple(codes.shape)}, wanted (codes, {self.bins})")
-        x, flat = coarse_volume(channels, voxels, shape, self.pool, self.levels)
+        x, flat = coarse_volume(channels, *_boxed(voxels, shape), self.pool, self.levels)
         skips = []
         for level, block in enumerate(self.down):
             x = block(x if level == 0 else functional.max_pool3d(x, 2))
@@ -119,13 +121,23 @@ class DvhUNet(nn.Module):  # type: ignore[misc]
             near = near + self.code(codes)[:, None]
         output = self.head(near)[..., 0].float()
         if self.prior is not None:
-            output = output + channels[self.prior, wanted].float()
+            output = output + channels[self.prior, wanted].float().clamp(max=1.0)
         return functional.softplus(4.0 * output) / 4.0
 
     def _joined(self, x: Tensor, codes: Tensor) -> Tensor:
         if self.code is None:
             return self.join(x)
         return self.join(torch.cat([x, codes[:, :, None, None, None].expand(-1, -1, *x.shape[2:]).to(x.dtype)], dim=1))
+
+
+def _boxed(voxels: Tensor, shape: tuple[int, int, int]) -> tuple[Tensor, tuple[int, int, int]]:
+    """Return flat indices of voxels in the smallest box that holds them all, and the box's shape."""
+    _, ny, nx = shape
+    places = torch.stack([voxels // (ny * nx), voxels // nx % ny, voxels % nx])
+    first = places.amin(dim=1, keepdim=True)
+    nz, ny, nx = (places.amax(dim=1) - first[:, 0] + 1).tolist()
+    z, y, x = places - first
+    return (z * ny + y) * nx + x, (nz, ny, nx)
 
 
 def _identity_film(bins: int, count: int) -> nn.Sequential:
