@@ -50,10 +50,16 @@ def machine_name(spec: PlanSpec) -> str:
 
 
 def check_radiation(spec: PlanSpec, machine: Machine) -> None:
-    """Raise `InputError` where the specification asks for another radiation than the machine delivers."""
+    """Raise `InputError` for another radiation than the machine delivers, or a kernel that apertures do not get."""
     if spec.radiation is not None and spec.radiation != machine.radiation:
         raise InputError(
             f"radiation: {spec.radiation}, but machine {machine.name!r} delivers {machine.radiation}: leave one out"
+        )
+    technique = spec.delivery.technique
+    if technique != "fluence" and spec.engine.options.get("density_scaling"):
+        raise InputError(
+            f"engine: density_scaling is for bixels alone, and leaves and jaws of {technique} are calculated without: "
+            "leave it out here, and calculate the file with radplan recalc --density-scaling"
         )
 
 

@@ -235,6 +235,13 @@ def test_options_of_another_kind_are_refused_by_name(options, message):
         wanted_engine(spec, library_machine("generic_photon_6mv"))
 
 
+def test_density_scaling_is_refused_where_leaves_would_not_get_it():
+    machine, engine = library_machine("generic_photon_6mv"), {"options": {"density_scaling": True}}
+    check_radiation(plan_spec({"engine": engine}), machine)
+    with pytest.raises(InputError, match=r"jaws of vmat are calculated without.*recalc --density-scaling"):
+        check_radiation(plan_spec({"engine": engine, "delivery": {"technique": "vmat"}}), machine)
+
+
 def test_options_may_be_whole_numbers_or_numpy_scalars():
     spec = plan_spec({"engine": {"name": "photon_pencil_beam", "options": {"lateral_cutoff": np.float32(60)}}})
     assert type(wanted_engine(spec, library_machine("generic_photon_6mv")).lateral_cutoff) is float
