@@ -16,7 +16,7 @@ from radplan.engines.aperture.model import ApertureModel
 from radplan.engines.base import engine_from_spec
 from radplan.engines.monte_carlo.fluence import fluence_maps
 from radplan.engines.monte_carlo.photons import simulate_photons
-from radplan.engines.monte_carlo.protons import simulate_protons
+from radplan.engines.monte_carlo.protons import check_program, simulate_protons
 from radplan.engines.monte_carlo.simulated import SimulatedDose
 from radplan.errors import InputError, UnknownNameError
 from radplan.geometry.grid import Grid
@@ -163,6 +163,7 @@ def verify_protons(
     FileError
         When plan or program cannot be read.
     """
+    check_program(program)
     if isinstance(plan, Plan) or Path(plan).is_dir():
         known, chosen = _scored(plan, patient, machine)
     else:
@@ -202,7 +203,7 @@ def _scored_file(
 ) -> tuple[Plan, ParticleMachine]:
     """Return the voxel means of an RT Ion Plan's dose, and its machine."""
     if patient is None:
-        raise InputError("give the patient, whose plan the RT Ion Plan is")
+        raise InputError("give the patient, whose plan the RT Ion Plan is (--patient P)")
     first = recalculate_ions(plan, patient, machine, grid, scene=scene, fractions=fractions)
     distances = {one.virtual_sad for one in first.scanned}
     if first.scanned.radiation != "protons" or len(distances) > 1:

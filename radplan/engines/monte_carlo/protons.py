@@ -60,10 +60,9 @@ def unpacked(wheel: str | Path, folder: str | Path) -> Path:
         When the wheel is not there, is none, or holds no MCsquare.
     """
     wheel, folder = Path(wheel), Path(folder)
+    check_program(wheel)
     if wheel.is_dir():
         return _checked(wheel)
-    if not wheel.is_file():
-        raise FileError(wheel, "no such file; get it with: pip download --no-deps opentps-core")
     try:
         with zipfile.ZipFile(wheel) as archive:
             names = [name for name in archive.namelist() if name.startswith(_FOLDER)]
@@ -72,6 +71,12 @@ def unpacked(wheel: str | Path, folder: str | Path) -> Path:
     except zipfile.BadZipFile as error:
         raise FileError(wheel, "is no wheel: get it with pip download --no-deps opentps-core") from error
     return _checked(folder / _FOLDER)
+
+
+def check_program(wheel: str | Path) -> None:
+    """Raise a `FileError` where there is neither a wheel nor a folder, before anything is calculated."""
+    if not Path(wheel).exists():
+        raise FileError(wheel, "no such file; get it with: pip download --no-deps opentps-core")
 
 
 def _checked(folder: Path) -> Path:
