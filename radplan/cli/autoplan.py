@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from radplan.cli.console import listening_console
+from radplan.cli.console import listening_console, show_warnings
 from radplan.cli.plan import check_folder
 from radplan.errors import InputError, UnknownNameError
 
@@ -60,7 +59,7 @@ def command(
     if chosen != "fluence" and linac is None:
         raise InputError(f"{chosen} needs a photon machine with monitor units, {live.name!r} is none: take fluence")
     check_folder(out)
-    logging.basicConfig(format="radplan: %(levelname)s: %(message)s", level=logging.WARNING)
+    show_warnings()
     with listening_console() as console:
         patient, dicom = named_patient(plan_spec({"case": case}))
         leaves = limits if chosen in ("step_and_shoot", "sliding_window") else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,6 +13,29 @@ from radplan.progress import Report, listening, rich_bars, sentence
 
 WIDTH = 80
 """Columns that every table fits into."""
+
+
+class Once(logging.Filter):
+    """Lets a warning through the first time only, whatever its numbers: rounds of a search repeat it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.told: set[tuple[object, ...]] = set()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Return whether nothing like it was told before."""
+        given = record.args if isinstance(record.args, tuple) else ()
+        key = (record.msg, *(value for value in given if isinstance(value, str)))
+        known = key in self.told
+        self.told.add(key)
+        return not known
+
+
+def show_warnings() -> None:
+    """Print warnings to standard error, each one once."""
+    handler = logging.StreamHandler()
+    handler.addFilter(Once())
+    logging.basicConfig(format="radplan: %(levelname)s: %(message)s", level=logging.WARNING, handlers=[handler])
 
 
 class Console:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from radplan.cli.arguments import numbers, spacing
-from radplan.cli.console import listening_console
+from radplan.cli.console import listening_console, show_warnings
 from radplan.cli.plan import check_folder
 
 
@@ -42,7 +41,7 @@ def command(
 
     live = load_machine(machine)
     check_folder(out)
-    logging.basicConfig(format="radplan: %(levelname)s: %(message)s", level=logging.WARNING)
+    show_warnings()
     with listening_console() as console:
         given = given_dose(dose, patient)
         angles = numbers(gantry, "--gantry") or list(range(0, 360, 40))

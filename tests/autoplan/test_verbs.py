@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import logging
+import sys
 from pathlib import Path
 
 import pytest
 
 from radplan.autoplan.scorecard import Scorecard, write_scorecard
+from radplan.cli.console import Once
 from radplan.cli.main import main
 
 CARD = Scorecard.from_spec(
@@ -67,3 +70,17 @@ def test_what_is_missing_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert "no target of the protocol" in capsys.readouterr().err
     assert main(["score", str(tmp_path / "none.dcm"), "--card", "prostate"]) == 2
     assert "--patient CASE" in capsys.readouterr().err
+
+
+def test_a_warning_of_every_round_is_told_once(capsys: pytest.CaptureFixture[str]) -> None:
+    handler = logging.StreamHandler(sys.stderr)
+    handler.addFilter(Once())
+    logger = logging.Logger("rounds")
+    logger.addHandler(handler)
+    for share in (91.6, 92.1):
+        logger.warning("only %.1f %% of structure %s", share, "External")
+    logger.warning("only %.1f %% of structure %s", 89.4, "Brainstem")
+    assert capsys.readouterr().err.splitlines() == [
+        "only 91.6 % of structure External",
+        "only 89.4 % of structure Brainstem",
+    ]
