@@ -5,6 +5,7 @@ The dose between the two fluences is a forward model's, differentiable; only wha
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +25,12 @@ Tensor = Any
 
 _SMOOTH = 0.0025
 """Weight of the judge's squared slope at real maps (R1; Mescheder et al., ICML 2018)."""
+
+_OF_BEAMS = ("conformal", "conformal highest", "plate")
+"""Channels of the dose proposer that tell what open fields give."""
+
+_LOUD = 20.0
+"""Factor on errors before the correction sees them: a twentieth of the prescription speaks as loud as fluence."""
 
 _TOO_MUCH, _TOO_LITTLE = 2.0, 1.0
 """Weights of dose above and below the prescription in the target's error."""
@@ -85,6 +92,10 @@ class ArcInputs:
         volume = torch.zeros(self.case.anatomy.grid.size, dtype=values.dtype).index_copy(0, voxels, values)
         return self.bev(volume.view(self.case.anatomy.grid.shape))
 
+    def blamed(self, errors: Tensor) -> Tensor:
+        """Return the maps (k, control points, v, u) of errors (k, voxels of the Dij); see `ArcCase.blamed`."""
+        return torch.from_numpy(self.case.blamed(errors.detach().numpy()))
+
 
 class AirtNet(nn.Module):  # type: ignore[misc]
     """The networks of a planner of arcs.
@@ -96,17 +107,20 @@ class AirtNet(nn.Module):  # type: ignore[misc]
     ----------
     spec : AirtSpec
         Sizes, and which parts there are.
-    channels : int
-        Of the dose proposer.
+    channels : sequence of str
+        Names of the dose proposer's channels.
     """
 
-    def __init__(self, spec: AirtSpec, channels: int) -> None:
+    def __init__(self, spec: AirtSpec, channels: Sequence[str]) -> None:
         super().__init__()
         sizes, maps = spec.network, 2 + len(spec.organs)
-        self.proposer = DoseNet(channels, sizes.widths, sizes.pool, sizes.head)
+        self.kept = [k for k, name in enumerate(channels) if sizes.conformal or name not in _OF_BEAMS]
+        self.proposer = DoseNet(len(self.kept), sizes.widths, sizes.pool, sizes.head)
         self.first = FluenceNet(maps + 1, sizes.fluence, start=1.0)
-        self.correction = FluenceNet(maps + 2, sizes.fluence, start=0.0) if sizes.correction else None
         self.by_goals = sizes.error == "goals"
+        shown = maps + 3 + self.by_goals
+        self.correction = FluenceNet(shown, sizes.fluence, start=0.0) if sizes.correction else None
+        self.rounds = sizes.rounds
         self.judge = Discriminator(sizes.fluence) if sizes.shaping else None
 
     def forward(
@@ -114,13 +128,13 @@ class AirtNet(nn.Module):  # type: ignore[misc]
         inputs: ArcInputs,
         sparing: Tensor,
         given: Tensor | None = None,
-        apart: bool = False,
         real: Tensor | None = None,
+        corrected: bool = True,
     ) -> dict[str, Tensor]:
-        """Return ``proposed`` dose, first and last fluence, their doses, and the error that the correction saw.
+        """Return ``proposed`` dose, first and last fluence, their doses, and the error that the correction saw first.
 
-        With real maps ``cheat`` is what the last fluence loses before the judge, which stays as it is, and ``judged``
-        what the judge loses on both.
+        No gradient passes from the correction to the parts before it. With real maps these parts stay as they are,
+        ``cheat`` is what the last fluence loses before the judge, which stays too, and ``judged`` what the judge loses.
 
         Parameters
         ----------
@@ -130,33 +144,43 @@ class AirtNet(nn.Module):  # type: ignore[misc]
             Share by which each organ is asked to get less than the first fluence gives it; the target's counts not.
         given : tensor of shape (voxels of the anatomy,), optional
             Dose that the first fluence network is shown instead of the proposed one.
-        apart : bool
-            Whether parts learn apart: no gradient passes from one to the one before.
         real : tensor of shape (control points, v, u), optional
             Fluence that apertures give.
+        corrected : bool
+            Whether the correction is applied; otherwise the last fluence is the first.
         """
-        everything = torch.arange(inputs.voxels.numel())
-        proposed = self.proposer(inputs.channels, inputs.voxels, inputs.case.anatomy.grid.shape, everything)
-        shown = proposed if given is None else given
-        opened = inputs.maps[0]
-        seen = inputs.seen(shown.detach() if apart else shown, inputs.voxels)
-        first = self.first(torch.cat([seen[None], inputs.maps])).abs() * opened
-        result = {"proposed": proposed, "first": first, "first_dose": inputs.dose_of(first)}
-        if self.correction is None:
+        with torch.set_grad_enabled(torch.is_grad_enabled() and real is None):
+            everything = torch.arange(inputs.voxels.numel())
+            channels = inputs.channels[self.kept]
+            proposed = self.proposer(channels, inputs.voxels, inputs.case.anatomy.grid.shape, everything)
+            seen = inputs.seen(proposed if given is None else given, inputs.voxels)
+            first = self.first(torch.cat([seen[None], inputs.maps])).abs() * inputs.maps[0]
+            result = {"proposed": proposed, "first": first, "first_dose": inputs.dose_of(first)}
+        if self.correction is None or not corrected:
             return {**result, "last": first, "last_dose": result["first_dose"]}
-        start = first.detach() if apart else first
-        before = result["first_dose"].detach()
-        error = dose_error(before, before, inputs.shares, sparing)
-        if self.by_goals:
-            error = error + torch.from_numpy(inputs.case.goal_error(before.numpy()).astype(np.float32))
-        maps = torch.cat([start[None], inputs.seen(error, inputs.doses)[None], inputs.maps])
-        last = (start + self.correction(maps)).abs() * opened
-        result |= {"error": error, "last": last, "last_dose": inputs.dose_of(last)}
+        result |= self._corrected(self.correction, inputs, first.detach(), result["first_dose"].detach(), sparing)
         if self.judge is not None and real is not None:
             fixed = {name: value.detach() for name, value in self.judge.named_parameters()}
+            last = result["last"]
             result["cheat"] = -functional_call(self.judge, fixed, (last,)).mean()
             result["judged"] = _judged(self.judge, real, last.detach())
         return result
+
+    def _corrected(
+        self, correction: FluenceNet, inputs: ArcInputs, first: Tensor, before: Tensor, sparing: Tensor
+    ) -> dict[str, Tensor]:
+        """Return ``last`` fluence, ``last_dose`` and the first ``error``; the correction is applied `rounds` times."""
+        last, dose, errors = first, before, []
+        for _ in range(self.rounds):
+            error = dose_error(dose.detach(), before, inputs.shares, sparing)
+            if self.by_goals:
+                slope = inputs.case.goal_error(dose.detach().numpy()).astype(np.float32)
+                error = torch.cat([error, torch.from_numpy(slope)[None]])
+            errors.append(error)
+            maps = torch.cat([last[None], inputs.blamed(_LOUD * error), inputs.maps])
+            last = (last + correction(maps)).abs() * inputs.maps[0]
+            dose = inputs.dose_of(last)
+        return {"error": errors[0], "last": last, "last_dose": dose}
 
 
 def _judged(judge: Discriminator, real: Tensor, made_up: Tensor) -> Tensor:
@@ -189,4 +213,4 @@ def dose_error(dose: Tensor, before: Tensor, shares: Tensor, sparing: Tensor) ->
     inside = shares / shares.amax(dim=1, keepdim=True).clamp(min=1e-12)
     target = _TOO_MUCH * torch.relu(dose - 1.0) - _TOO_LITTLE * torch.relu(1.0 - dose)
     organs = torch.relu(dose[None] - (1.0 - sparing[1:, None]) * before[None])
-    return inside[0] * target + (inside[1:] * organs).sum(dim=0)
+    return torch.stack([inside[0] * target, (inside[1:] * organs).sum(dim=0)])

@@ -15,7 +15,7 @@ import torch
 from radplan.ai.airt_net import AirtNet, ArcInputs
 from radplan.ai.arc_case import ArcCase, arc_case
 from radplan.ai.arc_cohort import arc_machine
-from radplan.ai.arc_reference import THRESHOLD, with_best_units
+from radplan.ai.arc_reference import THRESHOLD, with_best_units, with_units_of_dose
 from radplan.ai.cards import Model, load_weights, read_model, save_model
 from radplan.ai.features import Layout
 from radplan.ai.spec import AirtSpec
@@ -67,6 +67,13 @@ class ArcProposal:
     doses: Mapping[str, Volume]
     seconds: Mapping[str, float]
 
+    def arc(self, machine: PhotonMachine, limits: MachineLimits, corrected: bool = True) -> DeliveryPlan:
+        """Return the arc whose dose comes near to that of the last fluence, or of the first; see `sequenced_arc`."""
+        case, label = self.case, "last" if corrected else "first"
+        course = case.prescription * case.protocol.fractions
+        dose = self.doses[label].reshape(-1)[np.asarray(case.dij.voxels)] / course
+        return sequenced_arc(case, self.last if corrected else self.first, machine, limits, dose=dose)
+
 
 class AirtPlanner:
     """Networks that plan an arc, with the card that says what they were trained on.
@@ -88,7 +95,7 @@ class AirtPlanner:
         self.card = dict(model.card)
         self.spec = AirtSpec.model_validate(self.card["spec"])
         self.layout = Layout.from_dict(self.card["layout"])
-        self._net = AirtNet(self.spec, len(self.layout.channels))
+        self._net = AirtNet(self.spec, self.layout.channels)
         load_weights(self._net, model)
         self._net.eval()
 
@@ -169,6 +176,7 @@ def sequenced_arc(
     machine: PhotonMachine,
     limits: MachineLimits,
     spacing: float = _SPACING,
+    dose: npt.ArrayLike | None = None,
     polish: int = 40,
 ) -> DeliveryPlan:
     """Return the arc that a linac delivers of fluence at a few control points.
@@ -185,10 +193,17 @@ def sequenced_arc(
         The linac.
     spacing : float
         Distance of the arc's control points [degree].
+    dose : array of shape (voxels,), optional
+        In the Dij's voxels, over the prescription: the apertures' monitor units come as near to it as they can.
     polish : int
-        Iterations by which the monitor units of the apertures are optimised before; 0 keeps the fluence as it is.
+        Without a dose, iterations by which the monitor units of the apertures are optimised for the protocol's goals;
+        0 keeps the fluence as it is.
     """
-    maps = with_best_units(case, fluence, polish) if polish else np.asarray(fluence, dtype=np.float64)
+    maps = np.asarray(fluence, dtype=np.float64)
+    if dose is not None:
+        maps = with_units_of_dose(case, maps, dose)
+    elif polish:
+        maps = with_best_units(case, maps, polish)
     mlc = limits.collimator()
     (arc,) = placed_arcs(1, ArcOptions(spacing=spacing, collimators=(0.0,)), limits)
     angles = np.asarray(arc.gantry, dtype=np.float64)
@@ -233,7 +248,7 @@ def deliver_proposal(
     """
     case = proposal.case
     check_deliverable(spec, case.patient, machine, source)
-    plan = sequenced_arc(case, proposal.last if corrected else proposal.first, machine, limits)
+    plan = proposal.arc(machine, limits, corrected)
     level = case.target, "physical_dose", {"Dmean": case.protocol.targets[case.target]}
     return deliver_plan(plan, spec, case.patient, machine, level, source)
 

@@ -30,9 +30,6 @@ from radplan.patient.patient import Patient
 Floats = npt.NDArray[np.float64]
 Volume = npt.NDArray[np.float32]
 
-_EVENNESS = 5.0
-"""Weight of the target's goals over the protocol's."""
-
 
 @dataclass(frozen=True, eq=False)
 class ArcCase:
@@ -137,10 +134,11 @@ class ArcCase:
 
     @cached_property
     def goals(self) -> tuple[Goal, ...]:
-        """Goals of the protocol, the target's heavier: openings lose evenness before they lose organs."""
+        """Goals of the protocol, the target's heavier by the arc's evenness."""
         goals = POLICIES.get("adaptive")().goals(self.patient, self.protocol, SearchState(share=3.0))
+        heavier = self.arc.evenness
         return tuple(
-            replace(goal, weight=_EVENNESS * goal.weight) if goal.structure == self.target else goal for goal in goals
+            replace(goal, weight=heavier * goal.weight) if goal.structure == self.target else goal for goal in goals
         )
 
     @cached_property
@@ -169,6 +167,33 @@ class ArcCase:
         slope = np.zeros(dose.size)
         slope[rows] = np.asarray(self.problem.from_images(None, images).image_cotangents["physical_dose"])[0]
         return slope
+
+    def blamed(self, errors: npt.ArrayLike) -> Volume:
+        r"""Return what each pixel has to do with errors of dose (k, voxels of the Dij), as maps (k, *shape).
+
+        The error is pulled back through the dose influence A and compared with the dose that the pixel gives the
+        target: :math:`A^T e / A^T M_T`, the mean error in a target that nothing but the pixel irradiates.
+
+        Parameters
+        ----------
+        errors : array of shape (k, voxels)
+            Over the prescription.
+        """
+        rows = np.asarray(errors, dtype=np.float64)
+        found = np.zeros((len(rows), int(np.prod(self.shape))), dtype=np.float32)
+        for row, error in zip(found, rows, strict=True):
+            row[self.open] = self._pulled(error) / self._reach
+        return found.reshape(len(rows), *self.shape)
+
+    @cached_property
+    def _reach(self) -> Floats:
+        """Dose to the target of each variable, not less than a tenth of the most."""
+        dose = self._pulled(self.shares[0] / self.shares[0].max())
+        return np.asarray(np.maximum(dose, 0.1 * dose.max()), dtype=np.float64)
+
+    def _pulled(self, dose: Floats) -> Floats:
+        variables = np.asarray(self.dij.variables.start)
+        return np.asarray(self.dij.pullback(variables, {"physical_dose": dose[None]}), dtype=np.float64)
 
     def weights(self, fluence: npt.ArrayLike) -> Floats:
         """Return the Dij's variables [MU] for fluence (control points, v, u) in units of `unit`."""

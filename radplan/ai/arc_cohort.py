@@ -14,7 +14,7 @@ import numpy.typing as npt
 import radplan
 from radplan.ai.arc_case import ArcCase, arc_case
 from radplan.ai.arc_reference import reference_fluence
-from radplan.ai.spec import AirtSpec
+from radplan.ai.spec import ArcPatients
 from radplan.autoplan.cohort.generate import GENERATORS, draw
 from radplan.autoplan.protocol import load_protocol, understand
 from radplan.errors import FileError, InputError
@@ -24,14 +24,14 @@ from radplan.machines.photon import PhotonMachine
 Floats = npt.NDArray[np.float64]
 
 
-def drawn_case(spec: AirtSpec, number: int) -> ArcCase:
+def drawn_case(spec: ArcPatients, number: int) -> ArcCase:
     """Return a patient of a specification's generator as a planner of arcs sees it."""
     patient, _ = draw(GENERATORS.get(spec.generator)(**spec.options), spec.draw, number)
     protocol = load_protocol(spec.protocol)
     return arc_case(understand(patient, protocol).patient, protocol, arc_machine(spec), spec.arc, spec.organs)
 
 
-def arc_machine(spec: AirtSpec) -> PhotonMachine:
+def arc_machine(spec: ArcPatients) -> PhotonMachine:
     """Return the linac of a specification.
 
     Raises
@@ -45,7 +45,7 @@ def arc_machine(spec: AirtSpec) -> PhotonMachine:
     return machine
 
 
-def reference_arcs(spec: AirtSpec, numbers: tuple[int, int], folder: Path) -> list[tuple[ArcCase, Floats]]:
+def reference_arcs(spec: ArcPatients, numbers: tuple[int, int], folder: Path) -> list[tuple[ArcCase, Floats]]:
     """Return cases and their reference fluence, from a first to a last number; what is in `folder` is read.
 
     Raises

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from radplan.ai.airt_fit import fit_airt_planner
+from radplan.ai.aperture_planner import fit_aperture_planner
 from radplan.ai.dvh_fit import fit_dvh_planner
 from radplan.ai.fit import fit_proposer
-from radplan.ai.spec import AirtSpec, DvhSpec, TrainingSpec, TrainSpec
+from radplan.ai.spec import AirtSpec, ApertureSpec, DvhSpec, TrainingSpec, TrainSpec
 from radplan.errors import InputError
 
 
@@ -24,7 +25,7 @@ def fit(
 
     Parameters
     ----------
-    spec : TrainSpec, DvhSpec or AirtSpec
+    spec : TrainSpec, DvhSpec, AirtSpec or ApertureSpec
         What determines the training.
     data : path-like
         OpenKBP's folder, that of a cohort, or where reference arcs are kept.
@@ -46,4 +47,8 @@ def fit(
         return fit_dvh_planner(spec, data, folder, cache, tell)
     if isinstance(spec, AirtSpec):
         return fit_airt_planner(spec, data, folder, cache, tell)
-    raise InputError(f"there is no training of {type(spec).__name__}: give a TrainSpec, a DvhSpec or an AirtSpec")
+    if isinstance(spec, ApertureSpec):
+        return fit_aperture_planner(spec, data, folder, cache, tell)
+    raise InputError(
+        f"there is no training of {type(spec).__name__}: give a TrainSpec, a DvhSpec, an AirtSpec or an ApertureSpec"
+    )

@@ -199,6 +199,8 @@ class ArcSection(_Section):
         Along each side of a map; odd, so that one lies on the axis.
     pitch, grid, cutoff : float
         Side of a pixel in the isocentre plane, spacing of the dose grid, lateral reach of a pixel's dose [mm].
+    evenness : float
+        Weight of the target's goals over the protocol's: openings lose evenness before they lose organs.
     """
 
     control_points: int = Field(default=24, ge=4)
@@ -206,6 +208,7 @@ class ArcSection(_Section):
     pitch: float = Field(default=10.0, gt=0)
     grid: float = Field(default=8.0, gt=0)
     cutoff: float = Field(default=40.0, gt=0)
+    evenness: float = Field(default=5.0, gt=0)
 
     @model_validator(mode="after")
     def _odd(self) -> ArcSection:
@@ -217,23 +220,25 @@ class ArcSection(_Section):
 class AirtNetworkSection(_Section):
     """Sizes of `radplan.ai.airt_net.AirtNet`: the dose proposer's, and those of both fluence networks.
 
-    `correction` and `shaping` switch the correction and the discriminator on. The correction sees the error of the
-    prescription and of organs asked to get less, and with ``error: goals`` the slope of the protocol's goals too.
+    `conformal` gives the proposer the dose of open fields, `correction` and `shaping` switch the correction and the
+    discriminator on. The correction sees the error of the
+    prescription and of organs asked to get less, and with ``error: goals`` the slope of the protocol's goals too. It is
+    applied `rounds` times, each time to what is wrong with the last one's dose.
     """
 
     widths: tuple[int, ...] = Field(default=(8, 16, 32), min_length=1)
     pool: int = Field(default=1, ge=1)
     head: tuple[int, ...] = (32,)
     fluence: tuple[int, ...] = Field(default=(16, 32), min_length=1)
+    conformal: bool = True
     correction: bool = True
     error: Literal["prescription", "goals"] = "prescription"
+    rounds: int = Field(default=1, ge=1)
     shaping: bool = True
 
 
-class AirtSpec(TrainingSpec):
-    """All that determines a training of a planner of arcs.
-
-    Patients are drawn from a generator by number and planned, or read where that was done before.
+class ArcPatients(BaseModel):
+    """Generated patients, drawn by number and planned, or read where that was done before.
 
     Parameters
     ----------
@@ -241,17 +246,11 @@ class AirtSpec(TrainingSpec):
         Of the patients: name and options of an anatomy generator, and the root of its random numbers.
     protocol, machine, organs
         How reference plans are made, and the organs that the networks see.
-    warm : float
-        Share of the budget in which the proposer and the first fluence are taught apart, on reference doses.
-    shaping : float
-        Share of the budget at whose end the correction alone is taught, against the discriminator.
-    sparing : float
-        Largest share by which organs are asked to get less, drawn at each step of the last part.
     """
 
-    kind: Literal["airt"]
+    model_config = _STRICT
+
     data: CohortSection
-    network: AirtNetworkSection = AirtNetworkSection()
     arc: ArcSection = ArcSection()
     generator: str = "pelvis"
     options: dict[str, float] = Field(default_factory=dict)
@@ -259,12 +258,56 @@ class AirtSpec(TrainingSpec):
     protocol: str = "prostate"
     machine: str = "generic_photon_6mv"
     organs: tuple[str, ...] = ("Bladder", "Rectum", "Femur_Head_L", "Femur_Head_R")
+
+
+class AirtSpec(TrainingSpec, ArcPatients):
+    """All that determines a training of a planner of arcs by fluence.
+
+    Parameters
+    ----------
+    warm : float
+        Share of the budget in which the proposer and the first fluence are taught apart, on reference doses, and the
+        correction not yet.
+    shaping : float
+        Share of the budget at whose end the correction alone is taught, against the discriminator.
+    sparing : float
+        Largest share by which organs are asked to get less, drawn at each step for half of the organs.
+    """
+
+    kind: Literal["airt"]
+    network: AirtNetworkSection = AirtNetworkSection()
     warm: float = Field(default=0.4, ge=0, le=1)
     shaping: float = Field(default=0.3, ge=0, le=1)
-    sparing: float = Field(default=0.1, ge=0, lt=1)
+    sparing: float = Field(default=0.3, ge=0, lt=1)
 
 
-_KINDS: dict[str, type[TrainingSpec]] = {"dose": TrainSpec, "dvh": DvhSpec, "airt": AirtSpec}
+class ApertureNetworkSection(_Section):
+    """Sizes of `radplan.ai.nets.aperture_net.ApertureNet`."""
+
+    widths: tuple[int, ...] = Field(default=(16, 32), min_length=1)
+    hidden: int = Field(default=32, ge=1)
+
+
+class ApertureSpec(TrainingSpec, ArcPatients):
+    """All that determines a training of a network that gives leaves, jaws and monitor units.
+
+    Parameters
+    ----------
+    dvh_weight : float
+        Weight of the differences of DVHs beside the mean absolute difference of dose.
+    """
+
+    kind: Literal["apertures"]
+    network: ApertureNetworkSection = ApertureNetworkSection()
+    dvh_weight: float = Field(default=0.5, ge=0)
+
+
+_KINDS: dict[str, type[TrainingSpec]] = {
+    "dose": TrainSpec,
+    "dvh": DvhSpec,
+    "airt": AirtSpec,
+    "apertures": ApertureSpec,
+}
 
 
 SPECS = Path(__file__).parent / "specs"

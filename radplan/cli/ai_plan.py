@@ -37,7 +37,7 @@ def command(
     asked: Wished = None,
     spare: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME=10%", help="Ask an organ to get less (arcs; pelvis-airt hardly follows)."),
+        typer.Option(metavar="NAME=10%", help="Ask an organ to get less."),
     ] = None,
     no_figures: Annotated[bool, typer.Option("--no-figures", help="Write no png files.")] = False,
     out: Annotated[str, typer.Option(metavar="DIR", help="Folder for the results.")] = "out",

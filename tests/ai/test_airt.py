@@ -14,9 +14,14 @@ pytest.importorskip("lightning_fabric")
 
 from radplan.ai.airt_net import ArcInputs, dose_error  # noqa: E402
 from radplan.ai.airt_planner import load_airt_planner, sequenced_arc  # noqa: E402
-from radplan.ai.airt_task import AirtTask, ArcSample  # noqa: E402
+from radplan.ai.airt_task import AirtTask, ArcSample, wrong  # noqa: E402
 from radplan.ai.arc_cohort import reference_arcs  # noqa: E402
-from radplan.ai.arc_reference import aperture_fluence, sequencing_loss, with_best_units  # noqa: E402
+from radplan.ai.arc_reference import (  # noqa: E402
+    aperture_fluence,
+    sequencing_loss,
+    with_best_units,
+    with_units_of_dose,
+)
 from radplan.ai.fitting import fit  # noqa: E402
 from radplan.ai.loop import Training  # noqa: E402
 from radplan.ai.nets.fluence_net import Discriminator, FluenceNet  # noqa: E402
@@ -104,6 +109,35 @@ def test_apertures_lose_nothing_of_what_they_give_and_units_only_better_it(cases
     assert costs[1] < costs[0]
 
 
+def test_units_are_found_again_from_the_dose_of_apertures(cases):
+    """Dose of known monitor units, but for the target's, which is as prescribed: nothing else comes nearer."""
+    case, _ = cases[0]
+    fluence = case.maps[0] * np.linspace(0.5, 1.5, 8)[:, None, None]
+    dose = np.asarray(case.dij.forward(case.weights(fluence))["physical_dose"])[0] / case.prescription
+    given = with_units_of_dose(case, fluence, np.where(case.shares[0] > 0, 1.0, dose))
+    reached = np.asarray(case.dij.forward(case.weights(given))["physical_dose"])[0] / case.prescription
+    target = case.shares[0]
+    assert target @ (reached - 1.0) ** 2 < target @ (dose - 1.0) ** 2
+    assert float(target @ reached) == pytest.approx(1.0, abs=0.02)
+    assert (given >= 0).all()
+
+
+def test_what_pixels_have_to_do_with_an_error_is_its_slope(cases, rng):
+    """The slope of e @ dose by fluence, over that of the target's dose."""
+    case, _ = cases[0]
+    error = rng.standard_normal(case.shares.shape[1])
+    inside = case.shares[0] / case.shares[0].max()
+    seen, reach = case.blamed(np.stack([error, inside]))
+    direction = case.maps[0] * rng.random(case.shape) * (reach > 0.999)
+    dose = np.asarray(case.dij.forward(case.weights(direction))["physical_dose"])[0]
+    # where a pixel reaches the target well, maps are divided by just what the target's own map is
+    assert reach.max() == pytest.approx(1.0, abs=1e-5)
+    slopes = case.fluence(np.asarray(case.dij.pullback(np.zeros(case.open.size), {"physical_dose": inside[None]})))
+    assert float((seen * slopes * direction).sum() * case.unit) == pytest.approx(
+        float(error @ dose) / case.unit, rel=1e-3
+    )
+
+
 def test_reference_plans_are_made_once_and_damaged_ones_named(folder, cases, tmp_path):
     files = sorted(folder.glob("arc-*.npz"))
     times = [path.stat().st_mtime_ns for path in files]
@@ -120,7 +154,12 @@ def test_error_by_hand():
     shares = torch.tensor([[0.5, 0.5, 0.0, 0.0], [0.0, 0.0, 1.0, 0.0]])
     dose = torch.tensor([1.1, 0.8, 0.5, 0.7])
     error = dose_error(dose, torch.tensor([0.0, 0.0, 0.4, 0.0]), shares, torch.tensor([0.0, 0.25]))
-    torch.testing.assert_close(error, torch.tensor([0.2, -0.2, 0.2, 0.0]))
+    torch.testing.assert_close(error, torch.tensor([[0.2, -0.2, 0.0, 0.0], [0.0, 0.0, 0.2, 0.0]]))
+    # the target: root of (0.04 + 0.04) / 2; the organ: 0.5 - 0.75 * 0.4
+    wanted = 0.2 + 0.2
+    assert float(wrong(dose, torch.tensor([0.0, 0.0, 0.4, 0.0]), shares, torch.tensor([0.0, 0.25]))) == pytest.approx(
+        wanted
+    )
 
 
 def test_the_goals_error_is_the_slope_of_their_cost(samples, rng):
@@ -191,6 +230,31 @@ def test_networks_begin_as_even_fluence_and_no_correction(samples):
     torch.testing.assert_close(result["first"], samples[0].inputs.maps[0])
     torch.testing.assert_close(result["last"], result["first"])
     assert sum(p.numel() for p in net.parameters()) < 50_000
+
+
+def test_on_one_patient_the_correction_evens_the_dose_and_spares_what_is_asked(samples):
+    task = AirtTask(_spec(), samples[:1], samples[2:])
+    torch.manual_seed(0)
+    net, inputs = task.network(), samples[0].inputs
+    optimiser = torch.optim.Adam(net.correction.parameters(), 0.02)
+    target, _, rectum, *_ = inputs.shares
+    asked = {share: torch.tensor([0.0, 0.0, share, 0.0, 0.0]) for share in (0.0, 0.15, 0.3)}
+    for step in range(80):
+        sparing = asked[(0.0, 0.3)[step % 2]]
+        result = net(inputs, sparing)
+        optimiser.zero_grad()
+        wrong(result["last_dose"], result["first_dose"], inputs.shares, sparing).backward()
+        optimiser.step()
+    with torch.no_grad():
+        results = [net(inputs, sparing) for sparing in asked.values()]
+    spread = [
+        float((target @ (dose - target @ dose) ** 2).sqrt())
+        for dose in (results[0]["first_dose"], results[0]["last_dose"])
+    ]
+    assert spread[1] < 0.9 * spread[0]
+    means = [float(rectum @ result["last_dose"]) for result in results]
+    assert means[0] > means[1] > means[2]
+    assert means[2] < 0.93 * means[0]
 
 
 def test_a_judge_learns_to_tell_maps_and_leaves_the_rest_alone(samples):

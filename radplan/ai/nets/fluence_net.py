@@ -50,11 +50,18 @@ class FluenceNet(nn.Module):  # type: ignore[misc]
 
     def forward(self, maps: Tensor) -> Tensor:
         """Return the map (control points, v, u)."""
-        count = maps.shape[1]
-        turned = torch.arange(-self.round, count + self.round, device=maps.device) % count
-        seen = maps[:, turned][None]
-        features = torch.cat([self.trunk(seen), seen], dim=1)[:, :, self.round : self.round + count]
-        return self.head(features)[0, 0].float()
+        return self.head(seen_around(self.trunk, maps, self.round))[0, 0].float()
+
+
+def seen_around(trunk: nn.Module, maps: Tensor, reach: int) -> Tensor:
+    """Return a trunk's features beside the maps themselves (1, features + channels, control points, v, u).
+
+    The trunk sees as many of the other end's control points joined at either end as `reach` says.
+    """
+    count = maps.shape[1]
+    turned = torch.arange(-reach, count + reach, device=maps.device) % count
+    seen = maps[:, turned][None]
+    return torch.cat([trunk(seen), seen], dim=1)[:, :, reach : reach + count]
 
 
 class Discriminator(nn.Module):  # type: ignore[misc]

@@ -139,18 +139,67 @@ def arc_of_fluence(
     """
     maps, angles = np.asarray(fluence, dtype=np.float64), np.asarray(gantry, dtype=np.float64)
     allowed = limits_with(mlc, limits)
-    turns = _turns(angles, maps, mlc)
+    _turns(angles, maps, mlc)
     ends, mu = fluence_runs(maps, edges, threshold)
     if not np.any(mu > 0):
         raise InputError("the fluence is zero at every control point: there is nothing to sequence")
     leaves = _placed(ends, mlc, allowed)
+    shown = np.isfinite(ends[..., 0])
+    return arc_of_openings(
+        leaves, shown, _between(mu), angles, isocenter, machine, mlc, allowed, collimator, couch, gantry_speed,
+        fractions, patient_position, number,
+    )  # fmt: skip
+
+
+def arc_of_openings(
+    leaves: npt.ArrayLike,
+    opened: npt.ArrayLike,
+    mu: npt.ArrayLike,
+    gantry: npt.ArrayLike,
+    isocenter: npt.ArrayLike,
+    machine: PhotonMachine,
+    mlc: MLC,
+    limits: MachineLimits | str | None = None,
+    collimator: float = 0.0,
+    couch: float = 0.0,
+    gantry_speed: float | None = None,
+    fractions: int | None = None,
+    patient_position: str = "HFS",
+    number: int = 1,
+    jaws: npt.ArrayLike | None = None,
+) -> DeliveryPlan:
+    """Return the arc that a linac can deliver nearest to given leaves: gaps, leaf speed, monitor units, jaws.
+
+    Parameters
+    ----------
+    leaves : array of shape (control points, pairs, 2)
+        Ends of every pair [mm].
+    opened : array of bool, shape (control points, pairs)
+        Which pairs are meant to open; jaws stand around these.
+    mu : array of shape (control points - 1,)
+        What is to be given between each control point and the next [MU].
+    gantry, isocenter, machine, mlc, limits, collimator, couch, gantry_speed, fractions, patient_position, number
+        As for `arc_of_fluence`.
+    jaws : array of shape (2, 2), optional
+        Ends of the x and of the y jaws [mm], moved to where the linac's can stand; around what opens when left out.
+
+    Raises
+    ------
+    InputError
+        When shapes do not fit, angles do not turn one way, or leaves of a bank would be farther apart than they can.
+    """
+    allowed, ends = limits_with(mlc, limits), np.asarray(leaves, dtype=np.float64)
+    angles = np.asarray(gantry, dtype=np.float64)
+    turns = _turns(angles, ends, mlc)
+    middle, half = ends.mean(axis=2), np.maximum(0.5 * np.ptp(ends, axis=2), 0.5 * allowed.dynamic_gap)
+    apart = np.stack([middle - half, middle + half], axis=2)
     keeping = allowed.planning()
     speed = 0.5 * keeping.gantry_speed if gantry_speed is None else gantry_speed
     fewest, most = (rate * np.abs(turns) for rate in allowed.mu_per_degree)
-    units = np.clip(_between(mu), _SPARE * fewest, most / _SPARE)
+    units = np.clip(np.asarray(mu, dtype=np.float64), _SPARE * fewest, most / _SPARE)
     travel = keeping.leaf_speed * np.abs(turns) / speed
-    flat = leaves.transpose(0, 2, 1).reshape(len(leaves), -1)
-    kept = np.asarray(envelope(flat, travel).values).reshape(len(leaves), 2, -1).transpose(0, 2, 1)
+    flat = apart.transpose(0, 2, 1).reshape(len(apart), -1)
+    kept = np.asarray(envelope(flat, travel).values).reshape(len(apart), 2, -1).transpose(0, 2, 1)
     span = float(np.max(np.ptp(kept, axis=(0, 1))))
     if span > allowed.bank_span:
         raise InputError(
@@ -158,7 +207,8 @@ def arc_of_fluence(
             f"{allowed.name!r} can be {allowed.bank_span:g} mm: turn the collimator"
         )
     metersets = np.concatenate([[0.0], np.cumsum(units)])
-    jaws_x, jaws_y = _jaws(kept, ends, mlc, allowed)
+    around = _opening(kept, np.asarray(opened, dtype=bool), mlc) if jaws is None else np.asarray(jaws)
+    jaws_x, jaws_y = _jaws(around, allowed)
     direction: Direction = "CW" if turns[0] > 0 else "CC"
     points = [
         ControlPoint(
@@ -189,8 +239,8 @@ def _turns(angles: Floats, maps: Floats, mlc: MLC) -> Floats:
     """Return how far the gantry turns between control points, clockwise positive [degree]."""
     if maps.ndim != 3 or angles.shape != (len(maps),) or len(maps) < 2 or maps.shape[1] != mlc.pairs:
         raise InputError(
-            f"fluence of shape {maps.shape} does not fit {angles.size} angles and {mlc.pairs} leaf pairs; expected "
-            "(control points, pairs, columns), two control points or more"
+            f"shape {maps.shape} does not fit {angles.size} angles and {mlc.pairs} leaf pairs; expected (control "
+            "points, pairs, columns or ends), two control points or more"
         )
     turns = (np.diff(angles) + 180.0) % 360.0 - 180.0
     if not (np.all(turns > 0) or np.all(turns < 0)):
@@ -224,14 +274,18 @@ def _placed(ends: Floats, mlc: MLC, limits: MachineLimits) -> Floats:
     return placed
 
 
-def _jaws(leaves: Floats, ends: Floats, mlc: MLC, limits: MachineLimits) -> tuple[Floats | None, Floats | None]:
-    """Return jaws around all pairs that open at any control point [mm]; None where the linac has none."""
-    pairs = np.flatnonzero(np.isfinite(ends[..., 0]).any(axis=0))
+def _opening(leaves: Floats, opened: npt.NDArray[np.bool_], mlc: MLC) -> Floats:
+    """Return the rectangle (2, 2) around all pairs that open at any control point, with a margin along x [mm]."""
+    pairs = np.flatnonzero(opened.any(axis=0))
     seen = leaves[:, pairs]
-    along = np.asarray([seen[..., 0].min() - _JAW_MARGIN, seen[..., 1].max() + _JAW_MARGIN])
-    across = np.asarray([mlc.boundaries[pairs[0]], mlc.boundaries[pairs[-1] + 1]])
+    along = [seen[..., 0].min() - _JAW_MARGIN, seen[..., 1].max() + _JAW_MARGIN]
+    return np.asarray([along, [mlc.boundaries[pairs[0]], mlc.boundaries[pairs[-1] + 1]]])
+
+
+def _jaws(around: Floats, limits: MachineLimits) -> tuple[Floats | None, Floats | None]:
+    """Return x and y jaws nearest to a rectangle (2, 2) [mm]; None where the linac has none."""
     jaws: list[Floats | None] = []
-    for axis, opening in enumerate((along, across)):
+    for axis, opening in enumerate(around):
         bounds = limits.jaw_bounds(axis)
         if bounds is None:
             jaws.append(None)
