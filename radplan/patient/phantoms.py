@@ -116,6 +116,20 @@ Those of the C-shape aim at the report's easy case: at a target D95 of 50 Gy, D1
 core below 22 Gy. Those of the cube are matRad's for its BOXPHANTOM (BSD-3).
 """
 
+ION_GOALS: dict[str, tuple[tuple[str, str, float, float], ...]] = {
+    "tg119": (
+        ("OuterTarget", "squared_deviation", 50.0, 1000.0),
+        ("Core", "squared_overdosing", 25.0, 50.0),
+        ("Ring", "squared_overdosing", 50.0, 300.0),
+        ("BODY", "squared_overdosing", 30.0, 100.0),
+    ),
+    "box": (("OuterTarget", "squared_deviation", 60.0, 100.0), ("BODY", "squared_overdosing", 40.0, 2.0)),
+}
+"""Goals of each phantom for two fields of ions, in the quantity of the prescription, as `GOALS` has them for photons.
+
+What photons are asked of tissue before and beside a target, two fields of ions could only meet by an uneven dose in it.
+"""
+
 
 def phantom(name: str) -> Patient:
     """Return the built-in phantom of that name, without goals: `radplan.load_patient` gives it those of `GOALS`.

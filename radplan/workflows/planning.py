@@ -28,10 +28,12 @@ from radplan.optim.solvers.base import Progress
 from radplan.patient.patient import Patient
 from radplan.patient.plannable import check_plannable
 from radplan.plan import Plan, deliverable, deliverable_at, optimize
+from radplan.plan.angles import BeamSelection
 from radplan.plan.pareto import Front
 from radplan.plan.priorities import PriorityStep
 from radplan.progress import Choice, listening, report
 from radplan.quantities.base import Quantity
+from radplan.workflows.angles import check_selection, chosen_beams, save_selection
 from radplan.workflows.delivery import (
     Delivered,
     check_deliverable,
@@ -91,6 +93,8 @@ class Outcome:
         The Pareto front that the plan was chosen from.
     steps : tuple of PriorityStep
         What goals reached that were served in order.
+    selection : BeamSelection, optional
+        How the beams were chosen among candidates.
     """
 
     plan: Plan
@@ -102,6 +106,7 @@ class Outcome:
     delivered: Delivered | None = None
     front: Front | None = None
     steps: tuple[PriorityStep, ...] = ()
+    selection: BeamSelection | None = None
 
     @property
     def interrupted(self) -> bool:
@@ -117,6 +122,8 @@ class Outcome:
             paths += save_front(self.front, folder)
         if self.steps:
             paths += save_steps(self.steps, folder)
+        if self.selection is not None:
+            paths += save_selection(self.selection, folder)
         if self.delivered is None:
             return paths
         return paths + save_delivery(self.delivered, folder, self.spec, self.patient, self.case)
@@ -157,7 +164,7 @@ def run(
         with _timed("patient", seconds):
             machine = _machine(spec)
             patient, case = named_patient(spec)
-            goals = wanted_goals(spec, patient)
+            goals = wanted_goals(spec, patient, machine.radiation)
             patient = prepare_patient(spec, patient)
             nz, ny, nx = patient.ct.grid.shape
             structures = ", ".join(patient.structures)
@@ -177,7 +184,8 @@ def run(
                 delivered = deliver_arcs(spec, patient, machine, work.goals, level, case)
             return Outcome(replace(delivered.plan, goals=work.goals), spec, patient, machine, case, seconds, delivered)
         with _timed("beams", seconds):
-            beams = _beams(spec, patient, machine)
+            spec, selection = chosen_beams(spec, patient, machine, work)
+            beams = _beams(spec, patient, machine, selection)
         with _timed("influence", seconds):
             dij = _influence(spec, patient, beams, machine, work) if model is None else model
         with _timed("optimise", seconds):
@@ -185,11 +193,11 @@ def run(
         with _timed("level", seconds):
             plan = _at_level(spec, plan)
         if not isinstance(machine, PhotonMachine) or spec.delivery.technique == "fluence":
-            return Outcome(plan, spec, patient, machine, case, seconds, None, front, steps)
+            return Outcome(plan, spec, patient, machine, case, seconds, None, front, steps, selection)
         with _timed("delivery", seconds):
             delivered = deliver_fluence(plan, spec, machine, work.goals, normalization_level(spec, plan), case)
     shown = replace(delivered.plan, goals=work.goals)
-    return Outcome(shown, spec, patient, machine, case, seconds, delivered, front, steps)
+    return Outcome(shown, spec, patient, machine, case, seconds, delivered, front, steps, selection)
 
 
 def normalization_level(spec: PlanSpec, plan: Plan) -> tuple[str, Any, dict[str, float]] | None:
@@ -267,12 +275,13 @@ def _machine(spec: PlanSpec) -> LiveMachine:
     check_radiation(spec, machine)
     check_linac(spec, machine)
     check_tradeoffs(spec)
+    check_selection(spec)
     check_names(spec, machine)
     curves_beside(spec)
     return machine
 
 
-def _beams(spec: PlanSpec, patient: Patient, machine: LiveMachine) -> Beams:
+def _beams(spec: PlanSpec, patient: Patient, machine: LiveMachine, selection: BeamSelection | None = None) -> Beams:
     shaped = isinstance(machine, PhotonMachine) and spec.delivery.technique != "fluence"
     mlc = machine_limits(spec.delivery.limits).mlc if shaped else None
     beams = place_beams(patient, machine, mlc=mlc, **beam_settings(spec.beams, machine))
@@ -280,6 +289,8 @@ def _beams(spec: PlanSpec, patient: Patient, machine: LiveMachine) -> Beams:
     energies = [energy for beam in beams if beam.energies is not None for energy in beam.energies]
     kind = f"spots of {min(energies):.0f}..{max(energies):.0f} MeV/u" if energies else "bixels"
     detail = f"{len(beams)} beams, {beams.count} {kind}, isocentre ({center}) mm"
+    if selection is not None:
+        detail += "; chosen from gantry " + ", ".join(f"{angle:g}" for angle in selection.gantry)
     report("beams", detail=detail, finished=True)
     if shaped:
         check_fields(spec, beams)

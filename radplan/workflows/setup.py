@@ -32,7 +32,7 @@ from radplan.optim.goals import Goal
 from radplan.optim.solvers import SOLVERS, Solver
 from radplan.patient.ct import hu_table
 from radplan.patient.patient import Patient, find_external
-from radplan.patient.phantoms import PHANTOMS, phantom
+from radplan.patient.phantoms import ION_GOALS, PHANTOMS, phantom
 from radplan.patient.structures import Structures
 from radplan.plan import DEFAULT_FRACTIONS
 from radplan.quantities import QUANTITIES
@@ -128,15 +128,23 @@ def prepare_patient(spec: PlanSpec, patient: Patient) -> Patient:
     return patient
 
 
-def wanted_goals(spec: PlanSpec, patient: Patient) -> list[dict[str, Any]]:
+def wanted_goals(spec: PlanSpec, patient: Patient, radiation: str = "photons") -> list[dict[str, Any]]:
     """Return the goals of the plan file as plain data, else those that travel with the patient.
+
+    Built-in phantoms have goals of their own for ions.
 
     Raises
     ------
     InputError
         When there are none; shows how to write them.
     """
-    goals = [goal.model_dump(exclude_unset=True) for goal in spec.goals] or [goal.to_spec() for goal in patient.goals]
+    goals = [goal.model_dump(exclude_unset=True) for goal in spec.goals]
+    if not goals and radiation != "photons" and spec.case in ION_GOALS:
+        return [
+            {"structure": name, "objective": objective, "parameters": {"reference": level}, "weight": weight}
+            for name, objective, level, weight in ION_GOALS[str(spec.case)]
+        ]
+    goals = goals or [goal.to_spec() for goal in patient.goals]
     if not goals:
         raise InputError(
             f"no goals travel with {patient.name!r}: write a plan file for its structures "
@@ -164,7 +172,7 @@ def filled(spec: PlanSpec, patient: Patient, machine: Machine, goals: Sequence[M
     """
     engine = wanted_engine(spec, machine)
     quantity = prescribed_in(spec, machine, engine)
-    if machine.radiation != "photons" and patient.goals and not spec.goals:
+    if machine.radiation != "photons" and patient.goals and not spec.goals and spec.case not in ION_GOALS:
         logger.warning(
             "the goals that travel with %s were made for photons; plans of %s that follow them are less even and "
             "hotter: write goals of your own, as in docs/examples/proton_tg119.yaml",

@@ -135,10 +135,26 @@ def test_goals_travel_with_the_patient_unless_the_file_has_some():
 
 def test_goals_for_photons_are_told_when_ions_follow_them(caplog):
     box = load_patient("box")
-    for machine, told in (("generic_photon_6mv", False), ("generic_proton", True)):
+    for machine, case, told in (
+        ("generic_photon_6mv", "other", False),
+        ("generic_proton", "other", True),
+        ("generic_proton", "box", False),
+    ):
         caplog.clear()
-        filled(plan_spec({"case": "box"}), box, load_machine(machine), wanted_goals(plan_spec({}), box))
+        filled(plan_spec({"case": case}), box, load_machine(machine), wanted_goals(plan_spec({}), box))
         assert ("made for photons" in caplog.text) is told
+
+
+def test_phantoms_have_goals_of_their_own_for_ions():
+    spec = plan_spec({"case": "tg119"})
+    ions = {
+        goal["structure"]: goal["parameters"]["reference"] for goal in wanted_goals(spec, phantom("tg119"), "protons")
+    }
+    photons = {goal["structure"]: goal["parameters"] for goal in wanted_goals(spec, load_patient("tg119"))}
+    assert ions == {"OuterTarget": 50.0, "Core": 25.0, "Ring": 50.0, "BODY": 30.0}
+    assert photons["Core"] == {"reference": 15.0}
+    own = plan_spec({"case": "tg119", "goals": [{**MEAN, "structure": "BODY"}]})
+    assert wanted_goals(own, phantom("tg119"), "protons") == [{**MEAN, "structure": "BODY"}]
 
 
 def test_dicom_choices_belong_to_dicom_folders():

@@ -141,7 +141,7 @@ class BeamsSpec(Section):
 
     `spot_spacing` is what particles call `bixel_width`; `layer_spacing` (in water), `range_shifter` and `range_margin`
     (share of the depth, and mm) are theirs alone. Without `gantry`, photons come from nine directions, particles from
-    both sides.
+    both sides. With `select`, the angles are candidates, of which so many are chosen.
 
     >>> BeamsSpec(gantry=[0, 90]).gantry
     (0.0, 90.0)
@@ -159,6 +159,7 @@ class BeamsSpec(Section):
     setup_margin: NotNegative = 0.0
     range_margin: tuple[NotNegative, NotNegative] = (0.0, 0.0)
     targets: tuple[str, ...] | None = None
+    select: Count | None = None
 
     @field_validator("gantry", mode="before")
     @classmethod
