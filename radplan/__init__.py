@@ -61,7 +61,6 @@ _HOME = {
     "Plan": "radplan.plan",
     "evaluate": "radplan.plan",
     "optimize": "radplan.plan",
-    "BeamSelection": "radplan.plan.angles",
     "pareto": "radplan.plan.pareto",
     "priorities": "radplan.plan.priorities",
     "select_beams": "radplan.plan.angles",

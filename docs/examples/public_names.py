@@ -32,6 +32,10 @@ front = rp.pareto(dij, goals, patient, fractions=30, levels=3)
 print(len(front), front.labels, front.values.shape)
 between = front.navigate({"BODY": float(front.values[:, 1].mean())})
 
+# %% select_beams
+chosen = rp.select_beams(patient, machine, goals, 2, gantry=[0, 90, 180, 270], bixel_width=20.0, grid=15.0)
+print(chosen.gantry, chosen.gains)
+
 # %% priorities
 wished, steps = rp.priorities(dij, goals, patient, fractions=30)  # the target first, then the body within 3 % of that
 print(len(steps), wished.metrics()["OuterTarget"]["D95"])
