@@ -12,11 +12,12 @@ import numpy as np
 from radplan.arrays import Array, namespace, to_numpy
 from radplan.beams.beam import beam_angles
 from radplan.beams.place import place_beams, target_center
-from radplan.engines.base import Engine, Machine, dose_influence
+from radplan.engines.base import Engine, dose_influence
 from radplan.errors import InputError
 from radplan.geometry.grid import Grid
 from radplan.influence import Dij, Scenarios
 from radplan.influence.joined import JoinedModel
+from radplan.machines import ParticleMachine, PhotonMachine
 from radplan.optim.goals import Goal
 from radplan.optim.problem import Problem, checked_fractions, checked_terms
 from radplan.optim.solvers import ProjectedLBFGS, Solution
@@ -73,7 +74,7 @@ class BeamSelection:
 
 def select_beams(
     patient: Patient,
-    machine: Machine,
+    machine: PhotonMachine | ParticleMachine,
     goals: Sequence[Goal],
     count: int,
     gantry: Iterable[float] = range(0, 360, 20),
@@ -178,7 +179,7 @@ class _Search:
     """What the searches for all sets of beams share."""
 
     patient: Patient
-    machine: Machine
+    machine: PhotonMachine | ParticleMachine
     goals: tuple[Goal, ...]
     fractions: int | None
     solver: ProjectedLBFGS

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import csv
 from pathlib import Path
+from typing import Any
 
-from radplan.engines.base import Machine
 from radplan.errors import InputError
 from radplan.io.plan_file.reading import PlanSpec
 from radplan.io.staging import staged
+from radplan.machines import ParticleMachine, PhotonMachine
 from radplan.patient.patient import Patient
 from radplan.plan.angles import BeamSelection, select_beams
 from radplan.workflows.radiation import beam_settings
@@ -39,7 +40,7 @@ def check_selection(spec: PlanSpec) -> None:
 
 
 def chosen_beams(
-    spec: PlanSpec, patient: Patient, machine: Machine, work: Task
+    spec: PlanSpec, patient: Patient, machine: PhotonMachine | ParticleMachine, work: Task
 ) -> tuple[PlanSpec, BeamSelection | None]:
     """Return the specification with the beams that were chosen, and how; as it is where nothing is to be chosen.
 
@@ -53,7 +54,8 @@ def chosen_beams(
     settings["bixel_width"] *= COARSER
     if settings["layer_spacing"] is not None:
         settings["layer_spacing"] *= COARSER
-    wanted, grid = spec.engine.grid, dose_grid(spec, patient)
+    wanted = spec.engine.grid
+    grid: Any = dose_grid(spec, patient)
     if isinstance(wanted, float | int):
         grid = COARSER * wanted
     elif isinstance(wanted, tuple):

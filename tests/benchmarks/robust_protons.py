@@ -2,8 +2,8 @@
 
     NUMBA_NUM_THREADS=1 python -m tests.benchmarks.robust_protons [REDUCTION ...]
 
-The built-in box, two proton beams at 45 and 315 degrees, RBE-weighted dose in 30 fractions, 4 mm; setup +-5 mm and range
-+-3.5 %, nine cases. Each plan is judged in all nine: D95 of the target in the worst and the nominal case, mean of the
+The built-in box, two proton beams at 45 and 315 degrees, RBE-weighted dose in 30 fractions, 4 mm; setup +-5 mm and
+range +-3.5 %, nine cases. Each plan is judged in all nine: target D95 in the worst and nominal case, mean of the
 body in the nominal one. The nominal plan has no margins, the margin plan a PTV 5 mm about the target and spots 6 mm
 about that; robust plans have spots 8 mm and 3.5 % about the target. Building and evaluating nine cases is timed against
 one, of the same spots; processor time, kernels warm.
