@@ -34,11 +34,8 @@ Ints = npt.NDArray[np.int64]
 Singles = npt.NDArray[np.float32]
 Members = dict[str, tuple[Ints, Floats]]
 
-_NEAR = ((10.0, 1.0), (20.0, 0.25), (30.0, 0.125), (np.inf, 1.0 / 80.0))
-"""Probability of voxels in the sample by their distance from the target [mm].
-
-All of the first centimetre: with half of it, hot spots came up between the voxels that a search saw.
-"""
+_NEAR = ((10.0, 0.5), (30.0, 1.0 / 12.0), (np.inf, 1.0 / 80.0))
+"""Probability of body voxels in the sample by their distance from the target [mm]."""
 
 _FEW, _MANY_TARGET = 1500, 4000
 """Organs with fewer voxels than the first, and targets with fewer than the second, are taken whole."""
