@@ -88,6 +88,11 @@ class DvhPlanner:
         """Mean course dose of the target [Gy]."""
         return float(self.card["level"])
 
+    @property
+    def fractions(self) -> int:
+        """Number of fractions of the plans trained on, the protocol's."""
+        return load_protocol(self.spec.protocol).fractions
+
     def named(self, patient: Patient) -> Patient:
         """Return the patient with canonical names, where its own are not those that the model knows.
 

@@ -94,8 +94,8 @@ def plan_proposal(
     proposer : DoseProposer
         The network.
     spec : PlanSpec
-        Of which beams' `bixel_width`, the dose grid, `fractions` and `delivery` count: ``sliding_window`` or
-        ``step_and_shoot``.
+        Of which beams' `bixel_width`, the dose grid, `fractions` (None takes the patient's, or the model's) and
+        `delivery` count: ``sliding_window`` or ``step_and_shoot``.
     patient, machine : Patient, PhotonMachine
         For whom and with what.
     case : DicomCase, optional
@@ -140,7 +140,7 @@ def plan_proposal(
         targets=targets,
     )
     dij = dose_influence(patient, beams, machine, grid=dose_grid(spec, patient))
-    fractions = spec.fractions or patient.fractions or 35
+    fractions = spec.fractions or patient.fractions or proposer.fractions
     mimicry = plan_from_dose(dose, grid, dij, patient, fractions, iterations, targets)
     there = np.asarray(resample_linear(dose.astype(np.float64), grid, dij.grid))
     goals = mimicking_goals(there, dij, patient, targets)

@@ -48,6 +48,11 @@ class DoseProposer:
         load_weights(self._net, model)
         self._net.to(device)
 
+    @property
+    def fractions(self) -> int:
+        """Number of fractions of the plans trained on, OpenKBP's."""
+        return 35
+
     def predict(self, patient: Patient, grid: Grid | None = None, mask: str | None = None) -> tuple[Volume, Grid]:
         """Return the proposed course dose [Gy] and its grid; 0 where dose does not count.
 

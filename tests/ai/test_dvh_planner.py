@@ -288,6 +288,7 @@ def test_the_model_that_ships_follows_a_wish_on_a_pelvis_it_has_not_seen():
 
     pelvis, _ = draw(GENERATORS.get("pelvis")(spacing=8.0), 99, 0)
     planner = load_dvh_planner("pelvis-dvh")
+    assert planner.fractions == 20  # the cohort's, 60 Gy in 20
     grid = planner.fitting(pelvis.ct.grid)
     means = []
     for change in (-20, 20):
