@@ -12,6 +12,9 @@ from radplan.viz.canvas import save_png
 from radplan.viz.palette import structure_colors
 from radplan.workflows.verification import Verification
 
+_AROUND = 20.0
+"""What is shown around the dose [mm]."""
+
 
 def draw_verified_dvh(found: Verification) -> Figure:
     """Draw the DVHs of the plan (solid) over those of the Monte Carlo (dashed)."""
@@ -41,6 +44,8 @@ def draw_verified_planes(found: Verification) -> Figure:
     grid, top = found.plan.model.grid, float(ours.max())
     x, y = grid.axes[0], grid.axes[1]
     extent = (x[0], x[-1], y[-1], y[0])
+    dosed = ours[number] > 0.01 * top
+    sides, heights = x[dosed.any(axis=0)], y[dosed.any(axis=1)]
     figure = Figure(figsize=(13.0, 4.2), layout="constrained")
     FigureCanvasAgg(figure)
     planes = (ours[number], simulated[number], simulated[number] - ours[number])
@@ -50,7 +55,10 @@ def draw_verified_planes(found: Verification) -> Figure:
         low, high = (-0.1 * top, 0.1 * top) if change else (0.0, top)
         drawn = axes.imshow(plane, extent=extent, vmin=low, vmax=high, cmap="RdBu_r" if change else "viridis")
         axes.set_title(title, fontsize=10)
+        axes.set_xlim(max(x[0], sides[0] - _AROUND), min(x[-1], sides[-1] + _AROUND))
+        axes.set_ylim(min(y[-1], heights[-1] + _AROUND), max(y[0], heights[0] - _AROUND))
         axes.set_xlabel("x [mm]")
+        axes.set_ylabel("y [mm]")
         figure.colorbar(drawn, ax=axes, label="[Gy]")
     return figure
 

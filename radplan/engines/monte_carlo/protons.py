@@ -13,6 +13,7 @@ import subprocess
 import tempfile
 import zipfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -143,6 +144,8 @@ def simulate_protons(
             (work / "config.txt").write_text(_config(max(histories // _BATCHES, 1), seed + batch, threads))
             seconds += _run(tool, work)
             doses.append(_read(work / "Outputs" / "Dose.mhd", grid))
+    if not np.max(doses) > 0:
+        raise CalculationError("MCsquare gave no dose on the grid: do the spots meet the patient?")
     # Why: a voxel of air has next to no mass, and what little is scored there says nothing of the patient.
     factor = _GRAY * float(spots.sum()) * _PER_MU * (_density(patient, grid) > _AIR)
     dose, spread = np.mean(doses, axis=0) * factor, np.std(doses, axis=0, ddof=1) * factor
@@ -196,11 +199,9 @@ def beam_model_text(machine: ParticleMachine, beams: Beams) -> str:
     used = np.unique(np.concatenate([beam.energies for beam in beams.beams if beam.energies is not None]))
     known = {layer.energy: layer for layer in machine.layers}
     layers = [known[float(energy)] for energy in used]
-    if len(layers) == 1:
-        order = sorted(known)
-        place = order.index(layers[0].energy)
-        other = known[order[place + 1] if place + 1 < len(order) else order[place - 1]]
-        layers = sorted([*layers, other], key=lambda layer: layer.energy)
+    if len(layers) == 1:  # Why: the program interpolates, and needs two; the second is never shot.
+        only = layers[0]
+        layers.append(replace(only, energy=only.energy + 1.0, mean_energy=(only.mean_energy or only.energy) + 1.0))
     rows = []
     for layer in layers:
         mean = layer.mean_energy or layer.energy

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import stat
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from radplan.beams.beam import Beams
 from radplan.engines.monte_carlo.protons import beam_model_text, plan_text, simulate_protons, spot_model, unpacked
 from radplan.errors import CalculationError, FileError, InputError
 from radplan.geometry.grid import Grid
-from radplan.machines import library_machine
+from radplan.machines import at_energies, library_machine
 from radplan.patient import CT, Patient, Structure, Structures
 
 COPY = """#!/bin/sh
@@ -109,3 +110,18 @@ def test_wrong_input_is_refused(machine, tool, tmp_path):
     (tool / "MCsquare_linux").write_text("#!/bin/sh\necho no beam model; exit 1\n")
     with pytest.raises(CalculationError, match=r"exit code 1\): no beam model"):
         simulate_protons(one, beams, machine, np.ones(3), one.ct.grid, tool, histories=1000)
+
+
+def test_a_machine_of_one_energy_is_described_by_two(machine):
+    only = at_energies(machine, [120.0])
+    told = {"gantry": 0.0, "isocenter": (0.0, 0.0, 0.0), "sad": machine.sad, "bixel_width": 5.0}
+    energies = [np.asarray([120.0])]
+    beams = Beams.from_rays([np.zeros((1, 2))], machine=only.name, radiation="protons", energies=energies, **told)
+    lines = beam_model_text(only, beams).splitlines()
+    assert [float(line.split()[0]) for line in lines[-2:]] == [120.0, 121.0]
+
+
+def test_no_dose_at_all_is_an_error(machine, tool):
+    water = replace(patient(), ct=CT(patient().ct.grid, np.zeros((4, 5, 6), np.float32)))
+    with pytest.raises(CalculationError, match="gave no dose on the grid"):
+        simulate_protons(water, spots(machine), machine, np.ones(3), water.ct.grid, tool, histories=1000)
