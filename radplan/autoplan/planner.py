@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from radplan.autoplan.arc_ascent import ArcAscent
+from radplan.autoplan.delivered_ascent import DeliveredAscent
 from radplan.autoplan.protocol import Protocol, load_protocol, understand
 from radplan.autoplan.refine import Progress, Refinement, Settings, refine
 from radplan.autoplan.scorecard import Score
@@ -166,14 +166,12 @@ def auto_delivery(
     metric = f"D{protocol.normalise['percent']:g}"
     dose = plan.metrics(plan.prescribed, [target], [metric])[target][metric]
     level = target, "physical_dose", {metric: dose}
-    goals = refinement.best.goals
+    even = arc_goals(refinement.best.goals, protocol, _EVENNESS_OF_REACHED)
+    ascent = DeliveredAscent(protocol, machine, machine_limits(limits), (target, metric, dose), spec.delivery.grid)
     if technique == "vmat":
-        even = arc_goals(goals, protocol, _EVENNESS_OF_REACHED)
-        linac = machine_limits(limits)
-        ascent = ArcAscent(protocol, machine, linac, (target, metric, dose), spec.delivery.grid)
         delivered = deliver_arcs(spec, plan.patient, machine, even, level, case, ascent.climbed)
     else:
-        delivered = deliver_fluence(plan, spec, machine, goals, level, case)
+        delivered = deliver_fluence(plan, spec, machine, even, level, case, ascent.climbed_fields)
     return AutoDelivery(delivered, protocol.scorecard.score(delivered.plan), spec)
 
 

@@ -194,6 +194,7 @@ def deliver_fluence(
     goals: Sequence[Goal],
     level: Level | None,
     case: DicomCase | None = None,
+    finish: Callable[[DeliveryPlan, Plan], DeliveryPlan] | None = None,
 ) -> Delivered:
     """Return step and shoot or sliding windows of a plan of bixel weights, as read back from their file.
 
@@ -203,6 +204,8 @@ def deliver_fluence(
         Optimised on bixels whose rows are leaf pairs.
     spec, machine, goals, level, case
         As for `deliver_arcs`.
+    finish : callable, optional
+        Given the refined shapes and the plan of the fluence, returns shapes that are better by another measure.
     """
     wanted, limits = spec.delivery, machine_limits(spec.delivery.limits)
     mlc, patient = limits.collimator(), fluence.patient
@@ -216,6 +219,8 @@ def deliver_fluence(
         steps = refine_apertures(
             steps, goals, patient, machine, mlc, limits=limits, dij=fluence.model, fractions=fluence.fractions
         )
+    if finish is not None:
+        steps = finish(steps, fluence)
     doses: dict[str, Plan] = {}
     if wanted.compare:
         inner = bixel_apertures(fluence.model, steps, mlc, limits=limits)

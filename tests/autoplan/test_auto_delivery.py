@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import radplan as rp
-from radplan.autoplan.arc_ascent import ArcAscent
+from radplan.autoplan.delivered_ascent import DeliveredAscent
 from radplan.autoplan.planner import arc_goals, auto_delivery, auto_plan, delivery_specification
 from radplan.autoplan.protocol import Protocol
 from radplan.autoplan.refine import Refinement, Settings
@@ -81,7 +81,7 @@ def test_arcs_climb_the_card_within_the_limits(refinement: Refinement, protocol:
     goals = arc_goals(refinement.best.goals, protocol)
     coarse = ArcOptions(spacing=30.0, effort=0.1)
     found = search_arcs(patient, goals, machine, options=coarse, grid=6.0, fractions=20, level=("PTV", 0.95, 60.0))
-    ascent = ArcAscent(protocol, machine, linac, ("PTV", "D95", 60.0), grid=6.0, iterations=5)
+    ascent = DeliveredAscent(protocol, machine, linac, ("PTV", "D95", 60.0), grid=6.0, iterations=5)
     before, after = (
         scored_arcs(outcome.plan, patient, protocol, machine) for outcome in (found, ascent.climbed(found, patient))
     )

@@ -1,4 +1,4 @@
-"""Arcs that climb the scorecard: leaf ends and monitor units by the exact engine, each step within the linac's limits.
+"""Delivered plans that climb the scorecard: leaf ends and monitor units, each step within the limits of the linac.
 
 What `radplan.autoplan.ascent` does for bixels, from where a search on goals has ended.
 """
@@ -15,10 +15,14 @@ from radplan.autoplan.ascent import BODY, BODY_WHOLE, ascended, kept_goals, scor
 from radplan.autoplan.protocol import Protocol
 from radplan.autoplan.scorecard import Score
 from radplan.beams.control_points import DeliveryPlan
+from radplan.delivery.apertures import delivery_plan
 from radplan.delivery.arc_matrix import Ints, Members, sampled_members
 from radplan.delivery.arc_search import ArcSearch
-from radplan.delivery.arcs import ArcOutcome, exact_dose
+from radplan.delivery.arcs import ArcOutcome, exact_dose, scaled_mu
+from radplan.delivery.bixel_apertures import bixel_apertures
 from radplan.delivery.check import check_delivery
+from radplan.delivery.followed import FollowedApertures
+from radplan.delivery.refine import shape_trajectories
 from radplan.delivery.rounding import rounded_plan
 from radplan.engines import aperture_model
 from radplan.geometry.grid import Grid
@@ -35,8 +39,8 @@ _GAIN = 0.005
 
 
 @dataclass(frozen=True, eq=False)
-class ArcAscent:
-    """How arcs climb the card of a protocol.
+class DeliveredAscent:
+    """How arcs and the shapes of fixed fields climb the card of a protocol.
 
     Parameters
     ----------
@@ -101,18 +105,52 @@ class ArcAscent:
 
     def _levelled(self, search: ArcSearch, patient: Patient) -> tuple[ArcSearch, Score, Plan]:
         """Return arcs at the level, what they score, and the plan that was scored."""
-        target, metric, wanted = self.level
         search = copy(search)
-        fields = self._plan(search, patient)
-        model = aperture_model(patient, fields, self.machine, search.mlc, self.grid, limits=self.limits)
+        factor, score, plan = self._judged(self._plan(search, patient), patient)
+        search.scale_mu(factor)
+        return search, score, plan
+
+    def _judged(self, fields: DeliveryPlan, patient: Patient) -> tuple[float, Score, Plan]:
+        """Return what monitor units are to be multiplied by, and the score and the plan that this gives."""
+        target, metric, wanted = self.level
+        model = aperture_model(patient, fields, self.machine, self.limits.collimator(), self.grid, limits=self.limits)
         x = np.array(model.variables.start)
         plan = evaluate(model, x, patient, self.protocol.fractions)
-        factor = wanted / plan.metrics(structures=[target], names=[metric])[target][metric]
-        search.scale_mu(factor)
+        factor = float(wanted / plan.metrics(structures=[target], names=[metric])[target][metric])
         for layout in model.layouts:
             x[layout.mu_slice] *= factor
         plan = evaluate(model, x, patient, self.protocol.fractions)
-        return search, self.protocol.scorecard.score(plan), plan
+        return factor, self.protocol.scorecard.score(plan), plan
+
+    def climbed_fields(self, shapes: DeliveryPlan, fluence: Plan) -> DeliveryPlan:
+        """Return the shapes of fixed fields of the best score between given ones and the end of an ascent on bixels.
+
+        Parameters
+        ----------
+        shapes : DeliveryPlan
+            Step and shoot or sliding windows.
+        fluence : Plan
+            On whose bixels the ascent goes; scores are by the aperture engine.
+        """
+        patient, mlc = fluence.patient, self.limits.collimator()
+        factor, score, judged = self._judged(shapes, patient)
+        best = scaled_mu(shapes, factor)
+        self._tell("fields of the goals", score)
+        for count in COUNTS:
+            model = bixel_apertures(fluence.model, best, mlc, limits=self.limits)
+            followed = FollowedApertures(model, shape_trajectories(best, model, self.limits))
+            plan = evaluate(followed, np.asarray(followed.variables.start), patient, self.protocol.fractions)
+            cost = score_cost(patient, self.protocol, plan, score, count, judged)
+            x = followed.followed(ascended(cost, plan, self.iterations).x)
+            moved = replace(delivery_plan(model, x, best.name, best.fractions), patient_position=best.patient_position)
+            factor, reached, seen = self._judged(moved, patient)
+            self._tell(f"ascent, bands of {count:g}", reached)
+            gained = reached.total - score.total
+            if gained > 0.0:
+                best, score, judged = scaled_mu(moved, factor), reached, seen
+            if gained < _GAIN * reached.maximum:
+                break
+        return rounded_plan(best, self.limits)
 
     def _plan(self, search: ArcSearch, patient: Patient) -> DeliveryPlan:
         fields = tuple(search.fields(self.machine))
