@@ -2,9 +2,9 @@
 
 Run as ``python -m tests.benchmarks.airt DATA NAME=MODEL ... [--kinds first,last,reference] [--grid 3] [--out FILE]``,
 with the folder of reference arcs that the trainings used. Kinds are ``first`` and ``last`` fluence, ``rectum 0.2`` (the
-correction is asked for that much less), ``apertures`` (a network of machine parameters), and without a network
-``reference`` and ``optimiser``: the arcs that ``radplan cohort run`` left in ``--arcs`` for the same patients. One line
-a patient, model and kind is added to FILE; what is there is not done again.
+correction is asked for that much less), ``slider`` (the rectum's mean by what is asked), ``apertures`` (a network of
+machine parameters), and without a network ``reference`` and ``optimiser``: the arcs that ``radplan cohort run`` left in
+``--arcs`` for the same patients. One line a patient, model and kind is added to FILE; what is there is not done again.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from radplan.workflows.delivery import deliver_plan
 
 LIMITS = machine_limits("TrueBeam")
 ALONE = ("reference", "optimiser")
+SPARED = (0.0, 0.05, 0.1, 0.2, 0.3)
 
 
 def main() -> None:
@@ -76,6 +77,9 @@ def planned(asked, planners, spec, number: int, known):
             return
         row = {"patient": number, "model": name, "kind": kind, "grid": asked.grid}
         seconds = {}
+        if kind == "slider":
+            yield {**row, "rectum": followed(planners[name], case, inputs)}
+            continue
         if kind == "optimiser":
             plan, fluence = optimised(asked.arcs, number, case, spec), None
         else:
@@ -119,6 +123,18 @@ def _arc(planner, case, inputs, reference, kind: str, spec, seconds):
     plan = proposal.arc(planner.machine, LIMITS, corrected=kind != "first")
     seconds["sequencing"] = time.process_time() - began
     return plan, proposal.first if kind == "first" else proposal.last
+
+
+def followed(planner, case, inputs) -> list[float]:
+    """Return the rectum's mean [Gy] by the dose influence for each share of `SPARED`."""
+    rectum = case.layout.structures.index("Rectum")
+    means = []
+    for share in SPARED:
+        sparing = np.zeros(len(case.layout.structures))
+        sparing[rectum] = share
+        dose = planner.answer(case, inputs, sparing).doses["last"].reshape(-1)[np.asarray(case.dij.voxels)]
+        means.append(float(dose @ case.shares[rectum]))
+    return means
 
 
 def optimised(folder: Path, number: int, case, spec) -> DeliveryPlan:
