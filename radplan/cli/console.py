@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import numbers
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,7 +26,7 @@ class Once(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         """Return whether nothing like it was told before."""
         given = record.args if isinstance(record.args, tuple) else ()
-        key = (record.msg, *(value for value in given if isinstance(value, str)))
+        key = (record.msg, *(str(value) for value in given if not isinstance(value, numbers.Number)))
         known = key in self.told
         self.told.add(key)
         return not known

@@ -23,7 +23,7 @@ Plan = Annotated[
     typer.Argument(metavar="PLAN", help="RTPLAN, RT Ion Plan of protons, or the folder of a proton plan of radplan."),
 ]
 Patient = Annotated[
-    str | None, typer.Option(metavar="P", help="Of an RTPLAN: DICOM folder, or cylinder, box, tg119 to move it into.")
+    str | None, typer.Option(metavar="P", help="Whose plan a DICOM file is: folder, or cylinder, box, tg119 to move it into.")
 ]
 Engine = Annotated[str, typer.Option(metavar="E", help="monte_carlo: pyRadMC for photons, MCsquare for protons.")]
 Program = Annotated[
@@ -85,9 +85,9 @@ def command(
     given = {name: value for name, value in given.items() if value is not None}
     logging.basicConfig(format="radplan: %(levelname)s: %(message)s", level=logging.ERROR)
     with listening_console() as console:
-        found = _of_protons(plan, program, given) or _of_photons(plan, mlc, density_scaling, device, given)
-        paths = _written(found, out, {"plan": Path(plan).name}, not no_figures)
-        _tell(found)
+        verification = _of_protons(plan, program, given) or _of_photons(plan, mlc, density_scaling, device, given)
+        paths = _written(verification, out, {"plan": Path(plan).name}, not no_figures)
+        _tell(verification)
         print(f"\nin {Path(out).resolve()}: {', '.join(path.name for path in paths)}  [{console.total()}]")
     return 0
 
@@ -124,27 +124,27 @@ def _criteria(given: list[str] | None) -> GammaCriteria:
     return GammaCriteria(values[0], values[1])
 
 
-def _written(found: Verification, out: str, given: dict[str, object], figures: bool) -> list[Path]:
+def _written(verification: Verification, out: str, given: dict[str, object], figures: bool) -> list[Path]:
     from radplan.io.staging import staged
     from radplan.recalc import save_recalculation
     from radplan.viz import figures_available
     from radplan.workflows.verification import verification_data
 
     with staged(out) as partial:
-        paths = [] if found.recalculation is None else list(save_recalculation(found.recalculation, partial, given))
+        paths = [] if verification.recalculation is None else list(save_recalculation(verification.recalculation, partial, given))
         if figures and figures_available():
             from radplan.viz.verification import save_verification_figures
 
-            paths += save_verification_figures(found, partial)
+            paths += save_verification_figures(verification, partial)
         told = partial / "verification.json"
-        told.write_text(json.dumps(dict(verification_data(found)), indent=2) + "\n", encoding="utf-8")
+        told.write_text(json.dumps(dict(verification_data(verification)), indent=2) + "\n", encoding="utf-8")
         paths.append(told)
     return [Path(out, path.name) for path in paths]
 
 
-def _tell(found: Verification) -> None:
+def _tell(verification: Verification) -> None:
     """Print both doses, gamma and the statistical error."""
-    comparison, simulated = found.comparison, found.simulated
+    comparison, simulated = verification.comparison, verification.simulated
     print_table(
         {
             row.structure: {
@@ -160,7 +160,7 @@ def _tell(found: Verification) -> None:
         },
         "[Gy]",
     )
-    for name, share in found.passing.items():
+    for name, share in verification.passing.items():
         print(f"gamma {comparison.gamma.criteria if comparison.gamma else ''}, {name}: {share:.2f} % pass")
     print(
         f"{simulated.told['program']}: {simulated.histories:.2g} primaries, {simulated.seconds:.0f} s of processor, "

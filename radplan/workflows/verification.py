@@ -169,7 +169,8 @@ def verify_protons(
     else:
         known, chosen = _scored_file(plan, patient, machine, grid, scene, fractions)
     beams = known.beams
-    assert isinstance(beams, Beams)
+    if not isinstance(beams, Beams):
+        raise InputError("MCsquare verifies plans of beams of spots; this one has none")
     weights = np.asarray(known.x, dtype=np.float64)
     simulated = simulate_protons(
         known.patient, beams, chosen, weights, known.model.grid, program, histories, seed=seed, threads=threads
@@ -205,7 +206,7 @@ def _scored_file(
     if patient is None:
         raise InputError("give the patient, whose plan the RT Ion Plan is (--patient P)")
     first = recalculate_ions(plan, patient, machine, grid, scene=scene, fractions=fractions)
-    distances = {one.virtual_sad for one in first.scanned}
+    distances = {field.virtual_sad for field in first.scanned}
     if first.scanned.radiation != "protons" or len(distances) > 1:
         raise InputError(
             f"MCsquare verifies plans of protons scanned from one pair of distances; this one is of "

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from radplan.arrays import to_numpy
 from radplan.engines import dose_influence
 from radplan.engines.base import Engine
+from radplan.errors import InputError
 from radplan.geometry.grid import Grid
 from radplan.geometry.resample import resample_overlap
 from radplan.influence import Rows
@@ -71,7 +72,8 @@ def with_voxel_means(plan: Plan, machine: ParticleMachine, engine: Engine | None
         How dose is calculated; the usual one of the radiation when left out.
     """
     beams, points = plan.beams, points_grid(plan.model.grid)
-    assert beams is not None
+    if beams is None:
+        raise InputError("voxel means are those of beams of spots; this plan has none")
     model = dose_influence(plan.patient, beams, machine, points, engine, stored=False)
     return of_means(plan, evaluate(model, plan.x, plan.patient, plan.fractions), points)
 
