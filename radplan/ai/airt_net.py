@@ -193,9 +193,10 @@ def _judged(judge: Discriminator, real: Tensor, made_up: Tensor) -> Tensor:
 
 
 def dose_error(dose: Tensor, before: Tensor, shares: Tensor, sparing: Tensor) -> Tensor:
-    r"""Return what is wrong with a dose in each voxel (voxels,), over the prescription, > 0 where there is too much.
+    r"""Return what is wrong with a dose in the target and in organs (2, voxels), > 0 where there is too much.
 
-    .. math:: E = M_T\,[2 (D - 1)_+ - (1 - D)_+] + \sum_o M_o\,(D - (1 - s_o) D_0)_+
+    .. math::
+        E_1 = M_T\,[2 (D - 1)_+ - (1 - D)_+], \qquad E_2 = \sum_o M_o\,(D - (1 - s_o) D_0)_+
 
     Parameters
     ----------

@@ -172,7 +172,8 @@ class ArcCase:
         r"""Return what each pixel has to do with errors of dose (k, voxels of the Dij), as maps (k, *shape).
 
         The error is pulled back through the dose influence A and compared with the dose that the pixel gives the
-        target: :math:`A^T e / A^T M_T`, the mean error in a target that nothing but the pixel irradiates.
+        target: :math:`A^T e / \max(A^T M_T, 0.1 \max A^T M_T)`, with the target's shares M_T; the mean error in a target that
+        nothing but the pixel irradiates.
 
         Parameters
         ----------
@@ -180,10 +181,10 @@ class ArcCase:
             Over the prescription.
         """
         rows = np.asarray(errors, dtype=np.float64)
-        found = np.zeros((len(rows), int(np.prod(self.shape))), dtype=np.float32)
-        for row, error in zip(found, rows, strict=True):
+        maps = np.zeros((len(rows), int(np.prod(self.shape))), dtype=np.float32)
+        for row, error in zip(maps, rows, strict=True):
             row[self.open] = self._pulled(error) / self._reach
-        return found.reshape(len(rows), *self.shape)
+        return maps.reshape(len(rows), *self.shape)
 
     @cached_property
     def _reach(self) -> Floats:

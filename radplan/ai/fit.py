@@ -80,7 +80,7 @@ def fit_proposer(
     }
     if spec.start is not None:
         first = read_model(spec.start, (FORMAT,)).card
-        facts["start"] = {key: first[key] for key in ("name", "sha256", "spec", "trained")}
+        facts["start"] = {key: first[key] for key in ("name", "sha256", "spec", "trained") if key in first}
     weights = trainer.weights()
     model = save_proposer(folder / "model", spec, OPENKBP_LAYOUT, weights, facts)
     if files["test"]:

@@ -34,6 +34,8 @@ from radplan.progress import report
 
 COUNTS = (16.0, 8.0)
 """Least width of the band that a dose at a volume is averaged over in each round [voxels]; more rounds gain little."""
+_SCALINGS, _CLOSE = 3, 1e-3
+"""Most steps to the level, as segments at the fewest monitor units per degree stay there, and how near is near enough."""
 _GAIN = 0.005
 """After a round that gains less than this share of the card's maximum there is no other."""
 
@@ -78,15 +80,17 @@ class DeliveredAscent:
         best = self._levelled(outcome.search, patient)
         self._tell("arcs of the goals", best[1])
         for count in COUNTS:
-            found = self._round(best, patient, count)
-            gained = found[1].total - best[1].total
-            self._tell(f"ascent, bands of {count:g}", found[1])
-            if gained > 0.0:
-                best = found
-            if gained < _GAIN * found[1].maximum:
+            climbed = self._round(best, patient, count)
+            gained = climbed[1].total - best[1].total
+            violations = check_delivery(self._rounded(climbed[0], patient), self.limits).violations
+            refused = f", not deliverable: {violations[0]}" if violations else ""
+            self._tell(f"ascent, bands of {count:g}{refused}", climbed[1])
+            if gained > 0.0 and not violations:
+                best = climbed
+            if violations or gained < _GAIN * climbed[1].maximum:
                 break
         search = best[0]
-        plan = rounded_plan(self._plan(search, patient), self.limits)
+        plan = self._rounded(search, patient)
         check_delivery(plan, self.limits).raise_for_errors()
         return replace(outcome, plan=plan, search=search, exact=exact_dose(search, patient, self.machine))
 
@@ -106,8 +110,10 @@ class DeliveredAscent:
     def _levelled(self, search: ArcSearch, patient: Patient) -> tuple[ArcSearch, Score, Plan]:
         """Return arcs at the level, what they score, and the plan that was scored."""
         search = copy(search)
-        factor, score, plan = self._judged(self._plan(search, patient), patient)
-        search.scale_mu(factor)
+        for _ in range(_SCALINGS):
+            factor, score, plan = self._judged(self._plan(search, patient), patient)
+            if search.scale_mu(factor) or abs(factor - 1.0) < _CLOSE:
+                break
         return search, score, plan
 
     def _judged(self, fields: DeliveryPlan, patient: Patient) -> tuple[float, Score, Plan]:
@@ -155,6 +161,9 @@ class DeliveredAscent:
     def _plan(self, search: ArcSearch, patient: Patient) -> DeliveryPlan:
         fields = tuple(search.fields(self.machine))
         return DeliveryPlan("arcs", fields, self.protocol.fractions, patient.patient_position)
+
+    def _rounded(self, search: ArcSearch, patient: Patient) -> DeliveryPlan:
+        return rounded_plan(self._plan(search, patient), self.limits)
 
     def _tell(self, what: str, score: Score) -> None:
         report("arcs", detail=f"{what}: {score.total:.2f} of {score.maximum:.0f}", finished=True)

@@ -23,7 +23,8 @@ Plan = Annotated[
     typer.Argument(metavar="PLAN", help="RTPLAN, RT Ion Plan of protons, or the folder of a proton plan of radplan."),
 ]
 Patient = Annotated[
-    str | None, typer.Option(metavar="P", help="Whose plan a DICOM file is: folder, or cylinder, box, tg119 to move it into.")
+    str | None,
+    typer.Option(metavar="P", help="Whose plan a DICOM file is: folder, or cylinder, box, tg119 to move it into."),
 ]
 Engine = Annotated[str, typer.Option(metavar="E", help="monte_carlo: pyRadMC for photons, MCsquare for protons.")]
 Program = Annotated[
@@ -131,7 +132,11 @@ def _written(verification: Verification, out: str, given: dict[str, object], fig
     from radplan.workflows.verification import verification_data
 
     with staged(out) as partial:
-        paths = [] if verification.recalculation is None else list(save_recalculation(verification.recalculation, partial, given))
+        paths = (
+            []
+            if verification.recalculation is None
+            else list(save_recalculation(verification.recalculation, partial, given))
+        )
         if figures and figures_available():
             from radplan.viz.verification import save_verification_figures
 

@@ -231,15 +231,19 @@ def _checked_candidates(gantry: Any, couch: Any, count: int) -> list[Angles]:
 
 def _places_of(always: Iterable[float], candidates: Sequence[Angles], count: int) -> list[int]:
     """Return which candidates come first."""
-    gantry = [around % 360.0 for around, _, _ in candidates]
+    gantry = [angles[0] % 360.0 for angles in candidates]
     wanted = [float(angle) for angle in always]
-    missing = [f"{angle:g}" for angle in wanted if angle % 360.0 not in gantry]
-    if missing or len(wanted) > count or len(set(wanted)) != len(wanted):
+    around = [angle % 360.0 for angle in wanted]
+    missing = [f"{angle:g}" for angle in around if angle not in gantry]
+    if missing or len(wanted) > count or len(set(around)) != len(around):
         raise InputError(
             f"always={wanted} must be gantry angles of candidates, each once, at most {count}"
             + (f": no candidate comes from {', '.join(missing)} degrees" if missing else "")
         )
-    return [gantry.index(angle % 360.0) for angle in wanted]
+    several = [f"{angle:g}" for angle in around if gantry.count(angle) > 1]
+    if several:
+        raise InputError(f"always={wanted}: several candidates come from {', '.join(several)} degrees, by couch angle")
+    return [gantry.index(angle) for angle in around]
 
 
 def _told(angles: Angles) -> str:

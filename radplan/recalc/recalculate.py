@@ -261,7 +261,7 @@ def _announced(patient: Patient, delivery: DeliveryPlan, options: ApertureOption
     if not options.density_scaling and any("lung" in name.casefold() for name in patient.structures):
         said.append(
             "lung: kernels are as wide as in water, which beside Monte Carlo is 2 to 6 % too much dose in and behind "
-            "lung, more in small fields; density scaling mends it"
+            "lung, 5 to 15 % in fields of 5 cm; density scaling mends that"
         )
     turning, steps = [one for one in delivery if one.technique == "arc"], options.gantry_steps
     if turning:

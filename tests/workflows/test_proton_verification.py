@@ -78,7 +78,6 @@ def test_a_plan_its_folder_and_its_rt_ion_plan_are_verified_alike(machine, tool,
     np.testing.assert_allclose(file.plan["physical_dose"], ours, rtol=0.02, atol=0.01 * ours.max())
     np.testing.assert_allclose(file.simulated.dose, first.simulated.dose, rtol=1e-3)
     assert first.simulated.dose.max() > 0
-    assert 0.0 <= first.passing["all"] <= 100.0
 
 
 def test_the_command_says_what_an_rt_ion_plan_needs(machine, tmp_path, capsys):

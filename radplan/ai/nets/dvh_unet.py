@@ -133,10 +133,10 @@ class DvhUNet(nn.Module):  # type: ignore[misc]
 def _boxed(voxels: Tensor, shape: tuple[int, int, int]) -> tuple[Tensor, tuple[int, int, int]]:
     """Return flat indices of voxels in the smallest box that holds them all, and the box's shape."""
     _, ny, nx = shape
-    places = torch.stack([voxels // (ny * nx), voxels // nx % ny, voxels % nx])
-    first = places.amin(dim=1, keepdim=True)
-    nz, ny, nx = (places.amax(dim=1) - first[:, 0] + 1).tolist()
-    z, y, x = places - first
+    cells = torch.stack([voxels // (ny * nx), voxels // nx % ny, voxels % nx])
+    first = cells.amin(dim=1, keepdim=True)
+    nz, ny, nx = (cells.amax(dim=1) - first[:, 0] + 1).tolist()
+    z, y, x = cells - first
     return (z * ny + y) * nx + x, (nz, ny, nx)
 
 

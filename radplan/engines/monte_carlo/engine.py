@@ -33,6 +33,8 @@ from radplan.patient.patient import Patient
 class SimulatedModel(RowsModel):
     """A forward model that simulates the dose of variables each time it is asked, with statistical noise.
 
+    Every call of `forward` is a simulation: evaluate a plan once and keep its dose.
+
     Parameters
     ----------
     rows : Rows

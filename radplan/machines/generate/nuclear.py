@@ -39,7 +39,10 @@ _PARTITION = np.asarray(
         [0.190, 0.187, 0.137, 0.115, 0.101, 0.090, 0.081, 0.071, 0.064],
     ]
 )
-"""Of protons on oxygen, from ICRU Report 63 (2000): cross sections [mb] and shares of energy, at energies [MeV]."""
+"""Of protons on oxygen, from ICRU Report 63 (2000): cross sections [mb] and shares of energy, at energies [MeV].
+
+MCsquare uses the same tables, so that it is no independent check of them.
+"""
 
 
 def proton_oxygen(energy: Array) -> Array:
@@ -82,7 +85,9 @@ def proton_proton(energy: Array) -> Array:
 
 
 def oxygen_elastic(energy: Array) -> Array:
-    """Return the cross section of elastic scattering of protons on oxygen [mb]; below 20 MeV that of 20 MeV.
+    """Return the cross section of protons that oxygen scatters elastically by more than about 5 degrees [mb].
+
+    Below 20 MeV that of 20 MeV. Below 50 MeV most of it is Coulomb scattering, which counts as nuclear here.
 
     Source: ICRU Report 63 (2000), by the logarithms between 13 of its energies.
 

@@ -322,7 +322,7 @@ def _proton_provenance() -> dict[str, object]:
         "lateral": "core: differential Moliere (Gottschalk 2010); halo: Soukup, Fippel, Alber 2005",
         "energy_spread": "linear in energy, after an open clinical beam model (1.23 MeV at 70 MeV, 1.17 at 85 MeV)",
         "tuned": "nothing was fitted to another planning system's base data",
-        "expected_error": "range 0.3 %; depth dose 0.5 % of its maximum, beside MCsquare 1 % per proton; LET 0.1-0.2 "
+        "expected_error": "range 0.3 %; depth dose 0.5 % of its maximum, beside MCsquare 1.3 % per proton; LET 0.1-0.2 "
         "keV/um in the plateau (0.2-0.3 of all particles), 7 % in the peak; core 10 % beyond half range; halo too "
         "narrow: beyond 20 mm MCsquare has 1.2 to 3 times as much dose",
     }

@@ -70,7 +70,7 @@ class ProtonModel:
     Parameters
     ----------
     evaporated, evaporation_energy : float
-        Protons per reaction of high energies below 12 MeV, and their mean energy [MeV]; ICRU Report 63.
+        Protons below 12 MeV that a reaction at high energy gives, and their mean energy [MeV]; ICRU Report 63.
     softness : float
         By it knocked-out protons get 0.57 E in the mean over their energy, as in ICRU Report 63 (deuterons as protons
         of their range); from hydrogen it is 0.67 E.
@@ -208,9 +208,9 @@ def _flying(depth: Array, energy: Array, reacting: Array, given: Array, softness
     mean_energy = (reacting @ energy) / np.maximum(reacting.sum(axis=1), 1e-300)
     nodes, kernels = _kernels(softness)
     at = np.log(np.maximum(np.interp(axis, depth, mean_energy), 1e-3))
-    place = np.interp(at, np.log(nodes), np.arange(nodes.size))
-    left = np.minimum(place.astype(int), nodes.size - 2)
-    share, cell = place - left, np.arange(axis.size)
+    row = np.interp(at, np.log(nodes), np.arange(nodes.size))
+    left = np.minimum(row.astype(int), nodes.size - 2)
+    share, cell = row - left, np.arange(axis.size)
     spread = np.zeros((nodes.size, axis.size))
     spread[left, cell] = spent * (1 - share)
     spread[left + 1, cell] += spent * share
