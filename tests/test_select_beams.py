@@ -106,6 +106,8 @@ def test_beams_may_be_given_and_protons_chosen_on_the_fly_in_scenarios(patient):
         ({"count": 4, "gantry": (0, 90)}, "from 1 to the 2 candidates, got 4"),
         ({"count": 1, "gantry": (0, 90, 360)}, "two candidates are the same beam, gantry 360"),
         ({"count": 2, "gantry": (0, 90), "always": [45]}, "no candidate comes from 45 degrees"),
+        ({"count": 2, "gantry": (0, 90), "always": [0, 360]}, "each once"),
+        ({"count": 2, "gantry": (0, 0), "couch": (0, 90), "always": [0]}, "several candidates come from 0 degrees"),
     ],
 )
 def test_candidates_that_cannot_be_are_refused(patient, goals, options, message):

@@ -172,8 +172,8 @@ class ArcCase:
         r"""Return what each pixel has to do with errors of dose (k, voxels of the Dij), as maps (k, *shape).
 
         The error is pulled back through the dose influence A and compared with the dose that the pixel gives the
-        target: :math:`A^T e / \max(A^T M_T, 0.1 \max A^T M_T)`, with the target's shares M_T; the mean error in a target that
-        nothing but the pixel irradiates.
+        target: :math:`A^T e / \max(A^T M_T, 0.1 \max A^T M_T)`, with the target's shares M_T:
+        the mean error in a target that nothing but the pixel irradiates.
 
         Parameters
         ----------

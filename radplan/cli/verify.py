@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -86,20 +87,37 @@ def command(
     given = {name: value for name, value in given.items() if value is not None}
     logging.basicConfig(format="radplan: %(levelname)s: %(message)s", level=logging.ERROR)
     with listening_console() as console:
-        verification = _of_protons(plan, program, given) or _of_photons(plan, mlc, density_scaling, device, given)
+        if _is_of_protons(plan):
+            _refuse("protons", {"--mlc": mlc, "--density-scaling": density_scaling, "--device": device != "cpu"})
+            of_files = {"--grid": grid, "--fractions": fractions, "--series": series, "--hu-table": hu_table}
+            _refuse("radplan's own", of_files if Path(plan).is_dir() else {})
+            verification = _of_protons(plan, program, given)
+        else:
+            _refuse("photons", {"--program": program})
+            verification = _of_photons(plan, mlc, density_scaling, device, given)
         paths = _written(verification, out, {"plan": Path(plan).name}, not no_figures)
         _tell(verification)
         print(f"\nin {Path(out).resolve()}: {', '.join(path.name for path in paths)}  [{console.total()}]")
     return 0
 
 
-def _of_protons(plan: str, program: str | None, given: dict[str, Any]) -> Verification | None:
-    """Return a proton plan beside MCsquare; None for a plan of photons."""
+def _is_of_protons(plan: str) -> bool:
     from radplan.io.dicom import is_ion_plan
+
+    return Path(plan).is_dir() or is_ion_plan(plan)
+
+
+def _refuse(whose: str, options: Mapping[str, object]) -> None:
+    """Raise when an option was given that plans of this kind do not take."""
+    given = [name for name, value in options.items() if value]
+    if given:
+        raise InputError(f"{', '.join(given)}: not an option for a plan of {whose}; leave it out")
+
+
+def _of_protons(plan: str, program: str | None, given: dict[str, Any]) -> Verification:
+    """Return a proton plan beside MCsquare."""
     from radplan.workflows.verification import verify_protons
 
-    if not (Path(plan).is_dir() or is_ion_plan(plan)):
-        return None
     if program is None:
         raise InputError(
             "a proton plan is verified by MCsquare: give --program WHEEL (pip download --no-deps opentps-core)"

@@ -16,14 +16,14 @@ _AROUND = 20.0
 """What is shown around the dose [mm]."""
 
 
-def draw_verified_dvh(found: Verification) -> Figure:
+def draw_verified_dvh(verification: Verification) -> Figure:
     """Draw the DVHs of the plan (solid) over those of the Monte Carlo (dashed)."""
     figure = Figure(figsize=(8.0, 5.0), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots()
-    curves, colors = found.plan.dvh("physical_dose"), structure_colors(found.plan.patient.structures)
-    for row in found.comparison.rows:
-        ours, theirs = curves[row.structure], found.comparison.curves[row.structure]
+    curves, colors = verification.plan.dvh("physical_dose"), structure_colors(verification.plan.patient.structures)
+    for row in verification.comparison.rows:
+        ours, theirs = curves[row.structure], verification.comparison.curves[row.structure]
         label = f"{row.structure} ({row.ours['Dmean']:.2f}; {row.reference['Dmean']:.2f} Gy)"
         axes.plot(ours.levels, ours.percent, color=colors[row.structure], lw=1.8, label=label)
         axes.plot(theirs.levels, theirs.percent, color=colors[row.structure], lw=1.2, ls=(0, (4, 2)))
@@ -36,20 +36,20 @@ def draw_verified_dvh(found: Verification) -> Figure:
     return figure
 
 
-def draw_verified_planes(found: Verification) -> Figure:
-    """Draw both doses and their difference on the axial plane of the highest dose."""
-    simulated = found.simulated.dose * found.plan.fractions
-    ours = np.maximum(np.asarray(found.plan["physical_dose"], dtype=np.float64), 0.0)
+def draw_verified_planes(verification: Verification) -> Figure:
+    """Draw both doses and their difference on the axial plane with most dose in all."""
+    simulated = verification.simulated.dose * verification.plan.fractions
+    ours = np.maximum(np.asarray(verification.plan["physical_dose"], dtype=np.float64), 0.0)
     number = int(np.argmax(ours.sum(axis=(1, 2))))
-    grid, top = found.plan.model.grid, float(ours.max())
-    x, y = grid.axes[0], grid.axes[1]
-    extent = (x[0], x[-1], y[-1], y[0])
+    grid, top = verification.plan.model.grid, float(ours.max())
+    x, y, (dx, dy, _) = grid.axes[0], grid.axes[1], grid.spacing
+    extent = (x[0] - dx / 2, x[-1] + dx / 2, y[-1] + dy / 2, y[0] - dy / 2)
     dosed = ours[number] > 0.01 * top
     sides, heights = x[dosed.any(axis=0)], y[dosed.any(axis=1)]
     figure = Figure(figsize=(13.0, 4.2), layout="constrained")
     FigureCanvasAgg(figure)
     planes = (ours[number], simulated[number], simulated[number] - ours[number])
-    titles = ("radplan", found.comparison.label, "Monte Carlo − radplan")
+    titles = ("radplan", verification.comparison.label, "Monte Carlo − radplan")
     for axes, plane, title in zip(figure.subplots(1, 3), planes, titles, strict=True):
         change = plane is planes[2]
         low, high = (-0.1 * top, 0.1 * top) if change else (0.0, top)
@@ -63,9 +63,9 @@ def draw_verified_planes(found: Verification) -> Figure:
     return figure
 
 
-def save_verification_figures(found: Verification, folder: str | Path) -> tuple[Path, ...]:
+def save_verification_figures(verification: Verification, folder: str | Path) -> tuple[Path, ...]:
     """Write ``dvh.png`` and ``planes.png`` into a folder."""
     paths = Path(folder, "dvh.png"), Path(folder, "planes.png")
-    save_png(draw_verified_dvh(found), paths[0])
-    save_png(draw_verified_planes(found), paths[1])
+    save_png(draw_verified_dvh(verification), paths[0])
+    save_png(draw_verified_planes(verification), paths[1])
     return paths

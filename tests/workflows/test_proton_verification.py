@@ -86,6 +86,8 @@ def test_the_command_says_what_an_rt_ion_plan_needs(machine, tmp_path, capsys):
     rp.export_ion_plan(rp.scanned_plan(plan.beams, [20.0], machine, fractions=2, name="one"), plan.patient, path)
     assert main(["verify", str(path), "--patient", "box"]) != 0
     assert "--program WHEEL" in capsys.readouterr().err
+    assert main(["verify", str(path), "--patient", "box", "--density-scaling", "--mlc", "Agility"]) != 0
+    assert "--mlc, --density-scaling: not an option for a plan of protons" in capsys.readouterr().err
     with pytest.raises(InputError, match="give the patient"):
         rp.verify_protons(path, tmp_path)
 
