@@ -35,7 +35,7 @@ from radplan.progress import report
 COUNTS = (16.0, 8.0)
 """Least width of the band that a dose at a volume is averaged over in each round [voxels]; more rounds gain little."""
 _SCALINGS, _CLOSE = 3, 1e-3
-"""Most steps to the level, as segments at the fewest monitor units per degree stay there, and how near is near enough."""
+"""Most steps to the level (segments at the fewest monitor units per degree stay there), and how near is enough."""
 _GAIN = 0.005
 """After a round that gains less than this share of the card's maximum there is no other."""
 
