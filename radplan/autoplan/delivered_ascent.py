@@ -17,14 +17,14 @@ from radplan.autoplan.scorecard import Score
 from radplan.beams.control_points import DeliveryPlan
 from radplan.delivery.apertures import delivery_plan
 from radplan.delivery.arc_matrix import Ints, Members, sampled_members
-from radplan.delivery.arc_search import ArcSearch
+from radplan.delivery.arc_search import COARSE_RAYS, ArcSearch
 from radplan.delivery.arcs import ArcOutcome, exact_dose, scaled_mu
-from radplan.delivery.bixel_apertures import bixel_apertures
+from radplan.delivery.bixel_apertures import BixelApertures, bixel_apertures
 from radplan.delivery.check import check_delivery
 from radplan.delivery.followed import FollowedApertures
 from radplan.delivery.refine import shape_trajectories
 from radplan.delivery.rounding import rounded_plan
-from radplan.engines import aperture_model
+from radplan.engines import ApertureModel, aperture_model
 from radplan.geometry.grid import Grid
 from radplan.machines import PhotonMachine
 from radplan.machines.limits import MachineLimits
@@ -36,6 +36,8 @@ COUNTS = (16.0, 8.0)
 """Least width of the band that a dose at a volume is averaged over in each round [voxels]; more rounds gain little."""
 _SCALINGS, _CLOSE = 3, 1e-3
 """Most steps to the level (segments at the fewest monitor units per degree stay there), and how near is enough."""
+_SPARE_MU = 1.05
+"""Fewest monitor units of a shape over what the linac asks for [1]."""
 _GAIN = 0.005
 """After a round that gains less than this share of the card's maximum there is no other."""
 
@@ -129,26 +131,29 @@ class DeliveredAscent:
         return factor, self.protocol.scorecard.score(plan), plan
 
     def climbed_fields(self, shapes: DeliveryPlan, fluence: Plan) -> DeliveryPlan:
-        """Return the shapes of fixed fields of the best score between given ones and the end of an ascent on bixels.
+        """Return the shapes of fixed fields of the best score between given ones and the end of an ascent.
+
+        Shapes that stand climb by the aperture engine, windows, of many control points, on bixels.
 
         Parameters
         ----------
         shapes : DeliveryPlan
             Step and shoot or sliding windows.
         fluence : Plan
-            On whose bixels the ascent goes; scores are by the aperture engine.
+            Whose bixels windows climb on; scores are by the aperture engine.
         """
-        patient, mlc = fluence.patient, self.limits.collimator()
+        patient = fluence.patient
         factor, score, judged = self._judged(shapes, patient)
         best = scaled_mu(shapes, factor)
         self._tell("fields of the goals", score)
         for count in COUNTS:
-            model = bixel_apertures(fluence.model, best, mlc, limits=self.limits)
+            model, sampled = self._shape_model(best, fluence, judged.model.grid)
             followed = FollowedApertures(model, shape_trajectories(best, model, self.limits))
             plan = evaluate(followed, np.asarray(followed.variables.start), patient, self.protocol.fractions)
-            cost = score_cost(patient, self.protocol, plan, score, count, judged)
+            cost = score_cost(patient, self.protocol, plan, score, count, judged, sampled)
             x = followed.followed(ascended(cost, plan, self.iterations).x)
             moved = replace(delivery_plan(model, x, best.name, best.fractions), patient_position=best.patient_position)
+            moved = self._above_least(moved)
             factor, reached, seen = self._judged(moved, patient)
             self._tell(f"ascent, bands of {count:g}", reached)
             gained = reached.total - score.total
@@ -156,7 +161,31 @@ class DeliveredAscent:
                 best, score, judged = scaled_mu(moved, factor), reached, seen
             if gained < _GAIN * reached.maximum:
                 break
-        return rounded_plan(best, self.limits)
+        return rounded_plan(self._above_least(best), self.limits)
+
+    def _shape_model(
+        self, shapes: DeliveryPlan, fluence: Plan, grid: Grid
+    ) -> tuple[ApertureModel | BixelApertures, Members | None]:
+        """Return the model that shapes climb on, and the sample it needs where it does not hold the body."""
+        mlc = self.limits.collimator()
+        if any(field.technique == "dynamic" for field in shapes.fields):
+            return bixel_apertures(fluence.model, shapes, mlc, limits=self.limits), None
+        sampled, voxels = seen_voxels(fluence.patient, self.protocol, grid)
+        exact = aperture_model(
+            fluence.patient, shapes, self.machine, mlc, grid, COARSE_RAYS, voxels=voxels, limits=self.limits
+        )
+        return exact, sampled
+
+    def _above_least(self, shapes: DeliveryPlan) -> DeliveryPlan:
+        """Return shapes that stand with a little more than the fewest monitor units: they are scaled afterwards."""
+        least, fields = _SPARE_MU * self.limits.segment_mu, []
+        for field in shapes.fields:
+            given = np.diff([point.meterset for point in field.points], prepend=0.0)
+            stands = field.technique != "dynamic"
+            sums = np.cumsum(np.where((given > 0.0) & stands, np.maximum(given, least), given))
+            points = [replace(point, meterset=float(units)) for point, units in zip(field.points, sums, strict=True)]
+            fields.append(replace(field, points=tuple(points)))
+        return replace(shapes, fields=tuple(fields))
 
     def _plan(self, search: ArcSearch, patient: Patient) -> DeliveryPlan:
         fields = tuple(search.fields(self.machine))
