@@ -82,6 +82,7 @@ def main(folder: Path) -> None:
         rp.draw_dvh(plan, "rbe_x_dose", SHOWN, ax=axes)
         axes.set_title("planned on the PTV" if name == "PTV" else "planned in nine cases")
         axes.set_xlim(0.0, 48.0)
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=2, fontsize=8, frameon=False)
     figure.savefig(folder / "robust_thorax_dvh.png", dpi=110)
 
 

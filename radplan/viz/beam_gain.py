@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from radplan.plan.angles import BeamSelection
 
@@ -44,7 +45,8 @@ def _draw_costs(axes: Axes, selection: BeamSelection, beside: Mapping[str, Mappi
     for (name, costs), colour in zip(beside.items(), _cycled(len(beside)), strict=True):
         axes.plot(list(costs), list(costs.values()), "s--", color=colour, markersize=5, label=name)
     axes.set_yscale("log")
-    axes.set(xlabel="Number of beams", ylabel="Cost of the goals", xticks=numbers)
+    axes.set(xlabel="Number of beams", ylabel="Cost of the goals")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(color="0.88", linewidth=0.7, which="both")
     axes.set_axisbelow(True)
     axes.legend(frameon=False, fontsize=9)
