@@ -63,5 +63,10 @@ def test_the_target_follows_the_clinical_dvh(found):
 
 def test_what_a_reader_must_know_is_said(found):
     said = " ".join(found.notes)
-    for part in ("blind", "another structure set of the same frame", "found by threshold", "density scaling mends that"):
+    for part in (
+        "blind",
+        "another structure set of the same frame",
+        "found by threshold",
+        "density scaling mends that",
+    ):
         assert part in said
