@@ -11,11 +11,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-import radplan
 from radplan.ai.airt_planner import load_airt_planner, save_airt_planner
 from radplan.ai.airt_task import AirtTask, ArcSample
 from radplan.ai.arc_case import ArcCase
-from radplan.ai.arc_cohort import reference_arcs
+from radplan.ai.arc_cohort import data_facts, reference_arcs
 from radplan.ai.arc_reference import sequencing_loss
 from radplan.ai.loop import Training
 from radplan.ai.spec import AirtSpec
@@ -68,11 +67,7 @@ def fit_airt_planner(
         return folder / "model"
     layout = train[0].inputs.case.layout
     facts: dict[str, Any] = {
-        "data": {
-            "source": f"synthetic patients of radplan {radplan.__version__}, planned by radplan.ai.arc_reference",
-            "licence": "generated data: Apache-2.0",
-            **{name: list(getattr(spec.data, name)) for name in ("train", "choose", "test")},
-        },
+        "data": data_facts(spec),
         "limits": list(_LIMITS),
         "chosen": best,
         "trained": training.facts(),

@@ -13,10 +13,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-import radplan
 from radplan.ai import as_torch
 from radplan.ai.arc_case import ArcCase
-from radplan.ai.arc_cohort import arc_machine, reference_arcs
+from radplan.ai.arc_cohort import arc_machine, data_facts, reference_arcs
 from radplan.ai.cards import Model, load_weights, read_model, save_model
 from radplan.ai.loop import Task, Training
 from radplan.ai.nets.aperture_net import ApertureNet
@@ -268,11 +267,7 @@ def fit_aperture_planner(
         return folder / "model"
     facts = {
         "spec": json.loads(spec.model_dump_json()),
-        "data": {
-            "source": f"synthetic patients of radplan {radplan.__version__}, planned by radplan.ai.arc_reference",
-            "licence": "generated data: Apache-2.0",
-            **{part: list(getattr(spec.data, part)) for part in ("train", "choose", "test")},
-        },
+        "data": data_facts(spec),
         "limits": list(_LIMITS),
         "chosen": best,
         "trained": training.facts(),

@@ -7,6 +7,7 @@ import json
 import os
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -63,6 +64,15 @@ def reference_arcs(spec: ArcPatients, numbers: tuple[int, int], folder: Path) ->
             _write(path, reference_fluence(case))
         known.append((case, _read(path, case.shape)))
     return known
+
+
+def data_facts(spec: ArcPatients) -> dict[str, Any]:
+    """Return what the card of a model says of its reference arcs: source, licence, numbers of each part."""
+    return {
+        "source": f"synthetic patients of radplan {radplan.__version__}, planned by radplan.ai.arc_reference",
+        "licence": "generated data: Apache-2.0",
+        **{part: list(getattr(spec.data, part)) for part in ("train", "choose", "test")},
+    }
 
 
 _STATED = {"arc", "generator", "options", "draw", "protocol", "machine", "organs"}
