@@ -101,7 +101,7 @@ class Recalculation:
     @property
     def summary(self) -> str:
         """Patient, machine, fields, monitor units and course in a line."""
-        delivery, techniques = self.delivery, sorted({one.technique for one in self.delivery})
+        delivery, techniques = self.delivery, sorted({field.technique for field in self.delivery})
         count = len(delivery)
         fields = f"{count} {' and '.join(techniques)} field{'s' if count > 1 else ''}"
         machines = " and ".join(self.machine_names)
@@ -218,8 +218,8 @@ def _model(
     """Return the forward model of all fields, those of one machine together."""
     groups: dict[int, list[TreatmentField]] = {}
     known = {id(machine): machine for machine in machines}
-    for one, machine in zip(delivery, machines, strict=True):
-        groups.setdefault(id(machine), []).append(one)
+    for treated, machine in zip(delivery, machines, strict=True):
+        groups.setdefault(id(machine), []).append(treated)
     # Why no position: `scene_of` has looked at it.
     models = [
         forward_model(
@@ -230,13 +230,13 @@ def _model(
     return models[0] if len(models) == 1 else JoinedModel.of(models)
 
 
-def _mlc(one: TreatmentField, machine: PhotonMachine, given: MLC | None) -> MLC | None:
-    if one.leaf_boundaries is None:
+def _mlc(field: TreatmentField, machine: PhotonMachine, given: MLC | None) -> MLC | None:
+    if field.leaf_boundaries is None:
         return None
     try:
-        return machine.collimation.of(matching_mlc(one.leaf_boundaries)) if given is None else given
+        return machine.collimation.of(matching_mlc(field.leaf_boundaries)) if given is None else given
     except InputError as error:
-        raise InputError(f"{one.label}: {error}") from None
+        raise InputError(f"{field.label}: {error}") from None
 
 
 def _reference(

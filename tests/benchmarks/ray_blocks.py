@@ -71,6 +71,6 @@ def measure(radiation: str) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Searches with and without second derivatives within rays.")
-    parser.add_argument("radiations", nargs="*", default=list(KINDS), choices=[*KINDS, []])
-    for kind in parser.parse_args().radiations:
+    parser.add_argument("radiations", nargs="*", default=[], choices=[*KINDS, []], help="all where none is named")
+    for kind in parser.parse_args().radiations or KINDS:
         measure(kind)

@@ -90,6 +90,6 @@ def pareto() -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Constraints and Pareto fronts on the C-shape.")
-    parser.add_argument("kinds", nargs="*", default=list(KINDS), choices=[*KINDS, []])
-    for kind in parser.parse_args().kinds:
+    parser.add_argument("kinds", nargs="*", default=[], choices=[*KINDS, []], help="all where none is named")
+    for kind in parser.parse_args().kinds or KINDS:
         {"bounds": bounds, "ipopt": ipopt, "pareto": pareto}[kind]()
