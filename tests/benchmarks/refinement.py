@@ -106,13 +106,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--openkbp", type=int, default=0, help="how many OpenKBP validation patients")
+    parser.add_argument("--only", default="", help="cases whose names begin so")
     parser.add_argument("--out", type=Path, default=Path("refinement"))
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     file = options.out / "refinement.json"
     rows = json.loads(file.read_text()) if file.exists() else {}
     for name, (read, protocol) in cases(options.folder, options.openkbp).items():
-        if name in rows:
+        if name in rows or not name.startswith(options.only):
             continue
         figure = options.out / f"{name.replace(' ', '_').replace('/', '_')}.png"
         rows[name] = refined(read, load_protocol(protocol), figure)
