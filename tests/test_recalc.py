@@ -144,7 +144,7 @@ def test_density_scaling_is_an_option_of_the_command(tmp_path, case, plan_file):
     assert main([*asked, "--density-scaling"]) == 0
     said = json.loads((out / "recalc.json").read_text())
     assert said["options"]["density_scaling"] is True
-    assert any(note.startswith("density scaling") for note in said["notes"])
+    assert "density scaling: kernels are wider where density is low, as asked" in said["notes"]
     scaled = recalculate(plan_file, case, grid=4.0, options=ApertureOptions(density_scaling=True))
     assert said["metrics"]["PTV"]["Dmean"] == pytest.approx(scaled.plan.metrics()["PTV"]["Dmean"], rel=1e-5)
 

@@ -13,12 +13,12 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from radplan.autoplan.names import NameMap, StructureName, normalise
 from radplan.autoplan.recipes import Helper, Prepared, with_helpers
 from radplan.autoplan.scorecard import Scorecard
 from radplan.autoplan.templates import BeamTemplate
 from radplan.errors import FileError, InputError, RadplanError, UnknownNameError
 from radplan.patient import Patient, Structure, Structures
+from radplan.patient.names import NameMap, StructureName, normalise
 
 FORMAT = "radplan-protocol"
 VERSION = 1

@@ -73,7 +73,11 @@ Position = Annotated[
     str, typer.Option("--patient-position", metavar="HFS", help="How the patient lies, in place of what the plan says.")
 ]
 Scaling = Annotated[
-    bool, typer.Option("--density-scaling", help="Photons: let the kernel be wider where density is low.")
+    bool | None,
+    typer.Option(
+        "--density-scaling/--no-density-scaling",
+        help="Photons: let the kernel be wider where density is low (default: where lungs are contoured).",
+    ),
 ]
 GantrySteps = Annotated[int, typer.Option(metavar="N", help="Gantry angles per arc segment.")]
 Setup = Annotated[
@@ -113,7 +117,7 @@ def command(
     range_shifter: RangeShifters = None,
     patient_position: Position = "",
     gantry_steps: GantrySteps = 1,
-    density_scaling: Scaling = False,
+    density_scaling: Scaling = None,
     setup: Setup = None,
     range_error: Range = None,
     device: Device = "numpy",
@@ -144,7 +148,7 @@ def command(
         "scenarios": _scenarios(setup, range_error),
     }
     if is_ion_plan(rtplan):
-        if density_scaling:
+        if density_scaling is not None:
             raise InputError("--density-scaling is for photons, but the plan is one of ions")
         asked["range_shifters"] = _values(range_shifter, "--range-shifter")
         return recalculated_ions(rtplan, whose, machine, out, not no_figures, asked)

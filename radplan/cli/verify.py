@@ -37,7 +37,13 @@ Mlc = Annotated[str | None, typer.Option(metavar="MLC", help="Collimator (defaul
 GridStep = Annotated[list[str] | None, typer.Option("--grid", metavar="MM", help="Grid spacing, one or x,y,z (3).")]
 Fractions = Annotated[int | None, typer.Option(metavar="N", help="Number of fractions (default: the plan's).")]
 Gamma = Annotated[list[str] | None, typer.Option(metavar="PERCENT,MM", help="Criteria (default 3,3).")]
-Scaling = Annotated[bool, typer.Option("--density-scaling", help="Let radplan's kernel be wider where density is low.")]
+Scaling = Annotated[
+    bool | None,
+    typer.Option(
+        "--density-scaling/--no-density-scaling",
+        help="Let radplan's kernel be wider where density is low (default: where lungs are contoured).",
+    ),
+]
 Seed = Annotated[int, typer.Option(metavar="N", help="Of the random numbers.")]
 Device = Annotated[str, typer.Option(metavar="D", help="Where the Monte Carlo runs: cpu or cuda:0.")]
 Out = Annotated[str, typer.Option("--out", "--output", metavar="DIR", help="Folder for the results.")]
@@ -55,7 +61,7 @@ def command(
     grid: GridStep = None,
     fractions: Fractions = None,
     gamma: Gamma = None,
-    density_scaling: Scaling = False,
+    density_scaling: Scaling = None,
     structure_set: StructureSet = None,
     series: Series = None,
     hu_table: HuTable = None,
@@ -88,7 +94,9 @@ def command(
     logging.basicConfig(format="radplan: %(levelname)s: %(message)s", level=logging.ERROR)
     with listening_console() as console:
         if _is_of_protons(plan):
-            _refuse("protons", {"--mlc": mlc, "--density-scaling": density_scaling, "--device": device != "cpu"})
+            _refuse(
+                "protons", {"--mlc": mlc, "--density-scaling": density_scaling is not None, "--device": device != "cpu"}
+            )
             of_files = {"--grid": grid, "--fractions": fractions, "--series": series, "--hu-table": hu_table}
             _refuse("radplan's own", of_files if Path(plan).is_dir() else {})
             verification = _of_protons(plan, program, given)
@@ -125,7 +133,7 @@ def _of_protons(plan: str, program: str | None, given: dict[str, Any]) -> Verifi
     return verify_protons(plan, program, **given)
 
 
-def _of_photons(plan: str, mlc: str | None, scaling: bool, device: str, given: dict[str, Any]) -> Verification:
+def _of_photons(plan: str, mlc: str | None, scaling: bool | None, device: str, given: dict[str, Any]) -> Verification:
     from radplan.engines import ApertureOptions
     from radplan.workflows.verification import verify
 

@@ -88,6 +88,10 @@ class Engine(ABC):
             error the engine applies to radiological depths: ``scope.error.depths``.
         """
 
+    def resolved(self, patient: Patient, machine: Machine) -> Self:
+        """Return the engine with every option said that it leaves to patient and machine: what a plan writes down."""
+        return self
+
     def to_options(self) -> dict[str, Any]:
         """Return the options that are not the default ones, as plain data for a plan file."""
         options = {}
@@ -183,7 +187,7 @@ def dose_influence(
         model = _over_cases(chosen, patient, beams, machine, scope)
     if not isinstance(model, Dij):
         raise InputError(f"the engine {chosen.name!r} gives a {type(model).__name__}, not a Dij: call forward_model")
-    return replace(model, settings={**engine_to_spec(chosen), "stored": stored})
+    return replace(model, settings={**engine_to_spec(chosen.resolved(patient, machine)), "stored": stored})
 
 
 def forward_model(
@@ -288,7 +292,7 @@ def check_options(engine: Engine, positive: Sequence[str] = (), switches: Sequen
     positive : sequence of str
         Those that are lengths or other numbers > 0 and finite.
     switches : sequence of str
-        Those that are True or False.
+        Those that are True or False, or None where that is the default.
     """
     defaults = {entry.name: entry.default for entry in fields(engine)}  # type: ignore[arg-type]
     for name in positive:
@@ -299,6 +303,8 @@ def check_options(engine: Engine, positive: Sequence[str] = (), switches: Sequen
         if not (number and math.isfinite(value) and value > 0):
             raise InputError(f"{name} of the engine {engine.name!r} must be a number > 0 and finite, got {value!r}")
     for name in switches:
+        if vars(engine)[name] is None and defaults[name] is None:
+            continue
         if not isinstance(vars(engine)[name], bool | np.bool_):
             raise InputError(f"{name} of the engine {engine.name!r} must be True or False, got {vars(engine)[name]!r}")
 

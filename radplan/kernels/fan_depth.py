@@ -105,6 +105,70 @@ def _row(depth: float, nodes: Array, starts: Array, per_bin: float) -> float:
     return i + (depth - nodes[i]) / (nodes[i + 1] - nodes[i])
 
 
+@njit(cache=True, parallel=True, error_model="numpy")
+def fan_means(depths: Array, rays: Array, spacing: float, sad: float, fall: float, out: Array) -> None:
+    """Write the mean densities before the planes of a fan, none counted as more than water's.
+
+    Between planes density is taken as even; weights are those of `radplan.geometry.rays.density_before`.
+
+    Parameters
+    ----------
+    depths : (b, a, c) float32
+        Of `fan_depths` [mm water].
+    rays, spacing, sad : (3,) float, float, float
+        As `fan_depths` takes them; distance of the planes [mm].
+    fall : float
+        Length in which weights fall to 1/e [mm].
+    out : (b, a, c) float32
+        Means; 1 before the ray has met any density.
+    """
+    for ray in prange(depths.shape[0] * depths.shape[1]):
+        b, a = ray // depths.shape[1], ray % depths.shape[1]
+        u, v = (rays[0] + rays[2] * a) / sad, (rays[1] + rays[2] * b) / sad
+        step = spacing * np.sqrt(1.0 + u * u + v * v)
+        new, passed, mean, before = -np.expm1(-step / fall), 0.0, 1.0, 0.0
+        for c in range(depths.shape[2]):
+            rho, before = (depths[b, a, c] - before) / step, depths[b, a, c]
+            if passed == 0.0 and rho > 0.0:
+                # Why: the surface lies somewhere between two planes, and skin is as dense as water.
+                passed = -np.expm1(-min(rho, 1.0) * step / fall)
+            elif passed > 0.0:
+                passed = new + (1.0 - new) * passed
+                mean += new / passed * (min(rho, 1.0) - mean)
+            out[b, a, c] = mean
+
+
+@njit(cache=True, fastmath=True, error_model="numpy")
+def _between(x: float, y: float, z: float, frame: Array, rays: Array, planes: Array, fan: Array) -> float:
+    """Return what a fan holds at a world position, trilinear; parameters as `fan_codes`."""
+    one, last_b, last_a, last_c = frame.dtype.type(1.0), fan.shape[0] - 2, fan.shape[1] - 2, fan.shape[2] - 2
+    per_ray, per_plane = one / rays[2], one / planes[1]
+    axial = frame[12] - (x * frame[8] + y * frame[9] + z * frame[10] - frame[11])
+    widened = frame[12] / axial
+    a = ((x * frame[0] + y * frame[1] + z * frame[2] - frame[3]) * widened - rays[0]) * per_ray
+    b = ((x * frame[4] + y * frame[5] + z * frame[6] - frame[7]) * widened - rays[1]) * per_ray
+    c = (axial - planes[0]) * per_plane
+    p, q, r = min(max(int(a), 0), last_a), min(max(int(b), 0), last_b), min(max(int(c), 0), last_c)
+    a, b, c = a - np.float32(p), b - np.float32(q), c - np.float32(r)
+    one_ray, another = fan[q, p], fan[q, p + 1]
+    left = one_ray[r] + c * (one_ray[r + 1] - one_ray[r])
+    low = left + a * (another[r] + c * (another[r + 1] - another[r]) - left)
+    one_ray, another = fan[q + 1, p], fan[q + 1, p + 1]
+    left = one_ray[r] + c * (one_ray[r + 1] - one_ray[r])
+    high = left + a * (another[r] + c * (another[r + 1] - another[r]) - left)
+    return low + b * (high - low)
+
+
+@njit(cache=True, parallel=True, fastmath=True, error_model="numpy")
+def fan_values(
+    points: Array, frame: Array, rays: Array, planes: Array, fan: Array, factor: float, out: Array
+) -> None:  # fmt: skip
+    """Write what a fan holds at voxels times a factor, in whole numbers up to 255; parameters as `fan_codes`."""
+    for i in prange(points.shape[1]):
+        value = _between(points[0, i], points[1, i], points[2, i], frame, rays, planes, fan)
+        out[i] = np.uint8(min(max(value, 0.0), 1.0) * factor + 0.5)
+
+
 @njit(cache=True, parallel=True, fastmath=True, error_model="numpy")
 def fan_codes(
     points: Array, frame: Array, rays: Array, planes: Array, depths: Array, nodes: Array, starts: Array,
@@ -128,24 +192,9 @@ def fan_codes(
     out : (n,) uint16
         Codes.
     """
-    one, last_b, last_a, last_c = frame.dtype.type(1.0), depths.shape[0] - 2, depths.shape[1] - 2, depths.shape[2] - 2
-    per_ray, per_plane = one / rays[2], one / planes[1]
     for i in prange(points.shape[1]):
-        x, y, z = points[0, i], points[1, i], points[2, i]
-        axial = frame[12] - (x * frame[8] + y * frame[9] + z * frame[10] - frame[11])
-        widened = frame[12] / axial
-        a = ((x * frame[0] + y * frame[1] + z * frame[2] - frame[3]) * widened - rays[0]) * per_ray
-        b = ((x * frame[4] + y * frame[5] + z * frame[6] - frame[7]) * widened - rays[1]) * per_ray
-        c = (axial - planes[0]) * per_plane
-        p, q, r = min(max(int(a), 0), last_a), min(max(int(b), 0), last_b), min(max(int(c), 0), last_c)
-        a, b, c = a - np.float32(p), b - np.float32(q), c - np.float32(r)
-        one_ray, another = depths[q, p], depths[q, p + 1]
-        left = one_ray[r] + c * (one_ray[r + 1] - one_ray[r])
-        low = left + a * (another[r] + c * (another[r + 1] - another[r]) - left)
-        one_ray, another = depths[q + 1, p], depths[q + 1, p + 1]
-        left = one_ray[r] + c * (one_ray[r + 1] - one_ray[r])
-        high = left + a * (another[r] + c * (another[r + 1] - another[r]) - left)
-        out[i] = np.uint16(_row(low + b * (high - low), nodes, starts, per_bin) * per_row + 0.5)
+        depth = _between(points[0, i], points[1, i], points[2, i], frame, rays, planes, depths)
+        out[i] = np.uint16(_row(depth, nodes, starts, per_bin) * per_row + 0.5)
 
 
 @njit(cache=True, parallel=True, error_model="numpy")

@@ -16,6 +16,7 @@ from radplan.analysis.gamma import GammaCriteria
 from radplan.beams.beam import Beam, Beams
 from radplan.beams.control_points import DeliveryPlan, TreatmentField
 from radplan.engines import ApertureModel, ApertureOptions, PhotonAperture, forward_model
+from radplan.engines.photon.terms import scales_with_density
 from radplan.errors import InputError
 from radplan.geometry.grid import Grid
 from radplan.influence import ForwardModel, Scenarios
@@ -24,6 +25,7 @@ from radplan.influence.joined import JoinedModel
 from radplan.io.dicom import DicomCase, PlanReference, read_plan, read_plan_reference
 from radplan.io.reference import ReferenceDose, read_reference
 from radplan.machines import MLC, PhotonMachine, Reference, library_mlc, matching_mlc
+from radplan.patient.names import names_lung
 from radplan.patient.patient import Patient
 from radplan.plan import Plan, evaluate
 from radplan.progress import Choice, listening
@@ -187,12 +189,13 @@ def recalculate(
         held, case, delivery, notes = scene_of(patient, delivery, belongs if belongs.instance else None, where)
         beside = _reference(reference, case, where.allow_other_frame)
         held = replace(held, fractions=count, prescription=belongs.prescription or held.prescription)
+        chosen, wide = _density_scaling(chosen, held, linacs)
         asked = {"grid": grid, "device": device, "dtype": dtype, "scenarios": scenarios}
         model = _model(held, delivery, linacs, PhotonAperture(collimator, chosen), **asked)
         arrows = _arrows(delivery, linacs)
         evaluated = replace(evaluate(model, model.variables.start, held, count, arrows), normalization="recalculated")
     compared = None if beside is None else compare(evaluated, beside, names, fit_factor, gamma, skin)
-    notes = (*said, *_announced(held, delivery, chosen), *notes, *_strangers(beside, belongs))
+    notes = (*said, *wide, *_announced(delivery, chosen), *notes, *_strangers(beside, belongs))
     for note in notes:
         logger.info("%s", note)
     return Recalculation(evaluated, delivery, linacs, mlcs, chosen, compared, notes, case, belongs)
@@ -255,18 +258,31 @@ def _strangers(reference: ReferenceDose | None, belongs: PlanReference) -> tuple
     return (f"the reference dose belongs to another plan ({named}) than the one calculated ({belongs.instance})",)
 
 
-def _announced(patient: Patient, delivery: DeliveryPlan, options: ApertureOptions) -> tuple[str, ...]:
-    """Return what the calculation leaves out of this plan, and how else it differs from the usual one."""
-    said = ["density scaling: kernels are wider where density is low"] if options.density_scaling else []
-    if not options.density_scaling and any("lung" in name.casefold() for name in patient.structures):
-        said.append(
+def _density_scaling(
+    options: ApertureOptions, patient: Patient, machines: Sequence[PhotonMachine]
+) -> tuple[ApertureOptions, tuple[str, ...]]:
+    """Return the options with density scaling said where all machines have the same, and what is to be said of it."""
+    asked = options.density_scaling
+    scaled = {scales_with_density(patient, machine, asked) for machine in machines}
+    told: tuple[str, ...] = ()
+    if scaled == {True}:
+        why = "as lungs are contoured" if asked is None else "as asked"
+        told = (f"density scaling: kernels are wider where density is low, {why}",)
+    elif any(names_lung(name) for name in patient.structures):
+        why = "which a machine's kernel does not allow" if asked is None else "which was refused"
+        told = (
             "lung: kernels are as wide as in water, which beside Monte Carlo is 2 to 6 % too much dose in and behind "
-            "lung, 5 to 15 % in fields of 5 cm; density scaling mends that"
+            f"lung, 5 to 15 % in fields of 5 cm; density scaling mends that, {why}",
         )
+    return (replace(options, density_scaling=scaled.pop()) if len(scaled) == 1 else options), told
+
+
+def _announced(delivery: DeliveryPlan, options: ApertureOptions) -> tuple[str, ...]:
+    """Return what the calculation leaves out of this plan."""
     turning, steps = [one for one in delivery if one.technique == "arc"], options.gantry_steps
-    if turning:
-        said.append(f"{len(turning)} arcs: each segment at {steps} gantry position{'s' if steps > 1 else ''}")
-    return tuple(said)
+    if not turning:
+        return ()
+    return (f"{len(turning)} arcs: each segment at {steps} gantry position{'s' if steps > 1 else ''}",)
 
 
 def _arrows(delivery: DeliveryPlan, machines: Sequence[PhotonMachine]) -> Beams:

@@ -24,7 +24,7 @@ from radplan.delivery.refine import refine_apertures
 from radplan.delivery.rounding import rounded_plan
 from radplan.delivery.sequencing import sequence
 from radplan.delivery.sequencing.sequence import check_sequence
-from radplan.engines import aperture_model, dose_influence
+from radplan.engines import ApertureModel, aperture_model, dose_influence
 from radplan.errors import InputError
 from radplan.geometry.grid import Grid
 from radplan.influence import Dij
@@ -39,6 +39,7 @@ from radplan.optim import Goal
 from radplan.patient.patient import Patient
 from radplan.plan import Plan, evaluate
 from radplan.progress import report
+from radplan.workflows.radiation import check_density_scaling
 
 if TYPE_CHECKING:
     from radplan.io.dicom.case import DicomCase
@@ -117,9 +118,10 @@ class Delivered:
 
     def described(self) -> dict[str, Any]:
         """Return the report as plain data."""
-        per_gray = self.report.mu / self._dose_per_fraction
+        per_gray, model = self.report.mu / self._dose_per_fraction, self.plan.model
         return {
             "limits": self.limits.name,
+            "density_scaling": isinstance(model, ApertureModel) and model.density_scaling,
             **self.report.scores(),
             "mu_per_gray": per_gray,
             "fields": [
@@ -289,6 +291,7 @@ def check_deliverable(spec: PlanSpec, patient: Patient, machine: Any, case: Dico
     """
     check_linac(spec, machine)
     if spec.delivery.technique != "fluence":
+        check_density_scaling(spec, patient, machine)
         check_identity(series_of(patient) if case is None else case.series)
 
 

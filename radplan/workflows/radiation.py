@@ -11,9 +11,12 @@ from radplan.biology.rbe import RBE_MODELS, RBEModel
 from radplan.engines import ENGINES, Engine
 from radplan.engines.base import Machine, find_engine
 from radplan.engines.particle.pencil_beam import ParticlePencilBeam
+from radplan.engines.photon.terms import scales_with_density
 from radplan.errors import InputError, UnknownNameError
 from radplan.io.plan_file.reading import PlanSpec
 from radplan.io.plan_file.sections import BeamsSpec, BiologySpec
+from radplan.machines.photon import PhotonMachine
+from radplan.patient.patient import Patient
 from radplan.quantities import QUANTITIES
 from radplan.registry import checked_options
 
@@ -50,16 +53,22 @@ def machine_name(spec: PlanSpec) -> str:
 
 
 def check_radiation(spec: PlanSpec, machine: Machine) -> None:
-    """Raise `InputError` for another radiation than the machine delivers, or a kernel that apertures do not get."""
+    """Raise `InputError` for another radiation than the machine delivers."""
     if spec.radiation is not None and spec.radiation != machine.radiation:
         raise InputError(
             f"radiation: {spec.radiation}, but machine {machine.name!r} delivers {machine.radiation}: leave one out"
         )
-    technique = spec.delivery.technique
-    if technique != "fluence" and spec.engine.options.get("density_scaling"):
+
+
+def check_density_scaling(spec: PlanSpec, patient: Patient, machine: PhotonMachine) -> None:
+    """Raise `InputError` where bixels are asked for a density scaling that leaves and jaws would not get."""
+    asked, given = spec.engine.options.get("density_scaling"), scales_with_density(patient, machine)
+    if spec.delivery.technique != "fluence" and asked not in (None, given):
         raise InputError(
-            f"engine: density_scaling is for bixels alone, and leaves and jaws of {technique} are calculated without: "
-            "leave it out here, and calculate the file with radplan recalc --density-scaling"
+            f"engine: density_scaling: {str(asked).lower()} is for bixels alone; leaves and jaws of "
+            f"{spec.delivery.technique} are calculated {'with' if given else 'without'} it, as machine and contoured "
+            "lungs say: leave it out here, and calculate the file with radplan recalc --density-scaling or "
+            "--no-density-scaling"
         )
 
 

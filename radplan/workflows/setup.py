@@ -170,7 +170,9 @@ def filled(spec: PlanSpec, patient: Patient, machine: Machine, goals: Sequence[M
     goals : sequence of mapping
         As `wanted_goals` gives them.
     """
-    engine = wanted_engine(spec, machine)
+    asked = wanted_engine(spec, machine)
+    engine = asked.resolved(patient, machine)
+    more = {name: value for name, value in engine.to_options().items() if name not in asked.to_options()}
     quantity = prescribed_in(spec, machine, engine)
     if machine.radiation != "photons" and patient.goals and not spec.goals and spec.case not in ION_GOALS:
         logger.warning(
@@ -193,7 +195,7 @@ def filled(spec: PlanSpec, patient: Patient, machine: Machine, goals: Sequence[M
         "prescription": patient.prescription,
         "quantity": quantity,
         "beams": beams,
-        "engine": {**data.get("engine", {}), "name": engine.name},
+        "engine": {**data.get("engine", {}), "name": engine.name, "options": {**spec.engine.options, **more}},
         "goals": [with_quantity(goal, travels=not spec.goals) for goal in goals],
         "constraints": [with_quantity(entry) for entry in data.get("constraints", ())],
     }

@@ -29,6 +29,7 @@ from radplan.io.load import load_machine
 from radplan.io.plan_file.reading import read_plan_file
 from radplan.io.reference import ReferenceDose
 from radplan.machines import ParticleMachine, scanned_from
+from radplan.patient.names import names_lung
 from radplan.patient.patient import Patient
 from radplan.plan import Plan
 from radplan.recalc import Recalculation, SceneOptions, recalculate, recalculate_ions
@@ -57,7 +58,7 @@ class Verification:
     simulated : SimulatedDose
         The independent dose of a fraction, its statistical error, histories and time.
     passing : dict of str to float
-        Points that pass gamma [%]: of all, inside and outside structures called lung where there are some.
+        Points that pass gamma [%]: of all, inside and outside structures whose names mean lung where there are some.
     recalculation : Recalculation, optional
         Of an RTPLAN: what was read, with the comparison.
     """
@@ -239,7 +240,7 @@ def _passing(plan: Plan, gamma: Gamma) -> dict[str, float]:
     """Return how many points pass, lung apart from the rest."""
     shares = {"all": gamma.passing}
     structures = plan.patient.structures
-    lungs = [structure for name, structure in structures.items() if "lung" in name.casefold()]
+    lungs = [structure for name, structure in structures.items() if names_lung(name)]
     if not lungs:
         return shares
     grid = plan.model.grid

@@ -148,7 +148,7 @@ def centimetres(curve: Curve, low: float, high: float) -> tuple[np.ndarray, np.n
 
 def table(curves: dict[tuple[str, float], Curve]) -> None:
     """Print the largest difference of every part, in means over 1 cm."""
-    print("| slab, field | part | default | density scaling | Monte Carlo, one standard deviation |")
+    print("| slab, field | part | without | density scaling | Monte Carlo, one standard deviation |")
     print("|---|---|---|---|---|")
     for (phantom, field), curve in curves.items():
         for part, (low, high) in parts(phantom).items():
@@ -179,7 +179,7 @@ def draw(curves: dict[tuple[str, float], Curve], path: Path) -> None:
                 curve.depth[shown], curve.simulated[shown], curve.error[shown], fmt=".", ms=3.5, lw=0.8, color=color,
                 alpha=0.55, label=f"{name}, Monte Carlo",
             )  # fmt: skip
-            above.plot(curve.depth[shown], curve.plain[shown], "--", color=color, lw=1.3, label=f"{name}, default")
+            above.plot(curve.depth[shown], curve.plain[shown], "--", color=color, lw=1.3, label=f"{name}, without")
             above.plot(curve.depth[shown], curve.scaled[shown], color=color, lw=1.8, label=f"{name}, density scaling")
             pieces = [centimetres(curve, *span) for span in parts(phantom).values()]
             depth, plain, scaled, sigma = np.concatenate(pieces, axis=1)

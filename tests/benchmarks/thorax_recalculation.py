@@ -78,7 +78,7 @@ def variants(case):
     yield "beam quality TPR20,10 0.667 (0.685)", {"machine": make(replace(model, quality=0.667))}
     yield "source 3.5 mm (2.5)", {"machine": replace(machine, source_fwhm=3.5)}
     yield "leaves without tongue and groove", {"options": ApertureOptions(tongue_and_groove=False)}
-    yield "lateral widths follow the density", {"options": ApertureOptions(density_scaling=True)}
+    yield "lateral widths as in water", {"options": ApertureOptions(density_scaling=False)}
     yield (
         "matRad's HU table (Schneider's)",
         {"patient": replace(case, patient=replace(case.patient, hu_table=hu_table("matrad")))},

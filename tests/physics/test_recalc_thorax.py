@@ -67,6 +67,6 @@ def test_what_a_reader_must_know_is_said(found):
         "blind",
         "another structure set of the same frame",
         "found by threshold",
-        "density scaling mends that",
+        "density scaling: kernels are wider where density is low, as lungs are contoured",
     ):
         assert part in said

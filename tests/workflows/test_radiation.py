@@ -18,7 +18,14 @@ from radplan.io.plan_file.reading import plan_spec, read_plan_file
 from radplan.machines import library_machine
 from radplan.optim.solvers import SOLVERS
 from radplan.patient.phantoms import phantom
-from radplan.workflows.radiation import beam_settings, check_radiation, machine_name, made, wanted_engine
+from radplan.workflows.radiation import (
+    beam_settings,
+    check_density_scaling,
+    check_radiation,
+    machine_name,
+    made,
+    wanted_engine,
+)
 from radplan.workflows.setup import filled, prepare_patient, task, wanted_goals
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "docs/examples"
@@ -225,7 +232,7 @@ def test_the_examples_of_the_documentation_can_be_planned() -> None:
         ({"lateral_cutoff": [50.0]}, r"lateral_cutoff must be a number or none, got \[50.0\]"),
         ({"pixel": None}, "pixel must be a number, got None"),
         ({"pixel": True}, "pixel must be a number, got True"),
-        ({"density_scaling": 1}, "density_scaling must be true or false, got 1"),
+        ({"density_scaling": 1}, "density_scaling must be true or false or none, got 1"),
         ({"interpolation": "cubit"}, "interpolation must be 'cubic' or 'linear', got 'cubit'"),
     ],
 )
@@ -236,10 +243,23 @@ def test_options_of_another_kind_are_refused_by_name(options, message):
 
 
 def test_density_scaling_is_refused_where_leaves_would_not_get_it():
-    machine, engine = library_machine("generic_photon_6mv"), {"options": {"density_scaling": True}}
-    check_radiation(plan_spec({"engine": engine}), machine)
-    with pytest.raises(InputError, match=r"jaws of vmat are calculated without.*recalc --density-scaling"):
-        check_radiation(plan_spec({"engine": engine, "delivery": {"technique": "vmat"}}), machine)
+    machine, box, vmat = library_machine("generic_photon_6mv"), load_patient("box"), {"technique": "vmat"}
+    lungs = box.with_structure("Lunge re.", "OuterTarget - 5 mm")
+    for patient, asked, given in ((box, True, "without"), (lungs, False, "with")):
+        engine = {"options": {"density_scaling": asked}}
+        check_density_scaling(plan_spec({"engine": engine}), patient, machine)
+        with pytest.raises(InputError, match=rf"jaws of vmat are calculated {given} it.*recalc --density-scaling"):
+            check_density_scaling(plan_spec({"engine": engine, "delivery": vmat}), patient, machine)
+    for asked in (True, None):
+        engine = {"options": {"density_scaling": asked}}
+        check_density_scaling(plan_spec({"engine": engine, "delivery": vmat}), lungs, machine)
+
+
+def test_a_plan_says_that_lungs_widen_kernels():
+    box, machine = load_patient("box"), library_machine("generic_photon_6mv")
+    lungs = box.with_structure("Lunge re.", "OuterTarget - 5 mm")
+    for patient, told in ((box, {}), (lungs, {"density_scaling": True})):
+        assert filled(plan_spec({}), patient, machine, []).engine.options == told
 
 
 def test_options_may_be_whole_numbers_or_numpy_scalars():

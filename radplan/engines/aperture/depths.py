@@ -16,14 +16,18 @@ import numpy.typing as npt
 from radplan.engines.photon.terms import PRIMARY_LENGTH, SCATTER_LENGTH, Floats, PhotonScene
 from radplan.errors import InputError
 from radplan.geometry.frames import source_position
-from radplan.geometry.rays import density_before
+from radplan.geometry.grid import Grid
 from radplan.machines.base import KernelBasis
 from radplan.machines.low_rank import LowRankKernel
 
 Codes = npt.NDArray[np.uint16]
+Densities = npt.NDArray[np.uint8]
 Depths = Literal["fan", "exact"]
 
 _LAST_CODE = 65535
+
+_MEANS_SPACING = 2.5
+"""Distance of the rays and planes between which mean densities are read, nearly [mm]."""
 
 DENSITY_UNIT = 1.0 / 128.0
 """Density of one unit where lateral densities are held in 8 bits."""
@@ -116,29 +120,35 @@ class DepthReader:
     spacing: float
     rim: Floats
 
-    def codes(self, table: WeightTable, rotation: Floats, isocenter: Floats, points: Floats) -> Codes:
-        """Return the codes of world points ``(3, n)`` for a beam; its collimator does not matter."""
+    def read(
+        self, table: WeightTable, rotation: Floats, isocenter: Floats, points: Floats
+    ) -> tuple[Codes, Densities | None]:
+        """Return codes and densities of world points ``(3, n)`` for a beam; its collimator does not matter.
+
+        Densities ``(2, n)`` are those that widen primary and scatter, in `DENSITY_UNIT`; None where none does.
+        """
         scene, sad = self.scene, self.scene.machine.sad
-        if self.method == "exact":
-            source = source_position(isocenter, rotation, sad)
-            return table.codes(scene.depths(source, points.T.astype(np.float64)))
-        return self._fan_codes(table, rotation, isocenter, points)
+        if self.method == "fan":
+            return self._read_fan(table, rotation, isocenter, points)
+        source, places = source_position(isocenter, rotation, sad), points.T.astype(np.float64)
+        codes = table.codes(scene.depths(source, places))
+        if not scene.density_scaling:
+            return codes, None
+        return codes, np.round(scene.densities_before(source, places) / DENSITY_UNIT).astype(np.uint8)
 
-    def densities(self, rotation: Floats, isocenter: Floats, points: Floats) -> npt.NDArray[np.uint8]:
-        """Return the densities ``(2, n)`` that widen primary and scatter at points ``(3, n)``, in `DENSITY_UNIT`."""
-        scene = self.scene
-        source = source_position(isocenter, rotation, scene.machine.sad)
-        found = density_before(
-            scene.density, scene.ct_grid, source, points.T.astype(np.float64), (PRIMARY_LENGTH, SCATTER_LENGTH)
-        )
-        return np.clip(np.round(found / DENSITY_UNIT), 0, 255).astype(np.uint8)
-
-    def _fan_codes(self, table: WeightTable, rotation: Floats, isocenter: Floats, points: Floats) -> Codes:
+    def _read_fan(
+        self, table: WeightTable, rotation: Floats, isocenter: Floats, points: Floats
+    ) -> tuple[Codes, Densities | None]:
         from radplan.kernels import fan_depth
 
         scene, sad, rotation = self.scene, self.scene.machine.sad, _upright(rotation)
         low, high = plane_bounds(self.rim, rotation, isocenter, sad)
+        if scene.density_scaling:
+            # Why: means run along the whole way through the patient, which begins before the first voxel.
+            low[2] = min(low[2], plane_bounds(_corners(scene.ct_grid), rotation, isocenter, sad)[0][2])
         first, counts = low - 0.5 * self.spacing, np.ceil((high - low) / self.spacing).astype(np.int64) + 2
+        stride = max(1, round(_MEANS_SPACING / self.spacing))
+        counts += (1 - counts) % stride
         rays, planes = np.asarray([*first[:2], self.spacing]), np.asarray([first[2], self.spacing])
         depths = np.empty((counts[1], counts[0], counts[2]), dtype=np.float32)
         axes, source = np.ascontiguousarray(rotation), source_position(isocenter, rotation, sad)
@@ -146,14 +156,26 @@ class DepthReader:
             scene.density, scene.ct_grid.bounds[0], np.asarray(scene.ct_grid.spacing), source, axes, sad, rays, planes,
             depths,
         )  # fmt: skip
-        depths = scene.error.depths(depths)
         frame = beam_frame(rotation, isocenter, sad, bend=0.0).astype(np.float32)
-        out = np.empty(points.shape[1], dtype=np.uint16)
+        out, where = np.empty(points.shape[1], dtype=np.uint16), (rays.astype(np.float32), planes.astype(np.float32))
         fan_depth.fan_codes(
-            points, frame, rays.astype(np.float32), planes.astype(np.float32), depths,
+            points, frame, *where, scene.error.depths(depths),
             table.depth.astype(np.float32), table.starts, np.float32(table.per_bin), np.float32(table.per_row), out,
         )  # fmt: skip
-        return out
+        if not scene.density_scaling:
+            return out, None
+        some, densities = depths[::stride, ::stride, ::stride], np.empty((2, points.shape[1]), dtype=np.uint8)
+        rays[2], planes[1] = stride * rays[2], stride * planes[1]
+        means, where = np.empty(some.shape, dtype=np.float32), (rays.astype(np.float32), planes.astype(np.float32))
+        for row, length in zip(densities, (PRIMARY_LENGTH, SCATTER_LENGTH), strict=True):
+            fan_depth.fan_means(some, rays, planes[1], sad, length, means)
+            fan_depth.fan_values(points, frame, *where, means, np.float32(1.0 / DENSITY_UNIT), row)
+        return out, densities
+
+
+def _corners(grid: Grid) -> Floats:
+    """Return the corners ``(3, 8)`` of a grid's voxel boxes [mm]."""
+    return np.stack([axis.ravel() for axis in np.meshgrid(*np.transpose(grid.bounds))])
 
 
 def _upright(rotation: Floats) -> Floats:

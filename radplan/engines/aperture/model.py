@@ -54,6 +54,8 @@ class ApertureModel(RowsModel):
         Bounds, start and projection.
     machine : str
         Name of the linac model.
+    density_scaling : bool
+        Whether kernels are wider where density is low.
     """
 
     layouts: tuple[FieldLayout, ...]
@@ -61,6 +63,7 @@ class ApertureModel(RowsModel):
     rows: Rows
     variables: ApertureVariables
     machine: str = ""
+    density_scaling: bool = False
     radiation: str = "photons"
 
     @property
@@ -192,6 +195,7 @@ def aperture_model_of(
         rows=scope.rows(patient, rbe=1.0),
         variables=aperture_variables(layouts, [leaf_limits(one, limits) for one in mlcs], boxes, options.free),
         machine=machine.name,
+        density_scaling=scene.density_scaling,
     )
 
 

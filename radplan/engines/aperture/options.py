@@ -48,8 +48,9 @@ class ApertureOptions:
     free : tuple of str
         What may be changed, of ``"leaves"``, ``"jaws"``, ``"mu"`` and ``"collimator"``; the rest stays as it is.
         The last adds a variable to every field: how far its collimator is turned from the plan's angles.
-    density_scaling : bool
-        Whether the kernel is wider where density is low, see `radplan.engines.photon.terms.widened_weights`.
+    density_scaling : bool, optional
+        Whether the kernel is wider where density is low, see `radplan.engines.photon.terms.widened_weights`. Left out,
+        it is on where the patient has a lung contoured and the machine's kernel tells scatter from primary.
 
     Raises
     ------
@@ -69,7 +70,7 @@ class ApertureOptions:
     head_scatter: bool = True
     back_scatter: bool = True
     tongue_and_groove: bool = True
-    density_scaling: bool = False
+    density_scaling: bool | None = None
     depths: Depths = "fan"
     ray_spacing: float | None = None
     cache_depths: bool = True
@@ -84,6 +85,8 @@ class ApertureOptions:
         steps = self.gantry_steps
         if not isinstance(steps, int | np.integer) or isinstance(steps, bool) or steps < 1:
             raise InputError(f"gantry_steps must be a whole number >= 1, got {steps!r}")
+        if not isinstance(self.density_scaling, bool | np.bool_ | None):
+            raise InputError(f"density_scaling must be True, False or None, got {self.density_scaling!r}")
         if self.jaw_transmission is not None:
             self._check_jaws(self.jaw_transmission)
         if self.depths not in ("fan", "exact"):

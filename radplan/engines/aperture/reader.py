@@ -158,7 +158,8 @@ class PoseReader:
 
     def cached(self) -> PoseReader:
         """Return the reader with its depths held."""
-        return replace(self, codes=self._codes(), densities=self._densities())
+        codes, densities = self._held()
+        return replace(self, codes=codes, densities=densities)
 
     def restrict(self, rows: Ints, voxels: Voxels) -> PoseReader:
         """Return the reader of some voxels: their numbers, and the voxels themselves."""
@@ -229,13 +230,6 @@ class PoseReader:
         """Whether y is the fast axis of flat maps: voxels that follow one another should lie along it."""
         return bool(abs(self.rotation[2, 0]) > abs(self.rotation[2, 1]))
 
-    def _codes(self) -> Array:
-        points = arrays.to_numpy(self.voxels.points)
-        found = self.depths.codes(self.voxels.table, self.rotation, self.isocenter, points)
-        if self.voxels.device.backend == "numpy":
-            return found
-        return self.voxels.device.asarray((found.astype(np.int32) - _OFFSET).astype(np.int16), "int16")
-
     def _flat(self, fine: Array, coarse: Array) -> Array:
         """Return both maps pixel by pixel, values of a pixel side by side, flat."""
         lanes, functions = self.voxels.lanes, fine.shape[0]
@@ -264,17 +258,16 @@ class PoseReader:
             blocks = np.concatenate([blocks[:, [0, 2, 1, 4, 3]], rows[:, None], blocks[:, 6:]], axis=1)
         return frame, blocks
 
-    def _densities(self) -> Array | None:
-        if len(self.voxels.values) == 1:
-            return None
-        points = arrays.to_numpy(self.voxels.points)
-        return self.voxels.device.asarray(self.depths.densities(self.rotation, self.isocenter, points), "uint8")
-
     def _held(self) -> tuple[Array, Array | None]:
         """Return codes and densities, calculated if they are not held."""
-        if self.codes is None:
-            return self._codes(), self._densities()
-        return self.codes, self.densities
+        if self.codes is not None:
+            return self.codes, self.densities
+        points, place = arrays.to_numpy(self.voxels.points), self.voxels.device
+        codes, densities = self.depths.read(self.voxels.table, self.rotation, self.isocenter, points)
+        if place.backend == "numpy":
+            return codes, densities
+        widths = None if densities is None else place.asarray(densities, "uint8")
+        return place.asarray((codes.astype(np.int32) - _OFFSET).astype(np.int16), "int16"), widths
 
     def _compiled(self) -> list[tuple[Array, ...]]:
         """Return what all compiled functions take first, for every part of the weights."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Self
 
 import numpy as np
@@ -15,7 +15,7 @@ from radplan.beams.beam import Beam, Beams
 from radplan.engines.base import ENGINES, Engine, Machine, check_options
 from radplan.engines.photon.fluence_dose import MapOptions, fluence_dose
 from radplan.engines.photon.map_gather import SPLINES, Interpolation
-from radplan.engines.photon.terms import BeamRays, PhotonScene, bixel_table
+from radplan.engines.photon.terms import BeamRays, PhotonScene, bixel_table, scales_with_density
 from radplan.engines.scope import Scope
 from radplan.errors import CalculationError, InputError
 from radplan.influence import Dij, Variables
@@ -70,9 +70,10 @@ class PhotonPencilBeam(Engine):
         On the fly: largest pixel of the maps that voxels are read from [mm].
     interpolation : "cubic" or "linear"
         On the fly: how the maps are read, by interpolating B-splines of order 3 or 1.
-    density_scaling : bool
+    density_scaling : bool, optional
         Whether the kernel is wider where density is low, see `radplan.engines.photon.terms.widened_weights`. In lung
-        it lowers the dose of small fields, by up to 18 % for 3x3 at 6 MV; needs one of radplan's own machines.
+        it lowers the dose of small fields, by up to 18 % for 3x3 at 6 MV; needs one of radplan's own machines. Left
+        out, it is on where the patient has a lung contoured and the machine allows it.
 
     Raises
     ------
@@ -94,7 +95,7 @@ class PhotonPencilBeam(Engine):
     pixel: float = 0.5
     map_pixel: float = 1.0
     interpolation: Interpolation = "cubic"
-    density_scaling: bool = False
+    density_scaling: bool | None = None
 
     name: ClassVar[str] = "photon_pencil_beam"
     radiation: ClassVar[tuple[str, ...]] = ("photons",)
@@ -115,6 +116,10 @@ class PhotonPencilBeam(Engine):
 
     def images_for(self, machine: Machine) -> tuple[str, ...]:
         return ("physical_dose",)
+
+    def resolved(self, patient: Patient, machine: Machine) -> Self:
+        scaled = scales_with_density(patient, self._checked(machine), self.density_scaling)
+        return replace(self, density_scaling=True) if scaled else self
 
     def influence(self, patient: Patient, beams: Beams, machine: Machine, scope: Scope) -> Dij:
         linac = self._checked(machine)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +21,7 @@ from radplan.geometry.rays import density_before, radiological_depth, surface_di
 from radplan.machines.base import KernelBasis
 from radplan.machines.low_rank import LowRankKernel
 from radplan.machines.photon import PhotonMachine
+from radplan.patient.names import names_lung
 from radplan.patient.patient import Patient
 
 Floats = npt.NDArray[np.float64]
@@ -82,6 +84,25 @@ PRIMARY_LENGTH, SCATTER_LENGTH = 6.0, 60.0
 """How far back along its ray a voxel looks for the density that widens its primary and its scatter [mm]."""
 
 
+def scales_with_density(patient: Patient, machine: PhotonMachine, asked: bool | None = None) -> bool:
+    """Say whether the kernel is wider where density is low: as asked, else in patients with a lung contoured.
+
+    Of itself only for machines whose kernel tells scatter from primary: radplan's own, not matRad's. Everything that
+    calculates photons asks here, so that all that a plan goes through has one dose.
+
+    >>> from radplan.machines import library_machine
+    >>> from radplan.patient.phantoms import phantom
+    >>> linac = library_machine("generic_photon_6mv")
+    >>> scales_with_density(phantom("box"), linac), scales_with_density(phantom("box"), linac, asked=True)
+    (False, True)
+    """
+    if asked is not None:
+        return asked
+    kernel = machine.kernel
+    parted = isinstance(kernel, LowRankKernel) and kernel.scattered is not None
+    return parted and any(names_lung(name) for name in patient.structures)
+
+
 @dataclass(frozen=True, eq=False)
 class PhotonScene:
     """What all beams of a calculation share.
@@ -97,7 +118,7 @@ class PhotonScene:
     machine : PhotonMachine
         The linac.
     density_scaling : bool
-        Whether the density before a voxel widens the kernel there, see `widened_weights`.
+        Whether low density before a voxel widens the kernel there, see `widened_weights`.
     error : SetupRangeError
         Range error of the case.
     """
@@ -110,10 +131,25 @@ class PhotonScene:
     error: SetupRangeError = NOMINAL
 
     @classmethod
-    def of(cls, patient: Patient, machine: PhotonMachine, scope: Scope, density_scaling: bool = False) -> PhotonScene:
-        """Return the scene of the voxels where dose is wanted."""
+    def of(
+        cls, patient: Patient, machine: PhotonMachine, scope: Scope, density_scaling: bool | None = None
+    ) -> PhotonScene:
+        """Return the scene of the voxels where dose is wanted; scaling as `scales_with_density` resolves it."""
         density, ct_grid = _cropped(patient.density(), patient.ct.grid)
-        return cls(density, ct_grid, scope.grid.points(scope.voxels), machine, density_scaling, scope.error)
+        scaled = scales_with_density(patient, machine, density_scaling)
+        return cls(density, ct_grid, scope.grid.points(scope.voxels), machine, scaled, scope.error)
+
+    @cached_property
+    def thinned(self) -> Array:
+        """The density, that above water's as if it were water's."""
+        return np.minimum(self.density, self.density.dtype.type(1.0))
+
+    def densities_before(self, source: Floats, points: Floats) -> Floats:
+        """Return the mean densities ``(2, n)`` that widen primary and scatter at points (n, 3), see `density_before`.
+
+        None is above 1: bone narrows no kernel.
+        """
+        return density_before(self.thinned, self.ct_grid, source, points, (PRIMARY_LENGTH, SCATTER_LENGTH))
 
     def depths(self, source: Floats, points: Floats) -> Floats:
         """Return the radiological depth ``(n,)`` [mm] of points (n, 3), with the range error of the case."""
@@ -173,8 +209,8 @@ def widened_weights(
 
     Lengths in a medium of relative density :math:`\rho` are those in water over :math:`\rho`, so that its kernel in
     the isocentre plane is that of water at stretch :math:`\rho L / SAD`. For :math:`\rho` stand means along the ray
-    back from the voxel, with weights that fall to 1/e in 6 mm for the primary and 60 mm for scatter. In water of
-    density 1 nothing changes.
+    back from the voxel, with weights that fall to 1/e in 6 mm for the primary and 60 mm for scatter. Density above
+    water's counts as water's: behind bone, kernels narrowed by it are farther from Monte Carlo than unchanged ones.
 
     Parameters
     ----------
@@ -208,8 +244,7 @@ def widened_weights(
             f"density_scaling needs a machine whose kernel tells scatter from primary, and {scene.machine.name!r} does "
             "not: take one of radplan's own, or leave density_scaling off"
         )
-    lengths = (PRIMARY_LENGTH, SCATTER_LENGTH)
-    near, far = density_before(scene.density, scene.ct_grid, beam.source, scene.points[rows], lengths)
+    near, far = scene.densities_before(beam.source, scene.points[rows])
     return np.asarray(basis.parted_weights(depth, near * stretch, far * stretch))
 
 

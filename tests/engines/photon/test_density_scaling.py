@@ -20,15 +20,19 @@ TABLE = HUTable("density in thousandths", (0.0, 4000.0), (0.0, 4.0))
 AXIS = [[0.0, 0.0]]
 
 
-def slab_patient(layers, spacing=5.0, across=41, along=40):
-    """A block of layers in y, each (first row, relative density); the beam of gantry 0 enters at row 0."""
+def slab_patient(layers, spacing=5.0, across=41, along=40, contoured=False):
+    """A block of layers in y, each (first row, relative density); the beam of gantry 0 enters at row 0.
+
+    Where `contoured`, a structure LUNG is what is thinner than water.
+    """
     grid = Grid((across, along, across), (spacing,) * 3, (-(across // 2) * spacing, 0.0, -(across // 2) * spacing))
     density = np.ones(along)
     for first, value in layers:
         density[first:] = value
     hu = np.broadcast_to(1000.0 * density[None, :, None], grid.shape)
     body = Structure.from_mask("BODY", grid, np.ones(grid.shape, bool), role="external")
-    return Patient("slabs", CT(grid, hu), Structures([body]), hu_table=TABLE)
+    lung = [Structure.from_mask("LUNG", grid, hu < 999.0)] if contoured else []
+    return Patient("slabs", CT(grid, hu), Structures([body, *lung]), hu_table=TABLE)
 
 
 def axis_dose(patient, linac, scaled, stored=False, bixels=None, gantry=0.0):
@@ -123,24 +127,69 @@ def test_stored_and_on_the_fly_agree_in_lung(linac):
     np.testing.assert_allclose(fly, stored, atol=0.005 * stored.max())
 
 
-def test_apertures_take_the_option(linac):
-    lung = slab_patient([(10, 0.25), (20, 1.0)], spacing=10.0, across=21, along=30)
+def test_bone_narrows_no_kernel(linac):
+    bone = slab_patient([(6, 1.7), (12, 1.0)])
+    scaled, plain = (axis_dose(bone, linac, on) for on in (True, False))
+    np.testing.assert_allclose(scaled, plain, rtol=1e-12)
+
+
+def test_contoured_lungs_widen_kernels_unless_it_is_refused(linac):
+    layers, alone = [(10, 0.25), (20, 1.0)], replace(linac, kernel=replace(linac.kernel, scattered=None))
+    lungs, unnamed = slab_patient(layers, contoured=True), slab_patient(layers)
+    scaled, plain = (axis_dose(unnamed, linac, on) for on in (True, False))
+    np.testing.assert_array_equal(axis_dose(lungs, linac, None), scaled)
+    np.testing.assert_array_equal(axis_dose(lungs, linac, False), plain)
+    np.testing.assert_array_equal(axis_dose(unnamed, linac, None), plain)
+    np.testing.assert_array_equal(axis_dose(lungs, alone, None), plain)
+
+
+def test_the_influence_says_whether_kernels_were_widened(linac):
+    told = []
+    for contoured in (True, False):
+        patient = slab_patient([(10, 0.25)], contoured=contoured)
+        beams = Beams.from_rays(
+            [AXIS], gantry=0.0, isocenter=(0.0, 97.5, 0.0), sad=linac.sad, bixel_width=5.0, machine=linac.name
+        )
+        told.append(dose_influence(patient, beams, linac, grid=patient.ct.grid, voxels=[9000]).settings)
+    assert told[0]["options"] == {"density_scaling": True}
+    assert told[1]["options"] == {}
+
+
+def open_field_dose(patient, linac, **options):
+    """Dose on the axis of a field of 3 cm that jaws bound, and the model."""
     jaws = np.asarray([-15.0, 15.0])
     points = tuple(
         ControlPoint(meterset, 0.0, 0.0, 0.0, [0.0, 95.0, 0.0], jaws_x=jaws, jaws_y=jaws) for meterset in (0.0, 100.0)
     )
     one = TreatmentField("open", 1, points, 1000.0)
-    grid = lung.ct.grid
+    grid = patient.ct.grid
     rows = np.sort(np.arange(grid.size).reshape(grid.shape)[10, :, 10])
-    doses = []
-    for scaled in (False, True):
-        model = aperture_model(
-            lung, [one], linac, grid=grid, options=ApertureOptions(density_scaling=scaled), voxels=rows
-        )
-        doses.append(np.asarray(model.forward(model.variables.start)["physical_dose"])[0])
-    change = doses[1] / doses[0] - 1
+    model = aperture_model(patient, [one], linac, grid=grid, options=ApertureOptions(**options), voxels=rows)
+    return np.asarray(model.forward(model.variables.start)["physical_dose"])[0], model
+
+
+def test_apertures_follow_contoured_lungs_and_the_option(linac):
+    layers = [(10, 0.25), (20, 1.0)]
+    lungs = slab_patient(layers, spacing=10.0, across=21, along=30, contoured=True)
+    (scaled, on), (plain, off), (asked, _) = (
+        open_field_dose(lungs, linac, density_scaling=choice) for choice in (None, False, True)
+    )
+    np.testing.assert_array_equal(scaled, asked)
+    assert (on.density_scaling, off.density_scaling) == (True, False)
+    change = scaled / plain - 1
     np.testing.assert_allclose(change[:10], 0.0, atol=1e-5)
     assert np.all(change[12:20] < -0.08)
+    with pytest.raises(InputError, match="density_scaling must be True, False or None, got 1"):
+        ApertureOptions(density_scaling=1)
+
+
+def test_densities_read_from_a_fan_are_those_of_exact_rays(linac):
+    """Beside exact rays 10 mm deep and deeper: dose of a small field within 1 %, but for the voxel at the interface."""
+    lungs = slab_patient([(10, 0.25), (20, 1.0)], spacing=10.0, across=21, along=30, contoured=True)
+    fan, exact = (open_field_dose(lungs, linac, depths=kind)[0] for kind in ("fan", "exact"))
+    away = np.delete(np.arange(1, 30), [9, 19])
+    np.testing.assert_allclose(fan[away], exact[away], rtol=0.01)
+    np.testing.assert_allclose(fan[[10, 20]], exact[[10, 20]], rtol=0.05)
 
 
 def test_a_kernel_that_knows_no_scatter_is_refused(linac):

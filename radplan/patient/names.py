@@ -31,6 +31,7 @@ _SIMILAR = 0.62
 """Least similarity of a spelling to a synonym that is no exact match."""
 _APART = 0.1
 """Least distance in confidence between the best reading and the next."""
+_LUNGS = ("Lung", "Lungs")
 _LEAST_DOSE_GY = 10.0
 """A number of a target below this is a count, not a dose [Gy]."""
 _CENTIGRAY = 1000.0
@@ -152,6 +153,20 @@ def read_name(text: str) -> StructureName:
     organ, margin = _split_margin(plain)
     organ = re.sub(r"[+\-]", " ", organ).strip()
     return _read_organ(text, organ, margin, penalty)
+
+
+@cache
+def names_lung(text: str) -> bool:
+    """Say whether a name stands for lung, of whatever side, or for part of it, as ``Lungs-GTV`` does.
+
+    >>> [name for name in ("LUNG_R", "Lunge li.", "common lung", "Lungs-GTV", "PTV", "Heart") if names_lung(name)]
+    ['LUNG_R', 'Lunge li.', 'common lung', 'Lungs-GTV']
+    """
+    reading = read_name(text)
+    meant = [name for name in (reading.canonical, *reading.candidates) if name]
+    if meant:
+        return all(name.split("_")[0] in _LUNGS for name in meant)
+    return any(_synonyms().get(word) in _LUNGS for word in re.split(r"[^a-z]+", _cleaned(text)[0]))
 
 
 def _cleaned(text: str) -> tuple[str, float]:
@@ -294,7 +309,7 @@ def _trigrams(word: str) -> frozenset[str]:
 
 @cache
 def _library() -> dict[str, dict[str, list[str]]]:
-    text = resources.files("radplan.autoplan").joinpath("library/organs.json").read_text(encoding="utf-8")
+    text = resources.files("radplan.patient").joinpath("library/organs.json").read_text(encoding="utf-8")
     read: dict[str, dict[str, list[str]]] = json.loads(text)
     return read
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from radplan.autoplan.names import normalise, read_name
+from radplan.patient.names import names_lung, normalise, read_name
 
 
 def spellings() -> list[tuple[str, str]]:
@@ -37,6 +37,12 @@ def test_two_names_of_one_structure_are_ambiguous_unless_one_is_marked() -> None
     chosen = normalise(["Cord_old", "Spinal Cord"])
     assert chosen.originals == {"SpinalCord": "Spinal Cord"}
     assert [name.original for name in chosen.unmatched] == ["Cord_old"]
+
+
+def test_lungs_are_known_by_any_name() -> None:
+    lungs = ["Lung_L", "LUNGS", "RightLung", "lung", "Lunge li.", "poumon d", "Lungs-CTV", "Lung total - GTV"]
+    assert all(names_lung(name) for name in (*lungs, "LUNG_L_noITV", "Lung_R_PRV05"))
+    assert not any(names_lung(name) for name in ("Liver", "PTV", "Heart", "BODY", "Trachea", "Plunge", "Oblongata"))
 
 
 def test_doses_of_targets() -> None:
