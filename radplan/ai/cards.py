@@ -109,6 +109,12 @@ def read_model(model: str | Path, kinds: tuple[str, ...]) -> Model:
     return Model(card, {key: value.float() for key, value in weights.items()})
 
 
+def start_facts(model: str | Path, kind: str) -> dict[str, Any]:
+    """Return what a card says of the model whose weights a training began with: name, digest, specification, times."""
+    first = read_model(model, (kind,)).card
+    return {key: first[key] for key in ("name", "sha256", "spec", "trained", "start") if key in first}
+
+
 def load_weights(net: Any, model: Model) -> None:
     """Give a network the weights of a model.
 

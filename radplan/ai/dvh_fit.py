@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 
 import radplan
+from radplan.ai.cards import start_facts
 from radplan.ai.dvh_planner import save_dvh_planner
 from radplan.ai.dvh_scores import followed, monotone, table
-from radplan.ai.dvh_task import DvhTask
+from radplan.ai.dvh_task import FORMAT, DvhTask
 from radplan.ai.loop import Training
 from radplan.ai.planned import PlannedPatient, cohort_layout, planned_patients
 from radplan.ai.spec import DvhSpec
@@ -90,6 +91,8 @@ def fit_dvh_planner(
         "trained": training.facts(),
         "test": scored,
     }
+    if spec.start is not None:
+        facts["start"] = start_facts(spec.start, FORMAT)
     return save_dvh_planner(folder / "model", spec, layout, task.scale, weights, facts)
 
 

@@ -11,9 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 from radplan.ai.cards import Model, check_spacing, fitting_grid, load_weights, read_model, save_model
+from radplan.ai.channels import network_channels
 from radplan.ai.dvh import Wish, dvh_levels
-from radplan.ai.dvh_task import CodeScale, code_parts, dvh_net, followed_doses, steered
-from radplan.ai.features import Anatomy, Layout, dose_channels
+from radplan.ai.dvh_task import FORMAT, CodeScale, code_parts, dvh_net, followed_doses, steered
+from radplan.ai.features import Anatomy, Layout
 from radplan.ai.loop import torch_device
 from radplan.ai.planned import PlannedPatient, dvh_code
 from radplan.ai.spec import DvhSpec
@@ -21,8 +22,6 @@ from radplan.autoplan.protocol import load_protocol, understand
 from radplan.errors import InputError, UnknownNameError
 from radplan.geometry.grid import Grid
 from radplan.patient.patient import Patient
-
-FORMAT = "radplan DVH planner 1"
 
 Floats = npt.NDArray[np.float64]
 Volume = npt.NDArray[np.float32]
@@ -172,7 +171,7 @@ class DvhPlanner:
             anatomy.grid.spacing,
             self.level,
             voxels,
-            dose_channels(anatomy, self.layout).astype(np.float16),
+            network_channels(anatomy, self.layout),
             parts.astype(np.float16),
             np.zeros((0, voxels.size), dtype=np.float16),
             np.zeros((0, self.scale.mean.size), dtype=np.float32),

@@ -11,12 +11,15 @@ import numpy.typing as npt
 import torch
 from torch.nn import functional
 
+from radplan.ai.cards import load_weights, read_model
 from radplan.ai.dvh import LEVELS, dvh_levels
 from radplan.ai.features import Layout
 from radplan.ai.loop import Task
 from radplan.ai.nets.dvh_unet import DvhUNet
 from radplan.ai.planned import PlannedPatient, dvh_code, mirrored_patient
 from radplan.ai.spec import DvhSpec
+
+FORMAT = "radplan DVH planner 1"
 
 Tensor = Any
 Floats = npt.NDArray[np.float64]
@@ -104,7 +107,10 @@ class DvhTask(Task):
         return len(self._train)
 
     def network(self) -> DvhUNet:
-        return dvh_net(self.spec, self.layout, self.scale.bins)
+        net = dvh_net(self.spec, self.layout, self.scale.bins)
+        if self.spec.start is not None:
+            load_weights(net, read_model(self.spec.start, (FORMAT,)))
+        return net
 
     def loss(self, net: Any, index: int, draw: np.random.Generator, device: Any, spent: float) -> tuple[str, Tensor]:
         patient = self._train[index]

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from radplan.ai.cards import read_model
+from radplan.ai.cards import start_facts
 from radplan.ai.data import OPENKBP_LAYOUT, cached_samples, patient_files
 from radplan.ai.loop import Training
 from radplan.ai.metrics import PatientScore, scores
@@ -79,8 +79,7 @@ def fit_proposer(
         "trained": trainer.facts(),
     }
     if spec.start is not None:
-        first = read_model(spec.start, (FORMAT,)).card
-        facts["start"] = {key: first[key] for key in ("name", "sha256", "spec", "trained") if key in first}
+        facts["start"] = start_facts(spec.start, FORMAT)
     weights = trainer.weights()
     model = save_proposer(folder / "model", spec, OPENKBP_LAYOUT, weights, facts)
     if files["test"]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from radplan.ai import airt_planner, dvh_planner, train
+from radplan.ai import airt_planner, dvh_task, train
 from radplan.ai.airt_planner import AirtPlanner
 from radplan.ai.cards import Model, read_model
 from radplan.ai.dvh_planner import DvhPlanner
@@ -15,7 +15,7 @@ AnyPlanner = DoseProposer | DvhPlanner | AirtPlanner
 
 _MODELS: dict[str, Callable[[Model, str], AnyPlanner]] = {
     train.FORMAT: DoseProposer,
-    dvh_planner.FORMAT: DvhPlanner,
+    dvh_task.FORMAT: DvhPlanner,
     airt_planner.FORMAT: AirtPlanner,
 }
 

@@ -13,8 +13,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from radplan.ai.channels import network_channels
 from radplan.ai.dvh import LEVELS, dvh_curve, dvh_levels
-from radplan.ai.features import Anatomy, Layout, dose_channels
+from radplan.ai.features import Anatomy, Layout
 from radplan.ai.spec import DvhSpec
 from radplan.errors import FileError, InputError
 from radplan.io.cohort_patient import read_cohort_patient
@@ -149,7 +150,7 @@ def _read(folder: Path, spec: DvhSpec, layout: Layout) -> PlannedPatient:
         patient.ct.grid.spacing,
         float(np.mean(levels)) if levels else 0.0,
         voxels,
-        dose_channels(anatomy, layout).astype(np.float16),
+        network_channels(anatomy, layout),
         parts.astype(np.float16),
         np.asarray(doses, dtype=np.float16).reshape(len(doses), voxels.size),
         np.asarray(codes, dtype=np.float32).reshape(len(codes), len(parts) * LEVELS),

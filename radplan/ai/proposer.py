@@ -11,8 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from radplan.ai.cards import Model, check_spacing, fitting_grid, load_weights, read_model, save_model
+from radplan.ai.channels import network_channels
 from radplan.ai.data import Sample
-from radplan.ai.features import Anatomy, Layout, dose_channels
+from radplan.ai.features import Anatomy, Layout
 from radplan.ai.loop import torch_device
 from radplan.ai.metrics import PatientScore, patient_score
 from radplan.ai.spec import TrainSpec
@@ -82,7 +83,7 @@ class DoseProposer:
     def propose(self, anatomy: Anatomy) -> Volume:
         """Return the proposed course dose [Gy] (nz, ny, nx) of an anatomy; see `predict`."""
         check_spacing(self.card, anatomy.grid, anatomy.name)
-        channels = dose_channels(anatomy, self.layout).astype(np.float16)
+        channels = network_channels(anatomy, self.layout)
         voxels = np.flatnonzero(anatomy.inside).astype(np.int32)
         nothing = np.zeros(voxels.size)
         sample = Sample(

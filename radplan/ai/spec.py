@@ -170,11 +170,14 @@ class DvhSpec(TrainingSpec):
         Weight of the DVH loss beside the mean squared difference.
     order_weight : float
         Weight of the loss of answers that do not come in the order of what was asked for.
+    start : str, optional
+        Model whose weights the training begins with, by name or folder; None begins with fresh ones.
     """
 
     kind: Literal["dvh"]
     data: CohortSection
     network: DvhNetworkSection
+    start: str | None = None
     target: str = "PTV"
     structures: tuple[str, ...] = ("PTV", "Bladder", "Rectum", "Femur_Head_L", "Femur_Head_R", "External")
     organs: tuple[str, ...] = ("Bladder", "Rectum", "Femur_Head_L", "Femur_Head_R")

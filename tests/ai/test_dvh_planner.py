@@ -133,6 +133,13 @@ def test_a_stopped_training_goes_on_as_if_nothing_had_happened(cohort, patients,
         torch.testing.assert_close(again.net.state_dict()[key], value, rtol=1e-6, atol=1e-6)
 
 
+def test_a_training_begins_with_the_weights_of_another_model(model, cohort, patients):
+    layout = cohort_layout(_spec(), cohort, 0)
+    start = DvhTask(_spec(start=str(model)), layout, patients[:2], patients[2:3]).network()
+    for key, value in load_dvh_planner(model)._net.state_dict().items():
+        torch.testing.assert_close(start.state_dict()[key], value)
+
+
 def test_answers_out_of_order_cost_what_they_lack():
     shares = torch.tensor([[1.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
     dose = torch.tensor([[0.2, 0.4, 0.5], [0.1, 0.3, 0.6], [0.9, 0.9, 0.9]], requires_grad=True)

@@ -14,12 +14,15 @@ import pytest
 
 from radplan.ai.data import OPENKBP_LAYOUT, sample_of
 from radplan.errors import CalculationError, FileError, InputError, UnknownNameError
+from radplan.io.openkbp import DOSE_MASK
 from tests.ai.small_patients import halved_case, small_case
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("lightning_fabric")
 
 from radplan.ai import checkpoint, losses  # noqa: E402
+from radplan.ai.channels import network_channels  # noqa: E402
+from radplan.ai.features import Anatomy  # noqa: E402
 from radplan.ai.loop import Training  # noqa: E402
 from radplan.ai.nets.blocks import InstanceNorm  # noqa: E402
 from radplan.ai.nets.resunet import DoseNet  # noqa: E402
@@ -50,6 +53,18 @@ def _spec(steps=12, **changed):
 def _training(spec, samples, folder, tell=None):
     choose = [sample for sample in samples if np.isfinite(sample.dose).all()][:1]
     return Training(spec, DoseTask(spec, OPENKBP_LAYOUT, samples, choose), folder, tell)
+
+
+def test_channels_leave_torch_its_threads():
+    case = small_case(1)
+    anatomy = Anatomy.from_patient(case.patient, OPENKBP_LAYOUT.structures, DOSE_MASK)
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        network_channels(anatomy, OPENKBP_LAYOUT)
+        assert torch.get_num_threads() == 1
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_norm_is_instance_normalisation_and_keeps_the_order_of_memory():

@@ -1,0 +1,25 @@
+"""Channels as networks are given them, with torch's threads left as they are."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from radplan.ai.features import Anatomy, Layout, dose_channels
+
+
+def network_channels(anatomy: Anatomy, layout: Layout) -> npt.NDArray[np.float16]:
+    """Return an anatomy's channels (channels, n) as float16; see `radplan.ai.features.dose_channels`.
+
+    Raises
+    ------
+    InputError
+        When none of the layout's targets is there.
+    """
+    # Why: compiled kernels share OpenMP with torch and leave their own number of threads behind.
+    threads = torch.get_num_threads()
+    try:
+        return dose_channels(anatomy, layout).astype(np.float16)
+    finally:
+        torch.set_num_threads(threads)
