@@ -340,6 +340,11 @@ class ParticleMachine:
         return all(layer.let is not None for layer in self.layers)
 
     @property
+    def has_let_details(self) -> bool:
+        """Whether every layer tabulates LET of all charged particles, and dose, LET and fluence of primaries."""
+        return all(layer.let_all is not None and layer.primary_fluence is not None for layer in self.layers)
+
+    @property
     def has_biology(self) -> bool:
         """Whether every layer tabulates alpha and beta."""
         return all(layer.has_biology for layer in self.layers)

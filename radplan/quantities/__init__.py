@@ -3,7 +3,8 @@
 from radplan.quantities.base import QUANTITIES, Quantity, Voxel
 from radplan.quantities.dose import AlphaDose, PhysicalDose, SqrtBetaDose
 from radplan.quantities.effect import BED, EQD2, Effect, RBExDose
-from radplan.quantities.let import LET, DirtyDose, LETDose, LETxDose
+from radplan.quantities.let import LET, DirtyDose, LETAll, LETAllDose, LETDose, LETxDose
+from radplan.quantities.primaries import PrimaryDose, PrimaryFluence, PrimaryLET, PrimaryLETDose, TrackLET
 from radplan.quantities.rbe import RBE
 from radplan.quantities.resolver import BoundQuantity, Evaluation, QuantityResolver
 
@@ -18,12 +19,19 @@ __all__ = [
     "DirtyDose",
     "Effect",
     "Evaluation",
+    "LETAll",
+    "LETAllDose",
     "LETDose",
     "LETxDose",
     "PhysicalDose",
+    "PrimaryDose",
+    "PrimaryFluence",
+    "PrimaryLET",
+    "PrimaryLETDose",
     "Quantity",
     "QuantityResolver",
     "RBExDose",
     "SqrtBetaDose",
+    "TrackLET",
     "Voxel",
 ]

@@ -1,6 +1,10 @@
-r"""Linear energy transfer: its product with dose, its dose average, its share in a biological dose, and dirty dose.
+r"""Linear energy transfer: its averages over dose and over tracks, and doses that it weights or sorts out.
 
-Symbols: :math:`d` physical dose per fraction [Gy], :math:`L` dose-averaged LET [keV/um]. All values have the shape
+LET is unrestricted and in water, and its average says which particles count: `let` is LETd (dose-averaged) of all
+protons (of other ions: primaries and fragments), `let_primary` LETd of the protons that had no nuclear reaction,
+`let_all` LETd of all charged particles, and `let_track` LETt (track-averaged) of the protons without a reaction.
+
+Symbols: :math:`d` physical dose per fraction [Gy], :math:`L` LET [keV/um]. All values have the shape
 ``(scenarios, voxels)``.
 """
 
@@ -70,8 +74,7 @@ class LET(Quantity):
     ratio = True
 
     def __post_init__(self) -> None:
-        if not self.floor > 0.0:
-            raise InputError(f"the floor of let must be a dose per fraction > 0 Gy, got {self.floor}")
+        check_floor(self.name, self.floor)
 
     def forward(self, physical_dose: Array, let_dose: Array) -> Array:
         return per_dose(let_dose, physical_dose, self.floor)
@@ -152,3 +155,80 @@ class DirtyDose(Quantity):
 
     def vjp(self, cotangent: Array, dirty_dose: Array) -> tuple[Array, ...]:
         return (cotangent,)
+
+
+@QUANTITIES.register
+@dataclass(frozen=True)
+class LETAllDose(Quantity):
+    r"""Dose times LETd of all charged particles, an image that models of protons give where they are asked for it.
+
+    Source: Grassberger and Paganetti, Phys. Med. Biol. 56 (2011) 6677.
+
+    >>> LETAllDose().forward(5.0)
+    5.0
+    """
+
+    name = "let_all_dose"
+    unit = "Gy keV/um"
+    needs = ("let_all_dose",)
+    additive = True
+    title = "LET dose of all charged particles"
+
+    def forward(self, let_all_dose: Array) -> Array:
+        return let_all_dose
+
+    def vjp(self, cotangent: Array, let_all_dose: Array) -> tuple[Array, ...]:
+        return (cotangent,)
+
+
+@QUANTITIES.register
+@dataclass(frozen=True)
+class LETAll(Quantity):
+    r"""LETd of all charged particles, target fragments included, :math:`(L_\mathrm{all} d) / \max(d, d_0)`.
+
+    Codes differ in it by how they count recoils; `let` leaves those out. Source: Grassberger and Paganetti, Phys. Med.
+    Biol. 56 (2011) 6677 for which particles count.
+
+    Parameters
+    ----------
+    floor : float
+        Smallest dose per fraction that the ratio divides by [Gy], > 0.
+
+    Raises
+    ------
+    InputError
+        When the floor is not > 0.
+
+    >>> import numpy as np
+    >>> LETAll(floor=0.02).forward(np.asarray([2.0, 0.0]), np.asarray([5.0, 0.0])).tolist()
+    [2.5, 0.0]
+    """
+
+    floor: float = 0.02
+
+    name = "let_all"
+    unit = "keV/um"
+    needs = ("physical_dose", "let_all_dose")
+    additive = False
+    ratio = True
+    title = "LETd of all charged particles"
+
+    def __post_init__(self) -> None:
+        check_floor(self.name, self.floor)
+
+    def forward(self, physical_dose: Array, let_all_dose: Array) -> Array:
+        return per_dose(let_all_dose, physical_dose, self.floor)
+
+    def vjp(self, cotangent: Array, physical_dose: Array, let_all_dose: Array) -> tuple[Array, ...]:
+        by_image, by_dose = per_dose_vjp(cotangent, let_all_dose, physical_dose, self.floor)
+        return by_dose, by_image
+
+    @classmethod
+    def examples(cls) -> list[LETAll]:
+        return [cls(), cls(floor=1.0)]
+
+
+def check_floor(name: str, floor: float) -> None:
+    """Raise `InputError` unless the floor of a ratio is a dose per fraction > 0 Gy."""
+    if not floor > 0.0:
+        raise InputError(f"the floor of {name} must be a dose per fraction > 0 Gy, got {floor}")

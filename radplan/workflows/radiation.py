@@ -11,6 +11,7 @@ from radplan.biology.rbe import RBE_MODELS, RBEModel
 from radplan.engines import ENGINES, Engine
 from radplan.engines.base import Machine, find_engine
 from radplan.engines.particle.pencil_beam import ParticlePencilBeam
+from radplan.engines.particle.tables import LET_DETAILS
 from radplan.engines.photon.terms import scales_with_density
 from radplan.errors import InputError, UnknownNameError
 from radplan.io.plan_file.reading import PlanSpec
@@ -170,6 +171,7 @@ def check_reach(names: Iterable[str], machine: Machine, engine: Engine) -> None:
     images = engine.images_for(machine)
     advice = {
         "dirty_dose": "give the LET above which dose is dirty, engine: {options: {let_threshold: 2.5}} [keV/um]",
+        **dict.fromkeys(LET_DETAILS, "ask for them, engine: {options: {let_details: true}}"),
         "let_dose": f"{machine.radiation} of machine {machine.name!r} have no LET here",
     }
     for name in names:

@@ -27,6 +27,9 @@ CASES = (
     ("plan03, A", "plan03_ramp_full", "ramped*", "plan03_field01_geoA_rampFull", (-2.5, 2.5)),
 )
 COLOURS = {"fluka_cern": "C3", "mcnp": "C1", "openshieldhit": "C0", "sh12a": "C2", "topas": "C4"}
+SOLID_WATER_DENSITY = 1.032
+"""Of the solid water in the codes [g/cm3]: with it LETt is LETd in the first centimetre of plan02, of one energy, in
+SHIELD-HIT12A; in OpenShieldHIT with 1.035."""
 NAMES = {
     "fluka_cern": "FLUKA",
     "mcnp": "MCNP",
@@ -66,8 +69,20 @@ def all_protons(table: dict[str, np.ndarray]) -> np.ndarray | None:
     return None if column is None else column / 10.0
 
 
-def judged(label: str, ours: dict[str, np.ndarray], theirs: dict[str, dict[str, np.ndarray]]) -> np.ndarray:
-    """Print a row of figures; return the median dose."""
+def track_let(table: dict[str, np.ndarray]) -> np.ndarray:
+    """Return LETt of primaries in water [keV/um]: their dose times density over their fluence, in solid water."""
+    dose, fluence = table["DOSE.primary.mat"], np.maximum(table["FLUENCE.primary.mat"], 1e-12)
+    water = table["DLET.primary.H2O"] / np.maximum(table["DLET.primary.mat"], 1e-12)
+    return SOLID_WATER_DENSITY * dose / fluence * water / 10.0
+
+
+def judged(
+    label: str,
+    ours: dict[str, np.ndarray],
+    theirs: dict[str, dict[str, np.ndarray]],
+    plate: tuple[float, float],
+) -> None:
+    """Print a row of figures; the plate's depths [mm] are left out of LETt, as their density is another."""
     depth = next(iter(theirs.values()))["depth"]
     median = np.median([table["DOSE.all.mat"] for table in theirs.values()], axis=0)
     r80, r20 = edges(ours["depth"], ours["dose"])
@@ -76,19 +91,21 @@ def judged(label: str, ours: dict[str, np.ndarray], theirs: dict[str, dict[str, 
     primary = 0.05 * sum(theirs[code]["DLET.primary.H2O"] for code in ("sh12a", "openshieldhit"))
     off = (np.interp(depth, ours["depth"], ours["primary_let"]) / np.maximum(primary, 1e-9) - 1.0)[inside]
     lets = np.stack([let for let in map(all_protons, theirs.values()) if let is not None])
+    solid = inside & ((depth < plate[0] - 1.0) | (depth > plate[1] + 1.0))
+    tracks = 0.5 * sum(track_let(theirs[code]) for code in ("sh12a", "openshieldhit"))[solid]
+    track = np.interp(depth, ours["depth"], ours["track_let"])[solid] / tracks - 1.0
     every = np.interp(depth, ours["depth"], ours["let"])
     within = ((every >= 0.95 * lets.min(axis=0)) & (every <= 1.05 * lets.max(axis=0)))[inside]
     print(
         f"{label}: R80 {r80:.2f} (median {m80:.2f}), 80-20 {r20 - r80:.2f} ({m20 - m80:.2f}), shape "
         f"{100 * shape_error(ours, depth, median):.2f} %, LETd primaries {100 * off.min():+.1f}.."
-        f"{100 * off.max():+.1f} %, all protons {100 * within.mean():.1f} % of bins within, outside at "
-        f"{depth[inside][~within].tolist()}"
+        f"{100 * off.max():+.1f} %, LETt primaries {100 * track.min():+.1f}..{100 * track.max():+.1f} %, all protons "
+        f"{100 * within.mean():.1f} % of bins within, outside at {depth[inside][~within].tolist()}"
     )
-    return median
 
 
 def draw(panels: list[tuple[str, dict[str, np.ndarray], dict[str, dict[str, np.ndarray]]]], path: Path) -> None:
-    """Draw dose and LETd of two fields among the codes."""
+    """Draw dose and LET of two fields among the codes."""
     figure = Figure(figsize=(11.6, 7.4), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(2, len(panels), sharex="col")
@@ -108,16 +125,25 @@ def draw(panels: list[tuple[str, dict[str, np.ndarray], dict[str, dict[str, np.n
                     linewidth=1.0,
                     linestyle="--",
                 )
+                low.plot(depth[shown], track_let(table)[shown], color=COLOURS[code], linewidth=1.0, linestyle=":")
         shown = ours["dose"] > 0.02 * ours["dose"].max()
         top.plot(ours["depth"], 100 * ours["dose"] / ours["dose"].max(), color="black", linewidth=1.8, label="radplan")
-        low.plot(ours["depth"][shown], ours["let"][shown], color="black", linewidth=1.8, label="all protons")
+        low.plot(ours["depth"][shown], ours["let"][shown], color="black", linewidth=1.8, label="LETd of all protons")
         low.plot(
             ours["depth"][shown],
             ours["primary_let"][shown],
             color="black",
             linewidth=1.8,
             linestyle="--",
-            label="primaries",
+            label="LETd of primaries",
+        )
+        low.plot(
+            ours["depth"][shown],
+            ours["track_let"][shown],
+            color="black",
+            linewidth=1.8,
+            linestyle=":",
+            label="LETt of primaries",
         )
         top.set_title(title, fontsize=10)
         low.set_ylim(0.0, 6.0)
@@ -125,7 +151,7 @@ def draw(panels: list[tuple[str, dict[str, np.ndarray], dict[str, dict[str, np.n
         for place in (top, low):
             place.grid(color="0.9", linewidth=0.7)
     axes[0, 0].set_ylabel("Dose, maximum = 100 %")
-    axes[1, 0].set_ylabel("LETd in water [keV/um]")
+    axes[1, 0].set_ylabel("LET in water [keV/um]")
     axes[0, 0].legend(fontsize=9, loc="upper left")
     axes[1, 0].legend(fontsize=9, loc="upper left", title="black: radplan")
     figure.suptitle(
@@ -141,7 +167,8 @@ def main(folder: Path, figure: Path) -> None:
         plan = field(next((folder / place).glob(pattern)))
         machine = particle_machine_from_beam_model(folder / "beam_model" / "beam_model_v2.csv", energies=plan.energies)
         ours, theirs = profiles(plan, machine, plate), codes(folder, name)
-        judged(label, ours, theirs)
+        isocentre = float(plan.fields[0].isocenter[1])
+        judged(label, ours, theirs, (plate[0] - isocentre, plate[1] - isocentre))
         if label in ("plan02, D", "plan01, A"):
             panels.append((f"{label}: {plan.name}", ours, theirs))
             if len(panels) == 2:

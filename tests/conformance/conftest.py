@@ -12,7 +12,11 @@ from radplan import testing
 from radplan.geometry.grid import Grid
 from radplan.influence import Dij, Scenarios
 
-IMAGE_SCALE = {"physical_dose": 0.8, "let_dose": 0.9, "alpha_dose": 0.5, "sqrt_beta_dose": 0.4, "dirty_dose": 0.6}
+OWN_SEED = {"dirty_dose": 7, "let_all_dose": 8, "primary_dose": 9, "primary_let_dose": 10, "primary_fluence": 11}
+IMAGE_SCALE = {
+    "physical_dose": 0.8, "let_dose": 0.9, "alpha_dose": 0.5, "sqrt_beta_dose": 0.4, "dirty_dose": 0.6,
+    "let_all_dose": 0.9, "primary_dose": 0.7, "primary_let_dose": 0.8, "primary_fluence": 0.9,
+}  # fmt: skip
 VOXELS, WEIGHTS = 9, 5
 
 
@@ -36,7 +40,7 @@ def synthetic_model() -> Callable[..., Dij]:
         random = np.random.default_rng(20260101)
         matrices = {}
         for name, scale in IMAGE_SCALE.items():
-            source = np.random.default_rng(7) if name == "dirty_dose" else random
+            source = np.random.default_rng(OWN_SEED[name]) if name in OWN_SEED else random
             dense = [source.uniform(0.2, 1.0, (VOXELS, WEIGHTS)) * scale for _ in range(2)]
             for matrix in dense:
                 matrix[source.uniform(size=matrix.shape) < 0.2] = 0.0

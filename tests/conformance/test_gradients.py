@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from radplan.arrays import as_device, namespace, scalar, to_numpy
+from radplan.engines.particle.tables import LET_DETAILS
 from radplan.errors import InputError
 from radplan.optim.objectives import OBJECTIVES
 from radplan.quantities import QUANTITIES, QuantityResolver
@@ -17,7 +18,7 @@ from radplan.quantities.base import voxel_fields
 POINT = np.asarray([0.9, 0.4, 0.6, 1.1, 0.7])
 STEP = 1e-4
 IMAGES = {
-    "all images": ("physical_dose", "let_dose", "alpha_dose", "sqrt_beta_dose", "dirty_dose"),
+    "all images": ("physical_dose", "let_dose", "alpha_dose", "sqrt_beta_dose", "dirty_dose", *LET_DETAILS),
     "dose alone": ("physical_dose",),
 }
 
@@ -72,7 +73,7 @@ def test_every_objective_of_a_quantity(name, kind, device, synthetic_model, expe
     try:
         resolver.get(name)
     except InputError as error:
-        missing = any(image in str(error) for image in ("let_dose", "dirty_dose"))
+        missing = any(image in str(error) for image in ("let_dose", "dirty_dose", *LET_DETAILS))
         assert missing, "with the dose alone, only LET and what is made of it are out of reach"
         assert kind == "dose alone"
         return

@@ -7,7 +7,7 @@ import numpy as np
 from radplan.beams.scanned import ScannedPlan
 from radplan.engines.particle.pencil_beam import ParticlePencilBeam
 from radplan.geometry.grid import Grid
-from radplan.machines import ParticleMachine, of_primaries
+from radplan.machines import ParticleMachine
 from radplan.machines.particle import distal_depth
 from radplan.patient.ct import CT
 from radplan.patient.patient import Patient
@@ -33,22 +33,27 @@ def phantom(plate: tuple[float, float]) -> Patient:
 
 
 def profiles(plan: ScannedPlan, machine: ParticleMachine, plate: tuple[float, float]) -> dict[str, np.ndarray]:
-    """Return dose [Gy], LETd of all protons and of primaries [keV/um] in depth, over 2 x 2 cm in bins of 1 mm.
+    """Return dose [Gy] and LET [keV/um] in depth, over 2 x 2 cm in bins of 1 mm.
 
-    ``depth`` is from the isocentre [mm]; ``dose`` is in the medium.
+    ``depth`` is from the isocentre [mm]; ``dose`` is in the medium. ``let`` is LETd of all protons,
+    ``primary_let`` LETd and ``track_let`` LETt of primaries.
     """
     grid = Grid((10, 205, 10), (2.0, 1.0, 2.0), (-9.0, -102.0, -9.0))
-    isocentre = float(plan.fields[0].isocenter[1])
-    there = {}
-    for name, delivers in (("", machine), ("primary_", of_primaries(machine))):
-        engine = ParticlePencilBeam(lateral="accurate", lateral_cutoff=0.999)
-        images = recalculate_ions(plan, phantom(plate), delivers, grid, engine=engine).plan
-        dose = np.nan_to_num(images["physical_dose"]).mean(axis=(0, 2))
-        let = np.nan_to_num(images["let_dose"]).mean(axis=(0, 2))
-        there |= {f"{name}dose": dose, f"{name}let": let / np.maximum(dose, 1e-12)}
+    engine = ParticlePencilBeam(lateral="accurate", lateral_cutoff=0.999, let_details=True)
+    images = recalculate_ions(plan, phantom(plate), machine, grid, engine=engine).plan
+
+    def mean(name: str) -> np.ndarray:
+        return np.nan_to_num(images[name]).mean(axis=(0, 2))
+
+    dose, primary = mean("physical_dose"), mean("primary_dose")
     y = grid.axes[1]
-    there["dose"] = there["dose"] * np.where((y > plate[0]) & (y < plate[1]), IN_PMMA, 1.0)
-    return there | {"depth": y - isocentre}
+    return {
+        "depth": y - float(plan.fields[0].isocenter[1]),
+        "dose": dose * np.where((y > plate[0]) & (y < plate[1]), IN_PMMA, 1.0),
+        "let": mean("let_dose") / np.maximum(dose, 1e-12),
+        "primary_let": mean("primary_let_dose") / np.maximum(primary, 1e-12),
+        "track_let": primary / np.maximum(0.1602177 * mean("primary_fluence"), 1e-12),
+    }
 
 
 def edges(depth: np.ndarray, dose: np.ndarray) -> tuple[float, float]:

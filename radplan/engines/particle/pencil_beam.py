@@ -12,7 +12,7 @@ from radplan.biology.rbe import RBE_MODELS, ConstantRBE, RBEModel
 from radplan.engines.base import ENGINES, Engine, Machine, check_options
 from radplan.engines.particle.cutoff import Cutoff, Lateral
 from radplan.engines.particle.spots import Scene
-from radplan.engines.particle.tables import Images
+from radplan.engines.particle.tables import LET_DETAILS, Images
 from radplan.engines.particle.tissues import Tissues, check_tissues
 from radplan.engines.scope import Scope
 from radplan.errors import InputError
@@ -65,6 +65,10 @@ class ParticlePencilBeam(Engine):
         Whether to give ``let_dose``; without LET in the machine's tables there is none.
     let_threshold : float, optional
         LET above which dose is dirty [keV/um], > 0; gives ``dirty_dose``.
+    let_details : bool
+        Whether to give ``let_all_dose``, ``primary_dose``, ``primary_let_dose`` and ``primary_fluence``, by which LETd
+        of all charged particles and of primaries and LETt of primaries are known: `let_all`, `let_primary`,
+        `let_track`. Of machines of protons that tabulate primaries.
     air_correction : bool
         Whether the air between nozzle and patient counts.
     fine_sampling : float, optional
@@ -95,12 +99,15 @@ class ParticlePencilBeam(Engine):
     let_threshold: float | None = None
     air_correction: bool = True
     fine_sampling: float | None = None
+    let_details: bool = False
 
     name: ClassVar[str] = "particle_pencil_beam"
     radiation: ClassVar[tuple[str, ...]] = ("protons", "helium", "carbon", "VHEE")
 
     def __post_init__(self) -> None:
-        check_options(self, ("lateral_cutoff", "let_threshold", "fine_sampling"), ("let", "air_correction"))
+        check_options(
+            self, ("lateral_cutoff", "let_threshold", "fine_sampling"), ("let", "air_correction", "let_details")
+        )
         Cutoff(self.lateral_cutoff, self.cutoff_rule or "exact")
         if not isinstance(self.biology, str | RBEModel | None):
             raise InputError(f"biology must be a name, an RBEModel or None, got {self.biology!r}")
@@ -215,6 +222,13 @@ class ParticlePencilBeam(Engine):
                     "or choose another machine"
                 )
             names.append("dirty_dose")
+        if self.let_details:
+            if not machine.has_let_details:
+                raise InputError(
+                    f"let_details needs let_all and the dose, LET and fluence of primaries, which machine "
+                    f"{machine.name!r} does not tabulate: leave it out, or choose another machine"
+                )
+            names += LET_DETAILS
         variable = model is not None and model.needs != "nothing"
         if variable:
             names += ["alpha_dose", "sqrt_beta_dose"]

@@ -24,6 +24,9 @@ GRAY = 1.6021766208e-2
 _REACH, _DOSE = 2, 3
 """Columns, as `radplan.kernels.spots` numbers them."""
 
+LET_DETAILS = ("let_all_dose", "primary_dose", "primary_let_dose", "primary_fluence")
+"""Images that tell LET apart by particles, in the order of their columns."""
+
 PER_MM = 2.0
 """Bins per mm from which a place in a table is looked for."""
 
@@ -62,10 +65,17 @@ class Images:
         """Whether a column holds LET."""
         return "let_dose" in self.names or "dirty_dose" in self.names
 
+    @property
+    def with_details(self) -> bool:
+        """Whether columns hold what tells LET apart by particles."""
+        return LET_DETAILS[0] in self.names
+
     def factors(self, tissues: int) -> Ints:
         """Return the column of each image after the first for each tissue, shape (tissues, images - 1)."""
         column = {"let_dose": self.first, "dirty_dose": self.first}
-        biology = self.first + self.with_let
+        details = self.first + self.with_let
+        column |= {name: details + place for place, name in enumerate(LET_DETAILS)}
+        biology = details + len(LET_DETAILS) * self.with_details
         rows = [
             [column.get(name, biology + 2 * tissue + (name == "sqrt_beta_dose")) for name in self.names[1:]]
             for tissue in range(tissues)
@@ -168,6 +178,8 @@ def _columns(
     columns += [cutoff.squared(layer, images.lateral, variance), GRAY / cutoff.share * layer.dose, *widths]
     if images.with_let:
         columns.append(layer.let)
+    if images.with_details:
+        columns += _details(layer)
     if images.model is None:
         return columns
     for tissue in range(tissues.count):
@@ -182,6 +194,17 @@ def _columns(
                 )
         columns += [np.broadcast_to(alpha, layer.depth.shape), np.broadcast_to(np.sqrt(beta), layer.depth.shape)]
     return columns
+
+
+def _details(layer: EnergyLayer) -> list[Floats]:
+    """Return what dose is multiplied by to get the images of `LET_DETAILS`; 0 where there is no dose."""
+    assert layer.let_all is not None
+    assert layer.primary_dose is not None
+    assert layer.primary_let is not None
+    assert layer.primary_fluence is not None
+    dose = np.where(layer.dose > 0.0, layer.dose, np.inf)
+    primary = layer.primary_dose / dose
+    return [layer.let_all, primary, primary * layer.primary_let, layer.primary_fluence / (GRAY * dose)]
 
 
 def _tabulated(layer: EnergyLayer, row: int | None) -> RadiationQuality:

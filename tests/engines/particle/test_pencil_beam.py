@@ -100,6 +100,33 @@ def test_every_entry_of_every_image(lateral):
     np.testing.assert_array_equal(dirty, np.where(high, clean, 0.0))
 
 
+def test_averages_of_let_by_particles_along_one_spot():
+    """Images are dose times what the machine's tables say of its particles; LETt <= LETd, alike for one energy."""
+    shipped = library_machine("generic_proton")
+    beams = place_beams(CASE, shipped, gantry=0.0, bixel_width=60.0, layer_spacing=60.0)
+    dij = dose_influence(CASE, beams, shipped, CASE.ct.grid, ParticlePencilBeam(let_details=True))
+    assert dij.images[2:] == ("let_all_dose", "primary_dose", "primary_let_dose", "primary_fluence")
+    resolver, first = QuantityResolver(dij), np.zeros(beams.count)
+    first[0] = 1e3
+    layer = shipped.entry(shipped.energy_index(beams[0].energies[0]))
+    values = {name: resolver.get(name)(first)[0] for name in ("physical_dose", "let_track", "let_primary", "let_all")}
+    there = values["physical_dose"] > 0.1 * values["physical_dose"].max()
+    assert there.sum() > 50
+    assert np.all((values["let_track"] <= 1.0001 * values["let_primary"])[there])
+    before = layer.depth <= layer.range80
+    depth = np.interp(values["let_primary"][there], layer.primary_let[before], layer.depth[before])
+    tracks = 0.1 * layer.primary_dose / np.maximum(layer.primary_fluence, 1e-9)
+    inside = depth < layer.range80 - 2.0
+    assert inside.sum() > 50
+    for name, table in {"let_track": tracks, "let_all": layer.let_all}.items():
+        expected = np.interp(depth, layer.depth, table)[inside]
+        np.testing.assert_allclose(values[name][there][inside], expected, rtol=5e-3)
+    entrance = np.argmin(np.where(there, values["let_track"], np.inf))
+    assert values["let_track"][entrance] == pytest.approx(values["let_primary"][entrance], rel=2e-3)
+    with pytest.raises(InputError, match="'small' does not tabulate"):
+        ParticlePencilBeam(let_details=True).images_for(machine())
+
+
 def test_range_shifter():
     shifter = RangeShifter(15.0, 300.0)
     beams = spot_beams(range_shifter=shifter)
