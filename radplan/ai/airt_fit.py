@@ -18,7 +18,6 @@ from radplan.ai.arc_cohort import data_facts, reference_arcs
 from radplan.ai.arc_reference import sequencing_loss
 from radplan.ai.loop import Training
 from radplan.ai.spec import AirtSpec
-from radplan.analysis.metrics import metric
 
 Floats = npt.NDArray[np.float64]
 
@@ -89,7 +88,7 @@ def airt_scores(model: Path, cases: Sequence[tuple[ArcCase, Floats]]) -> dict[st
         Test patients and their reference fluence.
     """
     planner = load_airt_planner(model)
-    rows: dict[str, list[list[float]]] = {"first": [], "last": [], "reference": []}
+    rows: dict[str, list[dict[str, float]]] = {"first": [], "last": [], "reference": []}
     seconds = []
     for case, reference in cases:
         sample = ArcSample.of(case, reference)
@@ -97,13 +96,11 @@ def airt_scores(model: Path, cases: Sequence[tuple[ArcCase, Floats]]) -> dict[st
         seconds.append(result.seconds["networks"])
         for name, fluence in (("first", result.first), ("last", result.last), ("reference", reference)):
             rows[name].append(_figures(case, np.asarray(fluence, dtype=np.float64)))
-    organs = [f"{name} mean" for name in cases[0][0].layout.organs]
-    names = ["target mean", "HI", *organs, "sequencing loss"]
     return {
         "n": len(cases),
         "patients": [case.patient.name for case, _ in cases],
         "figures": {
-            label: {n: round(float(v), 4) for n, v in zip(names, np.mean(values, axis=0), strict=True)}
+            label: {name: round(float(np.mean([row[name] for row in values])), 4) for name in values[0]}
             for label, values in rows.items()
         },
         "network_seconds": round(float(np.median(seconds)), 3),
@@ -111,8 +108,6 @@ def airt_scores(model: Path, cases: Sequence[tuple[ArcCase, Floats]]) -> dict[st
     }
 
 
-def _figures(case: ArcCase, fluence: Floats) -> list[float]:
-    """Return the target's mean and homogeneity, the organs' means over the prescription, and the sequencing loss."""
+def _figures(case: ArcCase, fluence: Floats) -> dict[str, float]:
     dose = np.asarray(case.dij.forward(case.weights(fluence))["physical_dose"])[0] / case.prescription
-    organs = (case.shares[1:] @ dose).tolist()
-    return [float(case.shares[0] @ dose), metric("HI", dose, case.shares[0]), *organs, sequencing_loss(case, fluence)]
+    return {**case.figures(dose), "sequencing loss": sequencing_loss(case, fluence)}

@@ -13,13 +13,13 @@ import numpy.typing as npt
 import torch
 
 from radplan.ai.airt_net import AirtNet, ArcInputs
-from radplan.ai.arc_case import ArcCase, arc_case
-from radplan.ai.arc_cohort import arc_machine
+from radplan.ai.arc_case import ArcCase
+from radplan.ai.arc_cohort import arc_machine, named_case
+from radplan.ai.arc_delivery import deliver_arc
 from radplan.ai.arc_reference import THRESHOLD, with_best_units, with_units_of_dose
 from radplan.ai.cards import Model, load_weights, read_model, save_model
 from radplan.ai.features import Layout
 from radplan.ai.spec import AirtSpec
-from radplan.autoplan.protocol import load_protocol, understand
 from radplan.beams.control_points import DeliveryPlan
 from radplan.delivery.arcs import ArcOptions, placed_arcs
 from radplan.delivery.sequencing.runs import arc_of_fluence
@@ -27,11 +27,11 @@ from radplan.errors import InputError, UnknownNameError
 from radplan.machines.limits import MachineLimits
 from radplan.machines.photon import PhotonMachine
 from radplan.patient.patient import Patient
-from radplan.workflows.delivery import Delivered, check_deliverable, deliver_plan
 
 if TYPE_CHECKING:
     from radplan.io.dicom.case import DicomCase
     from radplan.io.plan_file.reading import PlanSpec
+    from radplan.workflows.delivery import Delivered
 
 FORMAT = "radplan AIRT planner 1"
 
@@ -105,15 +105,8 @@ class AirtPlanner:
         return arc_machine(self.spec)
 
     def case(self, patient: Patient) -> ArcCase:
-        """Return a patient as the networks see it, under any names that the protocol understands.
-
-        Raises
-        ------
-        InputError
-            When target or organs are missing.
-        """
-        protocol = load_protocol(self.spec.protocol)
-        return arc_case(understand(patient, protocol).patient, protocol, self.machine, self.spec.arc, self.spec.organs)
+        """Return a patient as the networks see it; see `radplan.ai.arc_cohort.named_case`."""
+        return named_case(self.spec, patient)
 
     def propose(self, patient: Patient, sparing: Mapping[str, float] | None = None) -> ArcProposal:
         """Return the fluence of an arc for a patient.
@@ -246,11 +239,7 @@ def deliver_proposal(
     corrected : bool
         Whether the last fluence is taken, or the first.
     """
-    case = proposal.case
-    check_deliverable(spec, case.patient, machine, source)
-    plan = proposal.arc(machine, limits, corrected)
-    level = case.target, "physical_dose", {"Dmean": case.protocol.targets[case.target]}
-    return deliver_plan(plan, spec, case.patient, machine, level, source)
+    return deliver_arc(proposal.arc(machine, limits, corrected), proposal.case, spec, machine, source)
 
 
 def save_airt_planner(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ import torch
 
 from radplan.ai import as_torch
 from radplan.ai.arc_case import ArcCase
-from radplan.ai.arc_cohort import arc_machine, data_facts, reference_arcs
+from radplan.ai.arc_cohort import arc_machine, data_facts, named_case, reference_arcs
 from radplan.ai.cards import Model, load_weights, read_model, save_model
 from radplan.ai.loop import Task, Training
 from radplan.ai.nets.aperture_net import ApertureNet
@@ -27,6 +27,8 @@ from radplan.engines import ApertureOptions, aperture_model
 from radplan.engines.aperture.variables import FieldLayout
 from radplan.errors import InputError
 from radplan.machines.limits import MachineLimits, machine_limits
+from radplan.machines.photon import PhotonMachine
+from radplan.patient.patient import Patient
 
 Tensor = Any
 Floats = npt.NDArray[np.float64]
@@ -35,6 +37,9 @@ FORMAT = "radplan aperture planner 1"
 
 _START, _STOP = 181.0, 179.0
 """Where the arc begins and ends [degree]; control points stand where the maps do, within a degree."""
+
+_SPACING = 4.0
+"""Largest distance of the delivered arc's control points [degree]: dose is calculated at each of them."""
 
 _JAW_REACH = 10.0
 """How far jaws may be moved from those around the target [mm]."""
@@ -81,9 +86,10 @@ class ApertureInputs:
     unit: float
 
     @classmethod
-    def of(cls, case: ArcCase, spec: ApertureSpec, limits: MachineLimits) -> ApertureInputs:
-        """Return the inputs of a case."""
-        machine, mlc = arc_machine(spec), limits.collimator()
+    def of(cls, case: ArcCase, spec: ApertureSpec) -> ApertureInputs:
+        """Return the inputs of a case for the linac of a specification."""
+        machine, limits = arc_machine(spec), machine_limits(spec.limits)
+        mlc = limits.collimator()
         arc = place_arc(
             case.patient, machine, mlc, start=_START, stop=_STOP, spacing=358.0 / case.arc.control_points, margin=0.0,
             isocenter=case.isocentre, targets=[case.target], limits=limits,
@@ -136,8 +142,6 @@ class ApertureTask(Task):
     ----------
     spec : ApertureSpec
         Networks and weights.
-    limits : MachineLimits
-        Of the linac.
     train, choose : sequence of (ApertureInputs, array of shape (voxels,))
         Cases and their reference doses over the prescription, to learn from and for choices.
     """
@@ -145,12 +149,11 @@ class ApertureTask(Task):
     def __init__(
         self,
         spec: ApertureSpec,
-        limits: MachineLimits,
         train: Sequence[tuple[ApertureInputs, Floats]],
         choose: Sequence[tuple[ApertureInputs, Floats]],
     ) -> None:
         self.spec, self._train, self._choose = spec, list(train), list(choose)
-        keeping = limits.planning()
+        keeping = machine_limits(spec.limits).planning()
         turn = 360.0 / spec.arc.control_points
         self._travel = keeping.leaf_speed * turn / (0.5 * keeping.gantry_speed)
 
@@ -185,6 +188,25 @@ class ApertureTask(Task):
         return loss
 
 
+@dataclass(frozen=True, eq=False)
+class ApertureProposal:
+    """What a network of machine parameters says of a case.
+
+    Parameters
+    ----------
+    case : ArcCase
+        The case.
+    arc : DeliveryPlan
+        The arc nearest to what the network says that the linac can deliver.
+    seconds : mapping of str to float
+        Processor seconds of ``"case"`` (dose influence, fitted arc, its engine) and ``"networks"``.
+    """
+
+    case: ArcCase
+    arc: DeliveryPlan
+    seconds: Mapping[str, float]
+
+
 class AperturePlanner:
     """A network that gives leaves, jaws and monitor units, with its card.
 
@@ -192,9 +214,18 @@ class AperturePlanner:
     ----------
     model : Model
         Card and weights.
+    device : str
+        ``"cpu"``, where the engine is.
+
+    Raises
+    ------
+    InputError
+        When the weights do not fit the card's network, or the device is another.
     """
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: Model, device: str = "cpu") -> None:
+        if device != "cpu":
+            raise InputError(f"arcs are planned by networks on the CPU, where the engine is, got {device!r}")
         self.card = dict(model.card)
         self.spec = ApertureSpec.model_validate(self.card["spec"])
         sizes = self.spec.network
@@ -202,31 +233,68 @@ class AperturePlanner:
         load_weights(self._net, model)
         self._net.eval()
 
-    def arc(self, inputs: ApertureInputs, limits: MachineLimits) -> DeliveryPlan:
-        """Return the arc nearest to what the network says that a linac can deliver."""
+    @property
+    def machine(self) -> PhotonMachine:
+        """The linac's beam that the network was trained for."""
+        return arc_machine(self.spec)
+
+    @property
+    def limits(self) -> MachineLimits:
+        """What the linac that the network was trained for can do."""
+        return machine_limits(self.spec.limits)
+
+    def propose(self, patient: Patient) -> ApertureProposal:
+        """Return the arc for a patient, whose structures have any names that the protocol understands.
+
+        Raises
+        ------
+        InputError
+            When target or organs are missing, or the target is wider than the network sees.
+        """
+        began = time.process_time()
+        case = named_case(self.spec, patient)
+        inputs = ApertureInputs.of(case, self.spec)
+        ready = time.process_time()
+        arc = self.arc(inputs)
+        return ApertureProposal(case, arc, {"case": ready - began, "networks": time.process_time() - ready})
+
+    def openings(self, inputs: ApertureInputs) -> tuple[Tensor, Tensor, Tensor]:
+        """Return leaves, jaws and monitor units as the network says; see `ApertureInputs.openings`."""
         with torch.inference_mode():
-            leaves, jaws, units = (part.numpy() for part in inputs.openings(self._net(inputs.maps)))
-        mlc, points = limits.collimator(), inputs.layout.field.points
-        fitted = np.ptp(inputs.layout.leaves, axis=2)[inputs.layout.openings]
-        boxed = np.stack([jaws[:2], jaws[2:]]).astype(np.float64)
+            return inputs.openings(self._net(inputs.maps))
+
+    def arc(self, inputs: ApertureInputs) -> DeliveryPlan:
+        """Return the arc nearest to what the network says that the linac can deliver.
+
+        Between the network's control points leaves move evenly, and monitor units are given evenly.
+        """
+        leaves, jaws, units = (part.numpy().astype(np.float64) for part in self.openings(inputs))
+        limits, layout = self.limits, inputs.layout
+        gantry = np.unwrap([point.gantry for point in layout.field.points], period=360.0)
+        parts = int(np.ceil(np.abs(np.diff(gantry)).max() / _SPACING))
+        steps = np.arange((gantry.size - 1) * parts + 1) / parts
+        before, after = np.floor(steps).astype(np.int64), np.ceil(steps).astype(np.int64)
+        share = (steps - before)[:, None, None]
+        ends, fitted = leaves[layout.openings], np.ptp(layout.leaves, axis=2)[layout.openings] > limits.dynamic_gap
         return arc_of_openings(
-            leaves[inputs.layout.openings], fitted > limits.dynamic_gap, units, [point.gantry for point in points],
-            inputs.case.isocentre, arc_machine(self.spec), mlc, limits, fractions=inputs.case.protocol.fractions,
-            jaws=boxed,
+            (1.0 - share) * ends[before] + share * ends[after], fitted[before] | fitted[after],
+            np.repeat(units / parts, parts), np.interp(steps, np.arange(gantry.size), gantry) % 360.0,
+            inputs.case.isocentre, self.machine, limits.collimator(), limits, fractions=inputs.case.protocol.fractions,
+            jaws=np.stack([jaws[:2], jaws[2:]]),
         )  # fmt: skip
 
 
-def load_aperture_planner(folder: str | Path) -> AperturePlanner:
-    """Return the planner of a model's folder.
+def load_aperture_planner(model: str | Path) -> AperturePlanner:
+    """Return a planner of machine parameters that comes with radplan, by name, or that of a folder.
 
     Raises
     ------
     UnknownNameError
-        When there is no such folder.
+        When there is neither a model nor a folder of that name.
     FileError
         When the card is missing or of another format, or the weights are damaged, pickled or not the card's.
     """
-    return AperturePlanner(read_model(folder, (FORMAT,)))
+    return AperturePlanner(read_model(model, (FORMAT,)))
 
 
 def fit_aperture_planner(
@@ -236,7 +304,9 @@ def fit_aperture_planner(
     cache: str | Path | None = None,
     tell: Callable[[dict[str, Any]], None] | None = None,
 ) -> Path:
-    """Train a network that gives machine parameters and write it to ``folder/model``; see `radplan.ai.fitting.fit`.
+    """Train a network that gives machine parameters and write it to ``folder/model``; a half-done training goes on.
+
+    The best state by the patients in `choose` is kept; test patients are scored once, by the engine of the training.
 
     Parameters
     ----------
@@ -245,27 +315,27 @@ def fit_aperture_planner(
     data : path-like
         Where reference fluence is kept.
     folder : path-like
-        For checkpoints, log and model.
+        For checkpoints, log, model and scores.
     cache : path-like, optional
         Not used: what is kept is in `data`.
     tell : callable, optional
         Called with each line of the log.
     """
-    folder, limits = Path(folder), machine_limits("TrueBeam")
+    folder = Path(folder)
     if spec.arc.control_points % 2:
         raise InputError(f"an arc starts from behind: control_points must be even, got {spec.arc.control_points}")
     train, choose = (
         [
-            (ApertureInputs.of(case, spec, limits), _reference_dose(case, fluence))
+            (ApertureInputs.of(case, spec), _reference_dose(case, fluence))
             for case, fluence in reference_arcs(spec, getattr(spec.data, part), Path(data))
         ]
         for part in ("train", "choose")
     )
-    training = Training(spec, ApertureTask(spec, limits, train, choose), folder, tell)
+    training = Training(spec, ApertureTask(spec, train, choose), folder, tell)
     best = training.run()
     if not training.first:
         return folder / "model"
-    facts = {
+    facts: dict[str, Any] = {
         "spec": json.loads(spec.model_dump_json()),
         "data": data_facts(spec),
         "limits": list(_LIMITS),
@@ -273,7 +343,44 @@ def fit_aperture_planner(
         "trained": training.facts(),
         "date": time.strftime("%Y-%m-%d"),
     }
-    return save_model(folder / "model", FORMAT, spec.name, training.weights(), facts)
+    model = save_model(folder / "model", FORMAT, spec.name, training.weights(), facts)
+    facts["test"] = aperture_scores(model, reference_arcs(spec, spec.data.test, Path(data)))
+    (folder / "scores.json").write_text(json.dumps(facts["test"], indent=1) + "\n")
+    return save_model(model, FORMAT, spec.name, training.weights(), facts)
+
+
+def aperture_scores(model: Path, cases: Sequence[tuple[ArcCase, Floats]]) -> dict[str, Any]:
+    """Return test patients' figures by the engine of the training, before leaves are brought to what they can do.
+
+    Parameters
+    ----------
+    model : path-like
+        The planner's folder.
+    cases : sequence of (ArcCase, array of shape (control points, v, u))
+        Test patients and their reference fluence.
+    """
+    planner = load_aperture_planner(model)
+    rows: dict[str, list[dict[str, float]]] = {"network": [], "reference": []}
+    away = []
+    for case, fluence in cases:
+        inputs = ApertureInputs.of(case, planner.spec)
+        dose, wanted = (
+            inputs.dose_of(planner.openings(inputs)).numpy().astype(np.float64),
+            _reference_dose(case, fluence),
+        )
+        rows["network"].append(case.figures(dose))
+        rows["reference"].append(case.figures(wanted))
+        away.append(float(np.abs(dose - wanted).mean()))
+    return {
+        "n": len(cases),
+        "patients": [case.patient.name for case, _ in cases],
+        "figures": {
+            label: {name: round(float(np.mean([row[name] for row in values])), 4) for name in values[0]}
+            for label, values in rows.items()
+        },
+        "mean_difference": round(float(np.mean(away)), 4),
+        "date": time.strftime("%Y-%m-%d"),
+    }
 
 
 def _reference_dose(case: ArcCase, fluence: npt.ArrayLike) -> Floats:

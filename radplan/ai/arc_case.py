@@ -17,6 +17,7 @@ import numpy.typing as npt
 from radplan.ai.bev import BevProjector
 from radplan.ai.features import Anatomy, Layout, dose_channels
 from radplan.ai.spec import ArcSection
+from radplan.analysis.metrics import metric
 from radplan.autoplan.policy import POLICIES, SearchState
 from radplan.autoplan.protocol import Protocol
 from radplan.beams.place import place_beams
@@ -145,6 +146,16 @@ class ArcCase:
     def problem(self) -> Problem:
         """The goals as a cost of the Dij's variables."""
         return Problem(self.dij, self.goals, self.patient, self.protocol.fractions)
+
+    def figures(self, dose: npt.ArrayLike) -> dict[str, float]:
+        """Return the target's mean and homogeneity, and the organs' means, of a dose over the prescription (voxels,).
+
+        The dose is given in the Dij's voxels.
+        """
+        given = np.asarray(dose, dtype=np.float64)
+        means = (self.shares @ given).tolist()
+        organs = {f"{name} mean": mean for name, mean in zip(self.layout.organs, means[1:], strict=True)}
+        return {"target mean": means[0], "HI": metric("HI", given, self.shares[0]), **organs}
 
     def goal_error(self, dose: npt.ArrayLike) -> Floats:
         """Return the slope of the goals' cost by the dose (voxels,), over the root mean square of even fluence's slope.

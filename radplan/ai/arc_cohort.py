@@ -21,6 +21,7 @@ from radplan.autoplan.protocol import load_protocol, understand
 from radplan.errors import FileError, InputError
 from radplan.io import load_machine
 from radplan.machines.photon import PhotonMachine
+from radplan.patient.patient import Patient
 
 Floats = npt.NDArray[np.float64]
 
@@ -28,6 +29,17 @@ Floats = npt.NDArray[np.float64]
 def drawn_case(spec: ArcPatients, number: int) -> ArcCase:
     """Return a patient of a specification's generator as a planner of arcs sees it."""
     patient, _ = draw(GENERATORS.get(spec.generator)(**spec.options), spec.draw, number)
+    return named_case(spec, patient)
+
+
+def named_case(spec: ArcPatients, patient: Patient) -> ArcCase:
+    """Return a patient as a planner of arcs sees it, under any names that the specification's protocol understands.
+
+    Raises
+    ------
+    InputError
+        When target or organs are missing.
+    """
     protocol = load_protocol(spec.protocol)
     return arc_case(understand(patient, protocol).patient, protocol, arc_machine(spec), spec.arc, spec.organs)
 

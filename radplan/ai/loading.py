@@ -5,18 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from radplan.ai import airt_planner, dvh_task, train
+from radplan.ai import airt_planner, aperture_planner, dvh_task, train
 from radplan.ai.airt_planner import AirtPlanner
+from radplan.ai.aperture_planner import AperturePlanner
 from radplan.ai.cards import Model, read_model
 from radplan.ai.dvh_planner import DvhPlanner
 from radplan.ai.proposer import DoseProposer
 
-AnyPlanner = DoseProposer | DvhPlanner | AirtPlanner
+AnyPlanner = DoseProposer | DvhPlanner | AirtPlanner | AperturePlanner
 
 _MODELS: dict[str, Callable[[Model, str], AnyPlanner]] = {
     train.FORMAT: DoseProposer,
     dvh_task.FORMAT: DvhPlanner,
     airt_planner.FORMAT: AirtPlanner,
+    aperture_planner.FORMAT: AperturePlanner,
 }
 
 

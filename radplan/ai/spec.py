@@ -296,12 +296,15 @@ class ApertureSpec(TrainingSpec, ArcPatients):
 
     Parameters
     ----------
+    limits : str
+        Name of the linac whose leaves, jaws and speeds the network learns through.
     dvh_weight : float
         Weight of the differences of DVHs beside the mean absolute difference of dose.
     """
 
     kind: Literal["apertures"]
     network: ApertureNetworkSection = ApertureNetworkSection()
+    limits: str = "TrueBeam"
     dvh_weight: float = Field(default=0.5, ge=0)
 
 

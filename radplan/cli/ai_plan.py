@@ -27,7 +27,10 @@ def command(
         typer.Option(help="How the leaves move (default: sliding_window, or vmat where the model plans arcs)."),
     ] = None,
     machine: Annotated[str, typer.Option(metavar="M", help="Built-in name or file.")] = "generic_photon_6mv",
-    limits: Annotated[str, typer.Option(metavar="LINAC", help="Whose limits the plan keeps.")] = "TrueBeam",
+    limits: Annotated[
+        str | None,
+        typer.Option(metavar="LINAC", help="Whose limits the plan keeps (default: TrueBeam, or the model's)."),
+    ] = None,
     bixel_width: Annotated[float, typer.Option(metavar="MM", help="Side of a bixel along the leaves.")] = 5.0,
     grid: Annotated[list[str] | None, typer.Option(metavar="MM", help="Dose grid, one or x,y,z (default 4).")] = None,
     collimator: Annotated[
@@ -45,6 +48,7 @@ def command(
     """Propose a dose or an arc, make leaves of it, export RTPLAN and RTDOSE, and tell what the file gives."""
     try:
         from radplan.ai.airt_planner import AirtPlanner
+        from radplan.ai.aperture_planner import AperturePlanner
         from radplan.ai.loading import load_model
     except ImportError as error:
         raise InputError(f"a network needs torch ({error}): pip install 'radplan[ai]'") from None
@@ -54,7 +58,7 @@ def command(
     from radplan.workflows.setup import named_patient
 
     network = load_model(model)
-    arcs = isinstance(network, AirtPlanner)
+    arcs = isinstance(network, AirtPlanner | AperturePlanner)
     live = load_machine(machine)
     if not isinstance(live, PhotonMachine):
         raise InputError(f"{machine} is no photon machine: networks that propose photon dose are planned with photons")
@@ -65,7 +69,10 @@ def command(
         "machine": machine,
         "beams": {"bixel_width": bixel_width},
         "engine": {"grid": spacing(grid, "--grid") or 4.0},
-        "delivery": {"technique": technique or ("vmat" if arcs else "sliding_window"), "limits": limits},
+        "delivery": {
+            "technique": technique or ("vmat" if arcs else "sliding_window"),
+            "limits": limits or (network.spec.limits if isinstance(network, AperturePlanner) else "TrueBeam"),
+        },
     }
     with listening_console() as console:
         spec = plan_spec(given)
@@ -73,6 +80,8 @@ def command(
         seen = (network, spec, patient, live, source)
         if arcs:
             _refuse(network, {"--wish": asked, "--mask": mask, "--collimator": collimator})
+            if isinstance(network, AperturePlanner):
+                _refuse(network, {"--spare": spare})
             delivered, beside = _arc(*seen, spare), None
         else:
             _refuse(network, {"--spare": spare})
@@ -107,18 +116,28 @@ def _arc(
     source: Any,
     spare: list[str] | None,
 ) -> Delivered:
-    from radplan.ai.airt_planner import deliver_proposal
+    from radplan.ai.airt_planner import AirtPlanner, deliver_proposal
+    from radplan.ai.arc_delivery import deliver_arc
     from radplan.machines.limits import machine_limits
 
     if machine.name != network.machine.name:
         raise InputError(
             f"the model {network.card['name']} plans for {network.machine.name}, got {machine.name}: take its machine"
         )
-    shares = {name: _share(name, text) for name, text in pairs(spare, "--spare").items()}
-    proposal = network.propose(patient, shares)
-    delivered = deliver_proposal(proposal, spec, machine, machine_limits(spec.delivery.limits), source)
+    if isinstance(network, AirtPlanner):
+        shares = {name: _share(name, text) for name, text in pairs(spare, "--spare").items()}
+        proposal = network.propose(patient, shares)
+        delivered = deliver_proposal(proposal, spec, machine, machine_limits(spec.delivery.limits), source)
+    else:
+        if machine_limits(spec.delivery.limits).name != network.limits.name:
+            raise InputError(
+                f"the model {network.card['name']} moves the leaves of {network.limits.name}, got limits of "
+                f"{spec.delivery.limits}: leave --limits out"
+            )
+        proposal = network.propose(patient)
+        delivered = deliver_arc(proposal.arc, proposal.case, spec, machine, source)
     for name, values in delivered.plan.metrics(names=["Dmean", "D98", "D2"]).items():
-        if name in network.layout.structures:
+        if name in proposal.case.layout.structures:
             print(f"{name:14s} " + "  ".join(f"{key} {value:6.2f} Gy" for key, value in values.items()))
     return delivered
 

@@ -32,6 +32,7 @@ def command(
     """Propose a dose: metrics, DVHs and figures; a proposal is no plan (radplan mimic makes one)."""
     try:
         from radplan.ai.airt_planner import AirtPlanner
+        from radplan.ai.aperture_planner import AperturePlanner
         from radplan.ai.dvh import Wish
         from radplan.ai.dvh_planner import DvhPlanner
         from radplan.ai.loading import load_model
@@ -49,7 +50,7 @@ def command(
     network = load_model(model, device)
     if changes and not isinstance(network, DvhPlanner):
         raise InputError(f"the model {network.card['name']} is not steered by DVHs and takes no --wish: try pelvis-dvh")
-    if isinstance(network, AirtPlanner):
+    if isinstance(network, AirtPlanner | AperturePlanner):
         raise InputError(f"the model {network.card['name']} plans arcs: give it to radplan ai-plan")
     known = read_openkbp(case) if Path(case).exists() and is_openkbp(case) else None
     patient = load_patient(case) if known is None else known.patient

@@ -218,6 +218,11 @@ class ArcSearch:
         self.mu, dose = solve_mu(self.cost, columns, self.mu, *self.mu_bounds(slack))
         return self.cost(dose)[0]
 
+    def solve_units(self) -> float:
+        """Give the segments the monitor units of least cost for leaves as they are; return the cost."""
+        self.hold()
+        return self._solved(1.0)
+
     def dose(self) -> Floats:
         """Return the inner model's dose (voxels,) per fraction [Gy]."""
         return self.matrix.dose(self.mu, self.leaves)

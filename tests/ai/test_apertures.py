@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
+import pydicom
 import pytest
 
+from radplan.cli.main import main
 from radplan.errors import FileError, InputError
+from radplan.io.load import load_patient
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("lightning_fabric")
@@ -17,9 +22,11 @@ from radplan.ai.aperture_planner import (  # noqa: E402
 )
 from radplan.ai.arc_cohort import reference_arcs  # noqa: E402
 from radplan.ai.fitting import fit  # noqa: E402
+from radplan.ai.loading import load_model  # noqa: E402
 from radplan.ai.spec import ApertureSpec, read_spec  # noqa: E402
 from radplan.delivery.check import check_delivery  # noqa: E402
 from radplan.machines.limits import machine_limits  # noqa: E402
+from tests.ai.small_cohort import pelvis_folder  # noqa: E402
 
 LIMITS = machine_limits("TrueBeam")
 
@@ -48,12 +55,12 @@ def folder(tmp_path_factory):
 def planned(folder):
     ((case, fluence),) = reference_arcs(_spec(), (0, 0), folder)
     dose = np.asarray(case.dij.forward(case.weights(fluence))["physical_dose"])[0] / case.prescription
-    return ApertureInputs.of(case, _spec(), LIMITS), dose
+    return ApertureInputs.of(case, _spec()), dose
 
 
 def test_an_untrained_network_opens_what_the_target_covers_at_the_prescribed_mean(planned):
     inputs, dose = planned
-    net = ApertureTask(_spec(), LIMITS, [planned], [planned]).network()
+    net = ApertureTask(_spec(), [planned], [planned]).network()
     opened = inputs.openings(net(inputs.maps))
     np.testing.assert_allclose(opened[0].detach().numpy(), inputs.layout.leaves, atol=1e-4)
     given = inputs.dose_of(opened).detach().numpy()
@@ -78,7 +85,7 @@ def test_rows_of_maps_and_leaf_pairs_are_the_same_ones(planned):
 
 def test_it_learns_through_the_dose_of_apertures(planned):
     inputs, _ = planned
-    task = ApertureTask(_spec(), LIMITS, [planned], [planned])
+    task = ApertureTask(_spec(), [planned], [planned])
     torch.manual_seed(0)
     net = task.network()
     optimiser = torch.optim.Adam(net.parameters(), 0.02)
@@ -101,12 +108,55 @@ def test_it_learns_through_the_dose_of_apertures(planned):
 def test_a_trained_network_gives_an_arc_within_the_limits(planned, folder, tmp_path):
     model = fit(_spec(), folder, tmp_path / "run")
     planner = load_aperture_planner(model)
-    plan = planner.arc(planned[0], LIMITS)
+    plan = planner.arc(planned[0])
     check_delivery(plan, LIMITS).raise_for_errors()
     assert plan.fields[0].points[-1].meterset > 0
+    scores = json.loads((model / "model.json").read_text())["test"]
+    assert (scores["n"], scores["patients"]) == (1, ["pelvis_000002"])
+    assert scores["figures"]["network"]["target mean"] == pytest.approx(1.0, abs=0.2)
+    assert 0 < scores["mean_difference"] < 0.3
     (model / "model.json").write_text("{}")
     with pytest.raises(FileError, match="format"):
         load_aperture_planner(model)
+
+
+@pytest.fixture(scope="module")
+def pelvis(tmp_path_factory):
+    return pelvis_folder(tmp_path_factory.mktemp("pelvis") / "case")
+
+
+def test_ai_plan_writes_the_arc_of_the_shipped_network(pelvis, tmp_path, capsys):
+    """Leaves and units of the file are the network's, and its dose meets the target at the prescribed mean."""
+    out = tmp_path / "out"
+    command = ["ai-plan", "pelvis-apertures", str(pelvis), "--grid", "8", "--no-figures", "--out", str(out)]
+    assert main(command) == 0
+    assert {"RP.dcm", "RD.dcm", "delivery.json"} <= {path.name for path in out.iterdir()}
+    told = capsys.readouterr().out
+    assert "no violation" in told
+    doses = json.loads((out / "delivery.json").read_text())["doses"]["exported file"]
+    assert doses["PTV"]["Dmean"] == pytest.approx(60.0, abs=0.05)
+    assert doses["Rectum"]["Dmean"] < 35.0
+    planner = load_aperture_planner("pelvis-apertures")
+    case = planner.propose(load_patient(pelvis))
+    file = pydicom.dcmread(out / "RP.dcm")
+    points = file.BeamSequence[0].ControlPointSequence
+    assert len(points) == len(case.arc.fields[0].points) == 97
+    given = np.asarray(points[12].BeamLimitingDevicePositionSequence[-1].LeafJawPositions, dtype=float)
+    np.testing.assert_allclose(given.reshape(2, -1).T, case.arc.fields[0].points[12].leaves, atol=0.06)
+
+
+def test_what_a_network_of_machine_parameters_does_not_take_is_one_error(pelvis, tmp_path, capsys):
+    for option, said in (
+        (("--spare", "rectum=5%"), "takes no --spare"),
+        (("--limits", "VersaHD"), "moves the leaves of TrueBeam"),
+        (("--machine", "generic_photon_10mv"), "plans for generic_photon_6mv"),
+    ):
+        assert main(["ai-plan", "pelvis-apertures", str(pelvis), *option, "--out", str(tmp_path / "o")]) == 2
+        assert said in capsys.readouterr().err
+    assert main(["predict", "pelvis-apertures", str(pelvis), "--out", str(tmp_path / "o")]) == 2
+    assert "radplan ai-plan" in capsys.readouterr().err
+    with pytest.raises(InputError, match="on the CPU"):
+        load_model("pelvis-apertures", "cuda")
 
 
 def test_control_points_must_be_even_and_the_spec_ships(folder, tmp_path):

@@ -11,19 +11,32 @@ from __future__ import annotations
 
 import argparse
 import json
+import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from scipy.ndimage import binary_dilation, distance_transform_edt
 
 from radplan.ai.airt_net import ArcInputs
-from radplan.ai.airt_planner import load_airt_planner, sequenced_arc
-from radplan.ai.aperture_planner import ApertureInputs, AperturePlanner, load_aperture_planner
+from radplan.ai.airt_planner import sequenced_arc
+from radplan.ai.aperture_planner import ApertureInputs, AperturePlanner
 from radplan.ai.arc_cohort import arc_machine, reference_arcs
 from radplan.ai.arc_reference import sequencing_loss
+from radplan.ai.loading import load_model
 from radplan.beams.control_points import ControlPoint, DeliveryPlan, TreatmentField
+from radplan.delivery.arcs import scaled_mu
+from radplan.delivery.check import check_delivery
+from radplan.delivery.rounding import rounded_plan
+from radplan.engines import aperture_model
+from radplan.geometry.grid import Grid
+from radplan.io.dicom.rtplan import read_plan
+from radplan.io.dicom.rtplan_export import export_rtplan
 from radplan.io.plan_file.reading import plan_spec
 from radplan.machines.limits import machine_limits
+from radplan.patient.structures import Structures
+from radplan.plan import evaluate
 from radplan.workflows.delivery import deliver_plan
 
 LIMITS = machine_limits("TrueBeam")
@@ -39,10 +52,11 @@ def main() -> None:
     parser.add_argument("--grid", type=float, default=3.0)
     parser.add_argument("--patients", help="first,last")
     parser.add_argument("--arcs", type=Path, help="folder of a cohort of arcs of the same patients")
+    parser.add_argument("--near", type=float, help="dose in the structures and so near the target only [mm]")
     parser.add_argument("--seconds", type=float, default=np.inf, help="of processor time, after which no plan begins")
     parser.add_argument("--out", type=Path, default=Path("airt.jsonl"))
     asked = parser.parse_args()
-    planners = {name: _planner(folder) for name, folder in (text.split("=") for text in asked.models)}
+    planners = {name: load_model(folder) for name, folder in (text.split("=") for text in asked.models)}
     spec = next(iter(planners.values())).spec
     rows = [json.loads(line) for line in asked.out.read_text().splitlines()] if asked.out.exists() else []
     known = {_key(row) for row in rows}
@@ -71,6 +85,8 @@ def planned(asked, planners, spec, number: int, known):
         return
     ((case, reference),) = reference_arcs(spec, (number, number), asked.data)
     inputs = ArcInputs.of(case)
+    grid = case.patient.ct.grid.with_spacing(asked.grid)
+    voxels = None if asked.near is None else near_voxels(case, grid, asked.near)
     beside = None
     for name, kind in wanted:
         if time.process_time() > asked.seconds:
@@ -85,20 +101,18 @@ def planned(asked, planners, spec, number: int, known):
         else:
             plan, fluence = _arc(planners.get(name), case, inputs, reference, kind, spec, seconds)
         began = time.process_time()
-        figures, dose = judged(plan, case, spec, asked.grid)
+        if voxels is None:
+            figures, dose = judged(plan, case, spec, asked.grid)
+        else:
+            figures, dose = judged_near(plan, case, spec, grid, voxels), None
         seconds["file and dose"] = time.process_time() - began
         if kind == "optimiser":
             beside = dose
-        elif beside is not None:
+        elif beside is not None and dose is not None:
             figures |= compared(dose, beside, case.protocol.targets[case.target])
         if fluence is not None:
             figures["sequencing loss"] = sequencing_loss(case, fluence)
         yield {**row, **figures, **{f"seconds {part}": value for part, value in seconds.items()}}
-
-
-def _planner(folder: str):
-    kind = json.loads((Path(folder) / "model.json").read_text())["format"] if Path(folder).is_dir() else "AIRT"
-    return load_airt_planner(folder) if "AIRT" in kind else load_aperture_planner(folder)
 
 
 def _key(row) -> tuple:
@@ -109,9 +123,9 @@ def _arc(planner, case, inputs, reference, kind: str, spec, seconds):
     """Return the arc of a kind, and the fluence it was made of."""
     began = time.process_time()
     if kind == "apertures":
-        seen = ApertureInputs.of(case, planner.spec, LIMITS)
+        seen = ApertureInputs.of(case, planner.spec)
         seconds["model"], began = time.process_time() - began, time.process_time()
-        plan = planner.arc(seen, LIMITS)
+        plan = planner.arc(seen)
         seconds["networks"] = time.process_time() - began
         return plan, None
     if kind == "reference":
@@ -168,24 +182,52 @@ def judged(plan: DeliveryPlan, case, spec, grid: float):
     )
     level = case.target, "physical_dose", {"Dmean": case.protocol.targets[case.target]}
     delivered = deliver_plan(plan, wanted, case.patient, arc_machine(spec), level)
-    metrics = delivered.plan.metrics(structures=list(case.layout.structures), names=["Dmean", "D98", "D2", "HI"])
-    dose = delivered.plan["physical_dose"]
+    return figures_of(delivered.plan, delivered.report, case), delivered.plan["physical_dose"]
+
+
+def near_voxels(case, grid: Grid, near: float):
+    """Return the voxels of the structures and of what lies so near the target, and their neighbours."""
+    inside = np.zeros(grid.shape, dtype=bool)
+    inside.reshape(-1)[case.patient.structure_weights(case.target, grid)[0]] = True
+    wanted = distance_transform_edt(~inside, sampling=grid.spacing[::-1]) <= near
+    for name in case.layout.structures:
+        wanted.reshape(-1)[case.patient.structure_weights(name, grid)[0]] = True
+    wanted = binary_dilation(wanted, np.ones((3, 3, 3), dtype=bool))  # metrics interpolate
+    return np.intersect1d(np.flatnonzero(wanted), case.patient.body_voxels(grid))
+
+
+def judged_near(plan: DeliveryPlan, case, spec, grid: Grid, voxels) -> dict[str, float]:
+    """Return the figures of `judged` from dose in some voxels, multiplied to the level after it was calculated."""
+    patient, mlc = case.patient, LIMITS.collimator()
+    known = [each for each in patient.structures.values() if each.role == "external" or each.name == case.target]
+    with tempfile.TemporaryDirectory() as folder:
+        few = replace(patient, structures=Structures(known))
+        read = read_plan(export_rtplan(plan, few, Path(folder, "RP.dcm"), LIMITS))
+    model = aperture_model(patient, read, arc_machine(spec), mlc, grid, voxels=voxels, limits=LIMITS)
+    given = evaluate(model, np.asarray(model.variables.start), patient, case.protocol.fractions)
+    level = case.protocol.targets[case.target]
+    factor = level / given.metrics(structures=[case.target], names=["Dmean"])[case.target]["Dmean"]
+    levelled = rounded_plan(scaled_mu(read, factor), LIMITS)
+    return figures_of(given, check_delivery(levelled, LIMITS), case, factor)
+
+
+def figures_of(plan, report, case, factor: float = 1.0) -> dict[str, float]:
+    """Return what is told of a plan that was read back from its file, its dose multiplied by a factor."""
+    level = case.protocol.targets[case.target] / factor
+    metrics = plan.metrics(structures=list(case.layout.structures), names=["Dmean", "D98", "D2", "HI"])
     target = case.patient.structures[case.target]
-    seen, weights = case.patient.structure_weights(target.name, delivered.plan.model.grid)
-    weights = weights * target.volume / (weights.sum() * delivered.plan.model.grid.voxel_volume)
-    prescribed = dose >= 0.95 * case.protocol.targets[case.target]
+    seen, weights = case.patient.structure_weights(target.name, plan.model.grid)
+    weights = weights * target.volume / (weights.sum() * plan.model.grid.voxel_volume)
+    prescribed = plan["physical_dose"] >= 0.95 * level
     inside = float((weights * prescribed.reshape(-1)[seen]).sum())
-    report = delivered.report
-    figures = {
+    return {
         "HI": metrics[case.target]["HI"],
+        **{name: factor * metrics[case.target][name] for name in ("D98", "D2")},
         "CI": inside**2 / (float(weights.sum()) * float(prescribed.sum())),
-        "D98": metrics[case.target]["D98"],
-        "D2": metrics[case.target]["D2"],
-        **{f"{name} mean": metrics[name]["Dmean"] for name in case.layout.organs},
+        **{f"{name} mean": factor * metrics[name]["Dmean"] for name in case.layout.organs},
         "MU": float(report.mu),
         "violations": len(report.violations),
     }
-    return figures, dose
 
 
 def compared(dose, beside, level: float) -> dict[str, float]:
