@@ -279,7 +279,7 @@ def test_following_is_perfect_when_the_network_is(patients):
     assert max(abs(v) for r in row.values() for v in r.values()) < 0.05
 
 
-@pytest.mark.parametrize("name", ["pelvis-dvh", "pelvis-airt", "openkbp-small"])
+@pytest.mark.parametrize("name", ["pelvis-dvh", "pelvis-airt", "pelvis-apertures", "openkbp-small"])
 def test_models_that_ship_are_small_and_say_where_they_come_from(name):
     folder = MODELS / name
     assert sum(path.stat().st_size for path in folder.iterdir()) < 4_000_000
