@@ -47,8 +47,6 @@ def command(
 ) -> int:
     """Propose a dose or an arc, make leaves of it, export RTPLAN and RTDOSE, and tell what the file gives."""
     try:
-        from radplan.ai.airt_planner import AirtPlanner
-        from radplan.ai.aperture_planner import AperturePlanner
         from radplan.ai.loading import load_model
     except ImportError as error:
         raise InputError(f"a network needs torch ({error}): pip install 'radplan[ai]'") from None
@@ -58,7 +56,8 @@ def command(
     from radplan.workflows.setup import named_patient
 
     network = load_model(model)
-    arcs = isinstance(network, AirtPlanner | AperturePlanner)
+    arcs, taken, linac = _kind(network)
+    _refuse(network, {"--wish": asked, "--mask": mask, "--collimator": collimator, "--spare": spare}, taken)
     live = load_machine(machine)
     if not isinstance(live, PhotonMachine):
         raise InputError(f"{machine} is no photon machine: networks that propose photon dose are planned with photons")
@@ -69,23 +68,13 @@ def command(
         "machine": machine,
         "beams": {"bixel_width": bixel_width},
         "engine": {"grid": spacing(grid, "--grid") or 4.0},
-        "delivery": {
-            "technique": technique or ("vmat" if arcs else "sliding_window"),
-            "limits": limits or (network.spec.limits if isinstance(network, AperturePlanner) else "TrueBeam"),
-        },
+        "delivery": {"technique": technique or ("vmat" if arcs else "sliding_window"), "limits": limits or linac},
     }
     with listening_console() as console:
         spec = plan_spec(given)
         patient, source = named_patient(spec)
         seen = (network, spec, patient, live, source)
-        if arcs:
-            _refuse(network, {"--wish": asked, "--mask": mask, "--collimator": collimator})
-            if isinstance(network, AperturePlanner):
-                _refuse(network, {"--spare": spare})
-            delivered, beside = _arc(*seen, spare), None
-        else:
-            _refuse(network, {"--spare": spare})
-            delivered, beside = _fields(*seen, mask, collimator, asked)
+        delivered, beside = (_arc(*seen, spare), None) if arcs else _fields(*seen, mask, collimator, asked)
         _written(delivered, out, spec, source, beside, not no_figures)
         print(f"in {out}  [{console.total()}]")
     return 0
@@ -102,9 +91,21 @@ def _written(delivered: Delivered, out: str, spec: PlanSpec, source: Any, beside
     print(", ".join(path.name for path in paths))
 
 
-def _refuse(network: Any, options: dict[str, Any]) -> None:
+def _kind(network: Any) -> tuple[bool, tuple[str, ...], str]:
+    """Return whether a network plans arcs, which options it takes, and whose limits are kept when none are named."""
+    from radplan.ai.airt_planner import AirtPlanner
+    from radplan.ai.aperture_planner import AperturePlanner
+
+    if isinstance(network, AperturePlanner):
+        return True, (), network.spec.limits
+    if isinstance(network, AirtPlanner):
+        return True, ("--spare",), "TrueBeam"
+    return False, ("--wish", "--mask", "--collimator"), "TrueBeam"
+
+
+def _refuse(network: Any, options: dict[str, Any], taken: tuple[str, ...]) -> None:
     for option, value in options.items():
-        if value is not None:
+        if value is not None and option not in taken:
             raise InputError(f"the model {network.card['name']} takes no {option}: leave it out")
 
 
