@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -113,8 +114,25 @@ class BoostedTrees:
         from radplan.kernels import trees
 
         rows = np.ascontiguousarray(channels.T, dtype=np.float32)
-        nodes = (self.roots, self.feature, self.threshold, self.left, self.right, self.value)
-        return np.asarray(np.maximum(self.base + trees.evaluate(rows, *nodes), 0.0))
+        return np.asarray(np.maximum(self.base + trees.evaluate(rows, *self._paired), 0.0))
+
+    @cached_property
+    def _paired(self) -> tuple[npt.NDArray[Any], ...]:
+        """Roots, features, thresholds, first children and values of nodes in an order that keeps siblings together."""
+        level = self.roots
+        levels = [level]
+        while level.size:
+            inner = level[self.feature[level] >= 0]
+            level = np.stack([self.left[inner], self.right[inner]], axis=1).ravel()
+            levels.append(level)
+        order = np.concatenate(levels)
+        rank = np.empty(order.size, dtype=np.int32)
+        rank[order] = np.arange(order.size, dtype=np.int32)
+        # Why: rounded down, a float32 channel is on the side of it that it was on of the float64 threshold.
+        threshold = self.threshold[order].astype(np.float32)
+        threshold = np.where(threshold > self.threshold[order], np.nextafter(threshold, np.float32(-np.inf)), threshold)
+        low = np.where(self.feature[order] >= 0, rank[self.left[order]], 0).astype(np.int32)
+        return rank[self.roots], self.feature[order].astype(np.int32), threshold, low, self.value[order]
 
     def propose(self, anatomy: Anatomy) -> Volume:
         """Return the proposed course dose [Gy] (nz, ny, nx) of an anatomy; 0 where dose does not count."""
