@@ -136,7 +136,11 @@ class BoostedTrees:
 
     def propose(self, anatomy: Anatomy) -> Volume:
         """Return the proposed course dose [Gy] (nz, ny, nx) of an anatomy; 0 where dose does not count."""
-        rough = _proposed(self, anatomy)
+        return self.dose(anatomy, _channels(anatomy, self.layout))
+
+    def dose(self, anatomy: Anatomy, channels: Floats) -> Volume:
+        """Return the same of an anatomy whose channels (channels, n) are known."""
+        rough = _placed(self, anatomy, channels)
         if not self.smoothing:
             return rough
         share = ndimage.gaussian_filter(anatomy.inside.astype(np.float32), self.smoothing)
@@ -218,7 +222,7 @@ class RidgeRegression:
 
     def propose(self, anatomy: Anatomy) -> Volume:
         """Return the proposed course dose [Gy] (nz, ny, nx) of an anatomy; 0 where dose does not count."""
-        return _proposed(self, anatomy)
+        return _placed(self, anatomy, _channels(anatomy, self.layout))
 
 
 def drawn_voxels(
@@ -265,9 +269,12 @@ def _bent(channels: Floats, knots: npt.NDArray[np.float64]) -> npt.NDArray[np.fl
     return np.concatenate(parts, axis=1)
 
 
-def _proposed(model: BoostedTrees | RidgeRegression, anatomy: Anatomy) -> Volume:
-    # Why: through float16, as the voxels were that the model was fitted to.
-    channels = dose_channels(anatomy, model.layout).astype(np.float16).astype(np.float32)
+def _channels(anatomy: Anatomy, layout: Layout) -> Floats:
+    # Why: through float16, as the voxels were that models are fitted to.
+    return dose_channels(anatomy, layout).astype(np.float16)
+
+
+def _placed(model: BoostedTrees | RidgeRegression, anatomy: Anatomy, channels: Floats) -> Volume:
     volume = np.zeros(anatomy.grid.shape, dtype=np.float32)
-    volume[anatomy.inside] = model.layout.prescription * model.predict(channels)
+    volume[anatomy.inside] = model.layout.prescription * model.predict(np.asarray(channels, dtype=np.float32))
     return volume

@@ -29,10 +29,13 @@ class Model:
         The model card.
     weights : mapping of str to tensor
         Of its network, on the CPU.
+    folder : Path
+        Where they were read.
     """
 
     card: Mapping[str, Any]
     weights: Mapping[str, Any]
+    folder: Path
 
 
 def save_model(
@@ -70,7 +73,7 @@ def save_model(
         "name": name,
         "radiation": "photons",
         "parameters": int(sum(value.numel() for value in weights.values())),
-        "sha256": _digest(folder / "weights.safetensors"),
+        "sha256": digest(folder / "weights.safetensors"),
         **facts,
     }
     (folder / "model.json").write_text(json.dumps(card, indent=1) + "\n")
@@ -104,9 +107,8 @@ def read_model(model: str | Path, kinds: tuple[str, ...]) -> Model:
         raise FileError(folder / "model.json", f"has format {card.get('format')!r}, expected {expected}")
     path = folder / "weights.safetensors"
     weights = read_tensors(path)
-    if _digest(path) != card["sha256"]:
-        raise FileError(path, "is not the file that the model card describes: its sha256 differs")
-    return Model(card, {key: value.float() for key, value in weights.items()})
+    check_digest(path, card["sha256"])
+    return Model(card, {key: value.float() for key, value in weights.items()}, folder)
 
 
 def start_facts(model: str | Path, kind: str) -> dict[str, Any]:
@@ -149,5 +151,15 @@ def check_spacing(card: Mapping[str, Any], grid: Grid, name: str) -> None:
         )
 
 
-def _digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+def check_digest(path: Path, known: str) -> None:
+    """Raise `FileError` when a file has not the sha256 that the model card knows."""
+    if digest(path) != known:
+        raise FileError(path, "is not the file that the model card describes: its sha256 differs")
+
+
+def digest(path: Path) -> str:
+    """Return a file's sha256; raise `FileError` when it cannot be read."""
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise FileError(path, f"cannot be read ({error.strerror or error})") from None

@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from radplan.ai.features import Anatomy, Layout, dose_channels
+
+
+@contextmanager
+def torch_threads_kept() -> Iterator[None]:
+    """Give torch the number of threads back that it had, whatever compiled kernels do in between."""
+    # Why: they share OpenMP with torch and leave their own number of threads behind.
+    threads = torch.get_num_threads()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def network_channels(anatomy: Anatomy, layout: Layout) -> npt.NDArray[np.float16]:
@@ -17,9 +31,5 @@ def network_channels(anatomy: Anatomy, layout: Layout) -> npt.NDArray[np.float16
     InputError
         When none of the layout's targets is there.
     """
-    # Why: compiled kernels share OpenMP with torch and leave their own number of threads behind.
-    threads = torch.get_num_threads()
-    try:
+    with torch_threads_kept():
         return dose_channels(anatomy, layout).astype(np.float16)
-    finally:
-        torch.set_num_threads(threads)

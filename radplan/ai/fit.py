@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from radplan.ai.baseline import BoostedTrees
 from radplan.ai.cards import start_facts
-from radplan.ai.data import OPENKBP_LAYOUT, cached_samples, patient_files
+from radplan.ai.data import OPENKBP_LAYOUT, Sample, cached_samples, patient_files
 from radplan.ai.loop import Training
 from radplan.ai.metrics import PatientScore, scores
 from radplan.ai.proposer import load_proposer, openkbp_scores, save_proposer
@@ -80,15 +81,25 @@ def fit_proposer(
     }
     if spec.start is not None:
         facts["start"] = start_facts(spec.start, FORMAT)
-    weights = trainer.weights()
-    model = save_proposer(folder / "model", spec, OPENKBP_LAYOUT, weights, facts)
+    weights, trees = trainer.weights(), fitted_trees(spec, train)
+    model = save_proposer(folder / "model", spec, OPENKBP_LAYOUT, weights, facts, trees=trees)
     if files["test"]:
         device = "cpu" if trainer.device.type == "cpu" else str(trainer.device)
         results, seconds = openkbp_scores(load_proposer(model, device).propose, files["test"])
         facts["test"] = score_facts(results, seconds)
         (folder / "scores.json").write_text(json.dumps(facts["test"], indent=1) + "\n")
-        save_proposer(folder / "model", spec, OPENKBP_LAYOUT, weights, facts)
+        save_proposer(folder / "model", spec, OPENKBP_LAYOUT, weights, facts, trees=trees)
     return model
+
+
+def fitted_trees(spec: TrainSpec, train: Sequence[Sample]) -> BoostedTrees | None:
+    """Return trees fitted to the training patients as a specification says, None where it wants none."""
+    if spec.trees is None:
+        return None
+    wanted = spec.trees
+    return BoostedTrees.fit(
+        train, OPENKBP_LAYOUT, wanted.iterations, wanted.leaves, per_patient=wanted.voxels, seed=spec.seed
+    )
 
 
 def score_facts(results: list[PatientScore], seconds: list[float]) -> dict[str, Any]:

@@ -10,8 +10,18 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from radplan.ai.cards import Model, check_spacing, fitting_grid, load_weights, read_model, save_model
-from radplan.ai.channels import network_channels
+from radplan.ai.baseline import BoostedTrees
+from radplan.ai.cards import (
+    Model,
+    check_digest,
+    check_spacing,
+    digest,
+    fitting_grid,
+    load_weights,
+    read_model,
+    save_model,
+)
+from radplan.ai.channels import network_channels, torch_threads_kept
 from radplan.ai.data import Sample
 from radplan.ai.features import Anatomy, Layout
 from radplan.ai.loop import torch_device
@@ -24,9 +34,14 @@ from radplan.patient.patient import Patient
 
 Volume = npt.NDArray[np.float32]
 
+TREES = "trees.npz"
+"""File of a model's trees, in its folder."""
+
 
 class DoseProposer:
     """A network that proposes dose for an anatomy, with the card that says what it was trained on.
+
+    Where the specification has trees, the dose is the mean of the network's and theirs.
 
     Parameters
     ----------
@@ -48,6 +63,10 @@ class DoseProposer:
         self._net = dose_net(self.spec, self.layout)
         load_weights(self._net, model)
         self._net.to(device)
+        self._trees = None
+        if self.spec.trees is not None:
+            check_digest(model.folder / TREES, self.card["trees"]["sha256"])
+            self._trees = BoostedTrees.load(model.folder / TREES, self.layout)
 
     @property
     def fractions(self) -> int:
@@ -100,7 +119,13 @@ class DoseProposer:
         dose = predicted(self._net, sample, self.layout, self.spec.precision, self.device)
         volume = np.zeros(anatomy.grid.size, dtype=np.float32)
         volume[voxels] = self.layout.prescription * dose
-        return volume.reshape(anatomy.grid.shape)
+        proposed = volume.reshape(anatomy.grid.shape)
+        if self._trees is None or self.spec.trees is None:
+            return proposed
+        with torch_threads_kept():
+            beside = self._trees.dose(anatomy, channels)
+        share = np.float32(self.spec.trees.share)
+        return (1 - share) * proposed + share * beside
 
 
 def save_proposer(
@@ -110,8 +135,9 @@ def save_proposer(
     weights: Mapping[str, Any],
     facts: Mapping[str, Any],
     half: bool = True,
+    trees: BoostedTrees | None = None,
 ) -> Path:
-    """Write ``weights.safetensors`` and the model card ``model.json``.
+    """Write ``weights.safetensors``, the model card ``model.json``, and ``trees.npz`` where there are trees.
 
     Parameters
     ----------
@@ -126,11 +152,19 @@ def save_proposer(
         (x, y, z) [mm], data, scores, seconds, device, licence, limits.
     half : bool
         Keep weights as float16.
+    trees : BoostedTrees, optional
+        Whose dose is averaged with the network's, as `spec.trees` says.
     """
+    beside: dict[str, Any] = {}
+    if trees is not None:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        trees.save(Path(folder) / TREES)
+        beside = {"trees": {"number": int(trees.roots.size), "sha256": digest(Path(folder) / TREES)}}
     described = {
         "layout": layout.as_dict(),
         "channels": list(layout.channels),
         "spec": spec.model_dump(mode="json"),
+        **beside,
         **facts,
     }
     return save_model(folder, FORMAT, spec.name, weights, described, half)

@@ -40,6 +40,25 @@ class NetworkSection(_Section):
     norm: Literal["instance", "batch"] = "instance"
 
 
+class TreesSection(_Section):
+    """Boosted trees (`radplan.ai.baseline.BoostedTrees`) whose dose is averaged with the network's.
+
+    Parameters
+    ----------
+    share : float
+        Weight of the trees' dose in the mean.
+    iterations, leaves : int
+        Number of trees, and largest number of leaves of each.
+    voxels : int
+        Reference voxels drawn of each training patient.
+    """
+
+    share: float = Field(default=0.5, gt=0, lt=1)
+    iterations: int = Field(default=300, ge=1)
+    leaves: int = Field(default=63, ge=2)
+    voxels: int = Field(default=3000, ge=1)
+
+
 class OptimiserSection(_Section):
     """AdamW with a linear warm-up and a cosine that ends with the budget; exponential mean of the weights."""
 
@@ -106,11 +125,14 @@ class TrainSpec(TrainingSpec):
         Weight of the DVH loss beside the mean absolute difference.
     start : str, optional
         Model whose weights the training begins with, by name or folder; None begins with fresh ones.
+    trees : TreesSection, optional
+        Trees fitted to the same patients, whose dose is averaged with the network's; None proposes the network's alone.
     """
 
     kind: Literal["dose"] = "dose"
     data: DataSection
     network: NetworkSection
+    trees: TreesSection | None = None
     start: str | None = None
     voxels: int | None = Field(default=None, ge=1)
     dvh_weight: float = Field(default=0.1, ge=0)

@@ -23,6 +23,7 @@ pytest.importorskip("lightning_fabric")
 from radplan.ai import checkpoint, losses  # noqa: E402
 from radplan.ai.channels import network_channels  # noqa: E402
 from radplan.ai.features import Anatomy  # noqa: E402
+from radplan.ai.fit import fitted_trees  # noqa: E402
 from radplan.ai.loop import Training  # noqa: E402
 from radplan.ai.nets.blocks import InstanceNorm  # noqa: E402
 from radplan.ai.nets.resunet import DoseNet  # noqa: E402
@@ -218,6 +219,28 @@ def test_a_training_begins_with_the_weights_of_another_model(samples, tmp_path):
         _training(wider, samples, tmp_path / "wider")
     with pytest.raises(UnknownNameError, match="openkbp-small"):
         _training(_spec(4, start="openkbp-smal"), samples, tmp_path / "none")
+
+
+def test_trees_beside_the_network_give_the_mean_of_both_doses(samples, tmp_path):
+    spec = _spec(4, trees={"share": 0.25, "iterations": 5, "leaves": 7, "voxels": 200})
+    trees = fitted_trees(spec, samples)
+    assert trees.roots.size == 5
+    assert fitted_trees(_spec(4), samples) is None
+    facts = {"spacing": {"low": [3.5, 3.5, 1.5], "high": [5.5, 5.5, 3.5]}}
+    weights = dose_net(spec, OPENKBP_LAYOUT).state_dict()
+    both = save_proposer(tmp_path / "both", spec, OPENKBP_LAYOUT, weights, facts, trees=trees)
+    alone = save_proposer(tmp_path / "alone", _spec(4), OPENKBP_LAYOUT, weights, facts)
+    anatomy = Anatomy.from_patient(small_case(5).patient, OPENKBP_LAYOUT.structures, DOSE_MASK)
+    wanted = 0.75 * load_proposer(alone).propose(anatomy) + 0.25 * trees.propose(anatomy)
+    np.testing.assert_allclose(load_proposer(both).propose(anatomy), wanted, rtol=1e-4, atol=1e-3)
+    trees.save(both / "trees.npz")
+    with (both / "trees.npz").open("ab") as stream:
+        stream.write(b"more")
+    with pytest.raises(FileError, match="sha256"):
+        load_proposer(both)
+    (both / "trees.npz").unlink()
+    with pytest.raises(FileError, match="cannot be read"):
+        load_proposer(both)
 
 
 def test_half_written_checkpoints_are_not_taken_for_whole_ones(tmp_path):
