@@ -180,6 +180,11 @@ def _with_spots(
     range_margin: tuple[float, float],
 ) -> Beam:
     """Return a beam with the spots on its bixels' rays in place of the bixels."""
+    if shifter is not None and machine.radiation == "VHEE":
+        raise InputError(
+            f"a range shifter would only scatter the electrons of machine {machine.name!r}: leave it out, and "
+            "choose a machine of lower energies for shallow targets"
+        )
     shift = 0.0 if shifter is None else shifter.thickness
     rays, energies = place_spots(
         patient.density(), target, patient.ct.grid, beam.source, beam.targets, machine, spacing, shift, range_margin

@@ -15,7 +15,7 @@ _COLOURS = ("#7f8c8d", "#b9770e", "#1e8449")
 
 
 def draw_beam_gain(selection: BeamSelection, beside: Mapping[str, Mapping[int, float]] | None = None) -> Figure:
-    """Draw the cost against the number of beams, and the directions in the order in which they were chosen.
+    """Draw the cost against the number of beams with the one added to each, and the directions of all in the end.
 
     Parameters
     ----------
@@ -39,8 +39,8 @@ def draw_beam_gain(selection: BeamSelection, beside: Mapping[str, Mapping[int, f
 
 def _draw_costs(axes: Axes, selection: BeamSelection, beside: Mapping[str, Mapping[int, float]]) -> None:
     numbers = np.arange(1, len(selection.costs) + 1)
-    axes.plot(numbers, selection.costs, "o-", color="#2471a3", label="chosen one after the other")
-    for number, cost, angles in zip(numbers, selection.costs, selection.angles, strict=True):
+    axes.plot(numbers, selection.costs, "o-", color="#2471a3", label="chosen")
+    for number, cost, angles in zip(numbers, selection.costs, selection.added, strict=True):
         axes.annotate(_told(angles), (number, cost), xytext=(6, 6), textcoords="offset points", fontsize=9)
     for (name, costs), colour in zip(beside.items(), _cycled(len(beside)), strict=True):
         axes.plot(list(costs), list(costs.values()), "s--", color=colour, markersize=5, label=name)
@@ -66,7 +66,7 @@ def _draw_directions(axes: Axes, selection: BeamSelection) -> None:
         axes.annotate(f"{number}", (around, 1.12), ha="center", va="center", fontsize=11, color="#2471a3")
     axes.set_ylim(0.0, 1.25)
     axes.set_yticks([])
-    axes.set_title("Gantry angle [degree], in the order of choice", fontsize=10)
+    axes.set_title("Gantry angle [degree] of all beams", fontsize=10)
 
 
 def _told(angles: Sequence[float]) -> str:

@@ -78,16 +78,19 @@ def chosen_beams(
 
 
 def save_selection(selection: BeamSelection, folder: str | Path) -> tuple[Path, ...]:
-    """Write ``beam_selection.csv``: for each number of beams the one added, the cost, and that of each candidate."""
+    """Write ``beam_selection.csv``: for each number of beams the one added, the cost, all beams, and each trial."""
     with (
         staged(folder, whole=False) as partial,
         (partial / "beam_selection.csv").open("w", newline="", encoding="utf-8") as file,
     ):
         table = csv.writer(file)
-        table.writerow(["beams", "gantry", "couch", "cost", "candidate gantry", "candidate couch", "cost when tried"])
-        for number, (angles, cost, tried) in enumerate(
-            zip(selection.angles, selection.costs, selection.trials, strict=True), start=1
+        table.writerow(
+            ["beams", "gantry", "couch", "cost", "candidate gantry", "candidate couch", "cost when tried", "all gantry"]
+        )
+        for number, (angles, beams, cost, tried) in enumerate(
+            zip(selection.added, selection.sets, selection.costs, selection.trials, strict=True), start=1
         ):
+            every = " ".join(f"{beam[0]:g}" for beam in beams)
             for candidate, trial in tried.items():
-                table.writerow([number, *angles[:2], f"{cost:.6g}", *candidate[:2], f"{trial:.6g}"])
+                table.writerow([number, *angles[:2], f"{cost:.6g}", *candidate[:2], f"{trial:.6g}", every])
     return (Path(folder, "beam_selection.csv"),)

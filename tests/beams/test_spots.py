@@ -149,6 +149,11 @@ def test_range_margins_add_layers_in_front_and_behind():
         spots(slab(20, 30), 0.1, range_margin=(1.5, 0.0))
 
 
+def test_electrons_take_no_range_shifter():
+    with pytest.raises(InputError, match="would only scatter the electrons of machine"):
+        place_beams(patient(), machine(radiation="VHEE"), gantry=0.0, range_shifter=RangeShifter(20.0, 300.0))
+
+
 def test_margins_of_a_plan():
     case = patient()
     plain = place_beams(case, machine(), gantry=0.0, bixel_width=4.0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +19,8 @@ from radplan.errors import InputError
 from radplan.geometry.grid import Grid
 from radplan.geometry.rays import surface_distance
 from radplan.machines.particle import ParticleMachine
+
+logger = logging.getLogger(__name__)
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -174,7 +177,7 @@ def origins(places: Floats, machine: ParticleMachine) -> Floats:
 
 def _variances(beam: Beam, machine: ParticleMachine, layers: Ints, energy: Ints, ssd: Floats) -> Floats:
     """Return the variance of each spot, (s, 6), range shifter included; without a phase space that at the surface."""
-    variances = np.zeros((energy.size, 6))
+    variances, least = np.zeros((energy.size, 6)), np.inf
     for e, index in enumerate(layers):
         layer, spots = machine.entry(int(index)), energy == e
         if layer.emittance is not None:
@@ -186,9 +189,16 @@ def _variances(beam: Beam, machine: ParticleMachine, layers: Ints, energy: Ints,
             if machine.radiation not in IONS:
                 raise InputError(f"a range shifter is not known for {machine.radiation}")
             gap = ssd[spots] - (machine.sad - beam.range_shifter.isocenter_distance)
+            least = min(least, float(gap.min(initial=np.inf)))
             added = beam.range_shifter.variance(gap, layer.range80, *IONS[machine.radiation])
             variances[spots, 0] += added
             variances[spots, 3] += added
+    if beam.range_shifter is not None and least < 0.0:
+        logger.warning(
+            "the range shifter of the beam at gantry %g stands up to %.0f mm inside the patient: its "
+            "isocenter_distance must be %.0f mm or more; spots there are as broad as behind a slab on the skin",
+            beam.gantry, -least, beam.range_shifter.isocenter_distance - least,
+        )  # fmt: skip
     return variances
 
 

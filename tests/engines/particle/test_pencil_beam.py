@@ -134,6 +134,18 @@ def test_range_shifter():
     compare(dij, beams, "physical_dose", shifter=shifter)
 
 
+def test_a_range_shifter_inside_the_patient_is_told(caplog):
+    """The surface lies 54 mm above the isocentre; a slab whose lower face is 30 mm above it stands 24 mm inside."""
+    beams = spot_beams(range_shifter=RangeShifter(15.0, 30.0))
+    with caplog.at_level("WARNING"):
+        dose_influence(CASE, beams, machine(), grid=CASE.ct.grid)
+    assert "up to 24 mm inside the patient: its isocenter_distance must be 54 mm or more" in caplog.text
+    caplog.clear()
+    with caplog.at_level("WARNING"):
+        dose_influence(CASE, spot_beams(range_shifter=RangeShifter(15.0, 60.0)), machine(), grid=CASE.ct.grid)
+    assert "inside the patient" not in caplog.text
+
+
 def test_a_spot_gives_its_integral_dose():
     """The sum over a plane is Z, whatever the width and the share that is cut off."""
     beams = spot_beams(energies=(ENERGY,))
