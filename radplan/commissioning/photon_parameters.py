@@ -98,7 +98,10 @@ def parameters_of(start: PhotonModel, data: TankData) -> tuple[Parameter, ...]:
         Parameter("quality", "", start.quality, 0.02, 0.6, 0.8),
         Parameter("source_fwhm", "mm", start.source_fwhm, 1.0, 0.5, 7.0),
         Parameter("scatter", "", head.scatter, 0.03, 0.0, 0.25),
-        Parameter("scatter_sigma", "mm", head.scatter_sigma, 6.0, 8.0, 60.0),
+        *(
+            Parameter(f"scatter_sigma_{axis}", "mm", sigma, 6.0, 8.0, 60.0)
+            for axis, sigma in zip("xy", head.sigmas, strict=True)
+        ),
         Parameter("contamination", "", electrons.amount, 0.05, 0.0, 0.5),
         Parameter("contamination_depth", "mm", electrons.depth, 3.0, 2.0, 25.0),
         Parameter("jaw_transmission", "", 0.004, 0.003, 0.0, 0.03),
@@ -162,7 +165,11 @@ def model_of(values: Mapping[str, float], start: PhotonModel, name: str, data: T
             depth=values["contamination_depth"],
             source="fitted to a water tank",
         ),
-        head=replace(start.head, scatter=values["scatter"], scatter_sigma=values["scatter_sigma"]),
+        head=replace(
+            start.head,
+            scatter=values["scatter"],
+            scatter_sigma=(values["scatter_sigma_x"], values["scatter_sigma_y"]),
+        ),
         off_axis=tuple(nodes) or start.off_axis,
         collimation=Collimation(
             leaf_end_fwhm=values.get("leaf_end_fwhm", 0.0),

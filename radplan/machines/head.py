@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import erf, sqrt
+from math import erf, prod, sqrt
+from numbers import Real
 
 from radplan.errors import InputError
 
@@ -20,7 +21,8 @@ class Head:
 
     Scatter from the flattening filter comes from a second, broad source: in the isocentre plane a Gaussian blur of
     what the collimators let through,
-    :math:`\Phi' = (1 - f) \Phi + f \, (G_\sigma * \Phi) / \mathrm{erf}^2(50\,mm / \sqrt2 \sigma)`.
+    :math:`\Phi' = (1 - f) \Phi + f \, (G_\sigma * \Phi) / [\mathrm{erf}(50\,mm / \sqrt2 \sigma_x) \,
+    \mathrm{erf}(50\,mm / \sqrt2 \sigma_y)]`. The pair of collimators that stands nearer to the source blurs it more.
 
     Jaws throw radiation back into the monitor chamber, which then ends the beam earlier. With the open shares u of the
     upper (Y) and l of the lower (X) jaws, of 40 cm, the output is :math:`(1 + b_{10 \times 10}) / (1 + b)` with
@@ -30,8 +32,9 @@ class Head:
     ----------
     scatter : float
         f: share of head scatter in the fluence on the axis of the 10x10, in [0, 1).
-    scatter_sigma : float
-        Standard deviation of the second source, seen through the collimators in the isocentre plane [mm], > 0.
+    scatter_sigma : float or (float, float)
+        Standard deviation of the second source, seen through the collimators in the isocentre plane [mm], > 0; of all,
+        or along x and along y of the collimator.
     back_scatter_upper, back_scatter_lower : float
         b_Y and b_X: what closed upper and lower jaws add to the monitor signal, in [0, 1).
 
@@ -48,7 +51,7 @@ class Head:
     """
 
     scatter: float = 0.0
-    scatter_sigma: float = 25.0
+    scatter_sigma: float | tuple[float, float] = 25.0
     back_scatter_upper: float = 0.0
     back_scatter_lower: float = 0.0
 
@@ -56,9 +59,16 @@ class Head:
         for name in ("scatter", "back_scatter_upper", "back_scatter_lower"):
             if not 0 <= self.__dict__[name] < 1:
                 raise InputError(f"{name} of a linac's head must lie in [0, 1), got {self.__dict__[name]}")
-        if not 0 < self.scatter_sigma < float("inf"):
-            raise InputError(f"scatter_sigma of a linac's head must be > 0 mm, got {self.scatter_sigma}")
+        if not isinstance(self.scatter_sigma, Real):
+            object.__setattr__(self, "scatter_sigma", tuple(self.scatter_sigma))
+        if not (len(self.sigmas) == 2 and all(0 < sigma < float("inf") for sigma in self.sigmas)):
+            raise InputError(f"scatter_sigma of a linac's head must be > 0 mm, one or two, got {self.scatter_sigma}")
+
+    @property
+    def sigmas(self) -> tuple[float, ...]:
+        """Standard deviations of the second source along x and along y of the collimator [mm]."""
+        return self.scatter_sigma if isinstance(self.scatter_sigma, tuple) else (self.scatter_sigma,) * 2
 
     def visible(self, side: float) -> float:
         """Return the share of the second source that the axis sees through a square of a side [mm]."""
-        return erf(side / (2.0 * sqrt(2.0) * self.scatter_sigma)) ** 2
+        return prod(erf(side / (2.0 * sqrt(2.0) * sigma)) for sigma in self.sigmas)

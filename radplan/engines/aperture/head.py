@@ -65,7 +65,7 @@ class HeadScatter:
     def between(cls, head: Head, x: Floats, y: Floats, place: Device) -> HeadScatter:
         """Return the map on pixels between edges ``(p + 1,)`` along x and ``(q + 1,)`` along y [mm]."""
         strength = head.scatter / head.visible(REFERENCE_SIDE)
-        (x_onto, x_back), (y_onto, y_back) = (_half_blurs(edges, head.scatter_sigma) for edges in (x, y))
+        (x_onto, x_back), (y_onto, y_back) = map(_half_blurs, (x, y), head.sigmas)
         onto, back = (strength * x_onto, y_onto), (x_back, y_back)
         first, second = (tuple(place.asarray(one, "float64") for one in pair) for pair in (onto, back))
         return cls(1.0 - head.scatter, (first[0], first[1]), (second[0], second[1]))

@@ -41,12 +41,14 @@ def motion(place, first, last, along=(-100.0, 100.0), across=(-100.0, 100.0), mu
     return Motion(leaves, x, y, place.asarray(np.asarray([mu]), "float64"))
 
 
-def test_head_scatter_is_a_gaussian_blur(xp_device):
+@pytest.mark.parametrize("sigma", [8.0, (6.0, 11.0)])
+def test_head_scatter_is_a_gaussian_blur(xp_device, sigma):
     fluence = np.zeros((90, 70))
     fluence[30:55, 20:50] = np.random.default_rng(2).uniform(0.0, 1.0, (25, 30))
-    head = Head(scatter=0.1, scatter_sigma=8.0)
+    head = Head(scatter=0.1, scatter_sigma=sigma)
     found = HeadScatter.of(head, fluence.shape, 1.0, xp_device).apply(xp_device.asarray(fluence, "float64"))
-    blurred = gaussian_filter(fluence, np.sqrt(8.0**2 + 1.0 / 6.0), mode="constant", truncate=8.0)
+    widths = np.sqrt(np.square(sigma) + 1.0 / 6.0)
+    blurred = gaussian_filter(fluence, widths, mode="constant", truncate=8.0)
     np.testing.assert_allclose(to_numpy(found), 0.9 * fluence + 0.1 * blurred / head.visible(100.0), atol=1e-7)
 
 
@@ -196,7 +198,9 @@ def test_options_switch_everything_off():
 def test_wrong_values_raise():
     with pytest.raises(InputError, match=r"scatter of a linac's head must lie in \[0, 1\), got 1"):
         Head(scatter=1.0)
-    with pytest.raises(InputError, match="scatter_sigma of a linac's head must be > 0 mm, got 0"):
+    with pytest.raises(InputError, match="scatter_sigma of a linac's head must be > 0 mm, one or two, got 0"):
         Head(scatter_sigma=0.0)
+    with pytest.raises(InputError, match=r"must be > 0 mm, one or two, got \(20.0, 0.0\)"):
+        Head(scatter_sigma=(20.0, 0.0))
     with pytest.raises(InputError, match="tongue_groove must be >= 0 mm and below the width"):
         replace(library_mlc("Agility"), tongue_groove=5.0)
