@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import erf, prod, sqrt
-from numbers import Real
 
 from radplan.errors import InputError
 
@@ -59,7 +59,7 @@ class Head:
         for name in ("scatter", "back_scatter_upper", "back_scatter_lower"):
             if not 0 <= self.__dict__[name] < 1:
                 raise InputError(f"{name} of a linac's head must lie in [0, 1), got {self.__dict__[name]}")
-        if not isinstance(self.scatter_sigma, Real):
+        if isinstance(self.scatter_sigma, Sequence):
             object.__setattr__(self, "scatter_sigma", tuple(self.scatter_sigma))
         if not (len(self.sigmas) == 2 and all(0 < sigma < float("inf") for sigma in self.sigmas)):
             raise InputError(f"scatter_sigma of a linac's head must be > 0 mm, one or two, got {self.scatter_sigma}")
