@@ -44,9 +44,9 @@ def main(figure: Path) -> None:
     nearest = {n: equally_spaced(patient, machine, n, STEP) for n in (3, 5, 7)}
     greedy, chosen = found[False], found[True]
     for number, beams in enumerate(chosen.sets, start=1):
-        beside = f", equally spaced {spaced[number]:.0f}, nearest candidates {nearest[number]:.0f}" * (
-            number in nearest
-        )
+        beside = ""
+        if number in nearest:
+            beside = f", equally spaced {spaced[number]:.0f}, nearest candidates {nearest[number]:.0f}"
         angles = ", ".join(f"{angles[0]:g}" for angles in beams)
         print(f"{number}: {angles}: cost {chosen.costs[number - 1]:.0f}, greedy {greedy.costs[number - 1]:.0f}{beside}")
     print(f"equally spaced, 9 beams: {spaced[9]:.0f}")
