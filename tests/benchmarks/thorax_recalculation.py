@@ -40,6 +40,9 @@ NAMES = {
 }
 TARGET, COUCH_WATER = "PTV4140", 6.0
 
+AS_IN_WATER = ApertureOptions(density_scaling=False)
+"""What is varied from: lateral widths as in water."""
+
 
 def with_couch(patient, water=COUCH_WATER):
     """Return the patient on a carbon couch top 530 mm wide that attenuates like so much water [mm]."""
@@ -70,15 +73,15 @@ def variants(case):
     yield "leaf transmission 1.4 % (1.2)", {"mlc": replace(mlc, transmission=0.014)}
     yield "no off-axis horn (7 %)", {"machine": flat}
     yield "twice the off-axis horn", {"machine": machine.with_profile(machine.profile_radius, horn)}
-    yield "no head scatter, no back-scatter", {"options": ApertureOptions(head_scatter=False, back_scatter=False)}
+    yield "no head scatter, no back-scatter", {"options": replace(AS_IN_WATER, head_scatter=False, back_scatter=False)}
     yield (
         "half the head scatter",
         {"machine": replace(machine, head=replace(machine.head, scatter=0.5 * machine.head.scatter))},
     )
     yield "beam quality TPR20,10 0.667 (0.685)", {"machine": make(replace(model, quality=0.667))}
     yield "source 3.5 mm (2.5)", {"machine": replace(machine, source_fwhm=3.5)}
-    yield "leaves without tongue and groove", {"options": ApertureOptions(tongue_and_groove=False)}
-    yield "lateral widths as in water", {"options": ApertureOptions(density_scaling=False)}
+    yield "leaves without tongue and groove", {"options": replace(AS_IN_WATER, tongue_and_groove=False)}
+    yield "lateral widths follow the density", {"options": ApertureOptions()}
     yield (
         "matRad's HU table (Schneider's)",
         {"patient": replace(case, patient=replace(case.patient, hu_table=hu_table("matrad")))},
@@ -97,7 +100,10 @@ def main() -> None:
         print(f"{folder} is not there: nothing to recalculate")
         return
     case, reference = read_case(folder), read_reference(folder / TABLE)
-    given = {"patient": case, "machine": "generic_photon_6mv", "grid": options.grid, "reference": reference}
+    given = {
+        "patient": case, "machine": "generic_photon_6mv", "grid": options.grid, "reference": reference,
+        "options": AS_IN_WATER,
+    }  # fmt: skip
 
     def means(**changed):
         found = recalculate(folder / "RTPLAN_Hashed.dcm", names=NAMES, fit_factor=TARGET, **{**given, **changed})
