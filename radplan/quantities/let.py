@@ -44,7 +44,7 @@ class LETDose(Quantity):
 @QUANTITIES.register
 @dataclass(frozen=True)
 class LET(Quantity):
-    r"""Dose-averaged LET, :math:`L = (L d) / \max(d, d_0)`.
+    r"""LETd, dose-averaged LET of all protons (other ions: primaries, fragments), :math:`L = (L d) / \max(d, d_0)`.
 
     The floor :math:`d_0` keeps the ratio and its derivative finite where there is no dose; metrics of LET leave out the
     voxels below it. Fractions do not add up. Source: Wilkens & Oelfke, Med. Phys. 30 (2003) 806; the floor is ours.
@@ -72,6 +72,7 @@ class LET(Quantity):
     needs = ("physical_dose", "let_dose")
     additive = False
     ratio = True
+    title = "LETd"
 
     def __post_init__(self) -> None:
         check_floor(self.name, self.floor)

@@ -116,7 +116,7 @@ def test_a_dose_of_zero_can_be_drawn() -> None:
 
 
 def test_let_is_drawn_without_a_prescription(plan: Plan) -> None:
-    assert draw_dvh(plan, "let").axes[0].get_xlabel() == "LET [keV/um]"
+    assert draw_dvh(plan, "let").axes[0].get_xlabel() == "LETd [keV/um]"
     draw_slices(plan, "let")
 
 
