@@ -5,6 +5,8 @@ with the folder of reference arcs that the trainings used. Kinds are ``first`` a
 correction is asked for that much less), ``slider`` (the rectum's mean by what is asked), ``apertures`` (a network of
 machine parameters), and without a network ``reference`` and ``optimiser``: the arcs that ``radplan cohort run`` left in
 ``--arcs`` for the same patients. One line a patient, model and kind is added to FILE; what is there is not done again.
+With ``--near 30`` dose is calculated in the structures and within 30 mm of the target only, and multiplied to the level
+after the file was read back instead of before it was written: the same figures in a quarter of the time.
 """
 
 from __future__ import annotations
