@@ -65,7 +65,7 @@ def test_maps_show_ratios_only_where_there_is_dose(single: tuple[Plan, float]) -
     assert titles.count("sagittal, x = 0.0 mm") == 3  # the plane that holds the beam from the front
     labels = [axes.get_xlabel() for axes in figure.axes]
     assert "RBE-weighted dose of the course [Gy(RBE)]" in labels
-    assert "LET [keV/um]" in labels
+    assert "LETd [keV/um]" in labels
     assert "RBE [1]" in labels
     patient, let = figure.axes[3].images  # after two panels of dose and their colour bar
     assert patient.get_array().shape == let.get_array().shape
@@ -108,5 +108,5 @@ def test_a_plan_with_constant_rbe_has_no_map_of_it() -> None:
     plan = evaluate(dij, np.ones(beams.count), patient, fractions=30)
     labels = [axes.get_xlabel() for axes in draw_maps(plan).axes]
     assert "RBE [1]" not in labels
-    assert "LET [keV/um]" in labels
+    assert "LETd [keV/um]" in labels
     draw_profiles(plan)
