@@ -157,7 +157,7 @@ def read_name(text: str) -> StructureName:
 
 @cache
 def names_lung(text: str) -> bool:
-    """Say whether a name stands for lung, of whatever side, or for part of it, as ``Lungs-GTV`` does.
+    """Say whether a name stands for lung, of whatever side, or for part of it, as ``Lungs-GTV`` does; no target does.
 
     >>> [name for name in ("LUNG_R", "Lunge li.", "common lung", "Lungs-GTV", "PTV", "Heart") if names_lung(name)]
     ['LUNG_R', 'Lunge li.', 'common lung', 'Lungs-GTV']
@@ -166,7 +166,12 @@ def names_lung(text: str) -> bool:
     meant = [name for name in (reading.canonical, *reading.candidates) if name]
     if meant:
         return all(name.split("_")[0] in _LUNGS for name in meant)
-    return any(_synonyms().get(word) in _LUNGS for word in re.split(r"[^a-z]+", _cleaned(text)[0]))
+    plain = _cleaned(text)[0]
+    if _TARGET.match(plain):
+        return False
+    # Why: alone "long" is Dutch for lung, beside other words it is English.
+    words = [word for word in re.split(r"[^a-z]+", plain) if word != "long"]
+    return bool(re.search(r"(?<!p)lung", plain)) or any(_synonyms().get(word) in _LUNGS for word in words)
 
 
 def _cleaned(text: str) -> tuple[str, float]:

@@ -41,8 +41,10 @@ def test_two_names_of_one_structure_are_ambiguous_unless_one_is_marked() -> None
 
 def test_lungs_are_known_by_any_name() -> None:
     lungs = ["Lung_L", "LUNGS", "RightLung", "lung", "Lunge li.", "poumon d", "Lungs-CTV", "Lung total - GTV"]
-    assert all(names_lung(name) for name in (*lungs, "LUNG_L_noITV", "Lung_R_PRV05"))
-    assert not any(names_lung(name) for name in ("Liver", "PTV", "Heart", "BODY", "Trachea", "Plunge", "Oblongata"))
+    parts = ["LUNG_L_noITV", "Lung_R_PRV05", "ipsilung", "rtlung", "LungPTV", "Long", "Longen-GTV"]
+    assert [name for name in (*lungs, *parts) if not names_lung(name)] == []
+    others = ["Liver", "PTV", "Heart", "BODY", "Trachea", "Plunge", "Oblongata", "PTV_long", "Long_Axis", "SpinalLong"]
+    assert [name for name in (*others, "Tube_long", "PTV_Lung", "GTV_lung_re") if names_lung(name)] == []
 
 
 def test_doses_of_targets() -> None:

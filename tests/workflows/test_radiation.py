@@ -258,7 +258,7 @@ def test_density_scaling_is_refused_where_leaves_would_not_get_it():
 def test_a_plan_says_that_lungs_widen_kernels():
     box, machine = load_patient("box"), library_machine("generic_photon_6mv")
     lungs = box.with_structure("Lunge re.", "OuterTarget - 5 mm")
-    for patient, told in ((box, {}), (lungs, {"density_scaling": True})):
+    for patient, told in ((box, {"density_scaling": False}), (lungs, {"density_scaling": True})):
         assert filled(plan_spec({}), patient, machine, []).engine.options == told
 
 

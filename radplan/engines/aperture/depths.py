@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -150,12 +151,9 @@ class DepthReader:
         stride = max(1, round(_MEANS_SPACING / self.spacing))
         counts += (1 - counts) % stride
         rays, planes = np.asarray([*first[:2], self.spacing]), np.asarray([first[2], self.spacing])
-        depths = np.empty((counts[1], counts[0], counts[2]), dtype=np.float32)
         axes, source = np.ascontiguousarray(rotation), source_position(isocenter, rotation, sad)
-        fan_depth.fan_depths(
-            scene.density, scene.ct_grid.bounds[0], np.asarray(scene.ct_grid.spacing), source, axes, sad, rays, planes,
-            depths,
-        )  # fmt: skip
+        fan = partial(_fan, source=source, axes=axes, sad=sad)
+        depths = fan((scene.density, scene.ct_grid), rays, planes, (counts[1], counts[0], counts[2]))
         frame = beam_frame(rotation, isocenter, sad, bend=0.0).astype(np.float32)
         out, where = np.empty(points.shape[1], dtype=np.uint16), (rays.astype(np.float32), planes.astype(np.float32))
         fan_depth.fan_codes(
@@ -165,12 +163,28 @@ class DepthReader:
         if not scene.density_scaling:
             return out, None
         some, densities = depths[::stride, ::stride, ::stride], np.empty((2, points.shape[1]), dtype=np.uint8)
-        rays[2], planes[1] = stride * rays[2], stride * planes[1]
+        rays[2] *= stride
+        planes[1] *= stride
+        if scene.counted is not None:
+            some = fan(scene.counted, rays, planes, some.shape)
         means, where = np.empty(some.shape, dtype=np.float32), (rays.astype(np.float32), planes.astype(np.float32))
         for row, length in zip(densities, (PRIMARY_LENGTH, SCATTER_LENGTH), strict=True):
             fan_depth.fan_means(some, rays, planes[1], sad, length, means)
             fan_depth.fan_values(points, frame, *where, means, np.float32(1.0 / DENSITY_UNIT), row)
         return out, densities
+
+
+def _fan(
+    volume: tuple[npt.NDArray[np.float32], Grid], rays: Floats, planes: Floats, shape: tuple[int, ...],
+    source: Floats, axes: Floats, sad: float,
+) -> npt.NDArray[np.float32]:  # fmt: skip
+    """Return the depths of a fan of rays through a volume, as `radplan.kernels.fan_depth.fan_depths` writes them."""
+    from radplan.kernels import fan_depth
+
+    (density, grid), depths = volume, np.empty(shape, dtype=np.float32)
+    size = np.asarray(grid.spacing)
+    fan_depth.fan_depths(density, grid.bounds[0], size, source, axes, sad, rays, planes, depths)
+    return depths
 
 
 def _corners(grid: Grid) -> Floats:

@@ -119,7 +119,7 @@ class PhotonPencilBeam(Engine):
 
     def resolved(self, patient: Patient, machine: Machine) -> Self:
         scaled = scales_with_density(patient, self._checked(machine), self.density_scaling)
-        return replace(self, density_scaling=True) if scaled else self
+        return replace(self, density_scaling=scaled)
 
     def influence(self, patient: Patient, beams: Beams, machine: Machine, scope: Scope) -> Dij:
         linac = self._checked(machine)

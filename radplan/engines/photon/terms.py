@@ -121,6 +121,8 @@ class PhotonScene:
         Whether low density before a voxel widens the kernel there, see `widened_weights`.
     error : SetupRangeError
         Range error of the case.
+    counted : (array, Grid), optional
+        Density of what dose counts in, body and bolus, and its grid, where couch or supports lie outside of it.
     """
 
     density: Array
@@ -129,27 +131,37 @@ class PhotonScene:
     machine: PhotonMachine
     density_scaling: bool = False
     error: SetupRangeError = NOMINAL
+    counted: tuple[Array, Grid] | None = None
 
     @classmethod
     def of(
         cls, patient: Patient, machine: PhotonMachine, scope: Scope, density_scaling: bool | None = None
     ) -> PhotonScene:
         """Return the scene of the voxels where dose is wanted; scaling as `scales_with_density` resolves it."""
-        density, ct_grid = _cropped(patient.density(), patient.ct.grid)
+        whole, counted = patient.density(), None
+        density, ct_grid = _cropped(whole, patient.ct.grid)
         scaled = scales_with_density(patient, machine, density_scaling)
-        return cls(density, ct_grid, scope.grid.points(scope.voxels), machine, scaled, scope.error)
+        if scaled:
+            outside = np.logical_not(patient.dosed_mask())
+            if np.any(whole[outside]):
+                counted = _cropped(np.where(outside, np.zeros_like(whole), whole), patient.ct.grid)
+        return cls(density, ct_grid, scope.grid.points(scope.voxels), machine, scaled, scope.error, counted)
 
     @cached_property
-    def thinned(self) -> Array:
-        """The density, that above water's as if it were water's."""
-        return np.minimum(self.density, self.density.dtype.type(1.0))
+    def thinned(self) -> tuple[Array, Grid]:
+        """The density that widens kernels, that above water's as if it were water's, and its grid.
+
+        It begins where the patient does: a couch of little density before it takes no scatter away.
+        """
+        density, grid = (self.density, self.ct_grid) if self.counted is None else self.counted
+        return np.minimum(density, density.dtype.type(1.0)), grid
 
     def densities_before(self, source: Floats, points: Floats) -> Floats:
         """Return the mean densities ``(2, n)`` that widen primary and scatter at points (n, 3), see `density_before`.
 
         None is above 1: bone narrows no kernel.
         """
-        return density_before(self.thinned, self.ct_grid, source, points, (PRIMARY_LENGTH, SCATTER_LENGTH))
+        return density_before(*self.thinned, source, points, (PRIMARY_LENGTH, SCATTER_LENGTH))
 
     def depths(self, source: Floats, points: Floats) -> Floats:
         """Return the radiological depth ``(n,)`` [mm] of points (n, 3), with the range error of the case."""

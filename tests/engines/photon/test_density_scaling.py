@@ -15,6 +15,7 @@ from radplan.errors import InputError
 from radplan.geometry import Grid, density_before
 from radplan.machines import library_machine, read_radplan_machine, write_photon_machine
 from radplan.patient import CT, HUTable, Patient, Structure, Structures
+from radplan.patient.patient import DensityOverride
 
 TABLE = HUTable("density in thousandths", (0.0, 4000.0), (0.0, 4.0))
 AXIS = [[0.0, 0.0]]
@@ -152,7 +153,24 @@ def test_the_influence_says_whether_kernels_were_widened(linac):
         )
         told.append(dose_influence(patient, beams, linac, grid=patient.ct.grid, voxels=[9000]).settings)
     assert told[0]["options"] == {"density_scaling": True}
-    assert told[1]["options"] == {}
+    assert told[1]["options"] == {"density_scaling": False}
+
+
+@pytest.mark.parametrize("engine", ["bixels", "apertures"])
+def test_a_couch_before_the_patient_widens_nothing(linac, engine):
+    """A table of density 0.12 outside the body: kernels in the water behind it are those of water."""
+    water = slab_patient([], spacing=10.0, across=21, along=30)
+    grid = water.ct.grid
+    rows = np.arange(30)[None, :, None] * np.ones(grid.shape)
+    body = Structure.from_mask("BODY", grid, rows >= 8, role="external")
+    table = Structure.from_mask("Couch", grid, rows < 5, role="ignored")
+    couched = replace(water, structures=Structures([body, table]), overrides=(DensityOverride(table, 0.12),))
+    if engine == "bixels":
+        scaled, plain = (axis_dose(couched, linac, on) for on in (True, False))
+    else:
+        scaled, plain = (open_field_dose(couched, linac, density_scaling=on)[0] for on in (True, False))
+    assert plain[9] > 0
+    np.testing.assert_allclose(scaled[9:], plain[9:], rtol=5e-4)
 
 
 def open_field_dose(patient, linac, **options):
