@@ -1,6 +1,6 @@
 """Searches of arcs from a network's arc, from the target's outline, and from nothing: cost by iterations.
 
-Run as ``python -m tests.benchmarks.warm_arcs DATA MODEL [--patients 0,2] [--starts cold:0.3,network:0.14]``. An
+Run as ``python -m tests.benchmarks.warm_arcs DATA MODEL [--patients 0,2] [--starts cold:0.3,network:0.3]``. An
 iteration is a sweep over rows or a step of the search of leaf ends; cost is that of the exact engine's dose, told after
 each round.
 """
@@ -33,7 +33,7 @@ def main() -> None:
     parser.add_argument("model")
     parser.add_argument("--patients", default="0,2")
     parser.add_argument("--spacing", type=float, default=10.0)
-    parser.add_argument("--starts", default="cold:0.3,network:0.14,outline:0.14", help="START:EFFORT")
+    parser.add_argument("--starts", default="cold:0.3,network:0.3,outline:0.3", help="START:EFFORT")
     parser.add_argument("--out", type=Path, default=Path("warm.jsonl"))
     asked = parser.parse_args()
     planner = load_airt_planner(asked.model)
