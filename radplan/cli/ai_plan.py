@@ -13,6 +13,7 @@ from radplan.cli.plan import check_folder
 from radplan.errors import InputError
 
 if TYPE_CHECKING:
+    from radplan.engines.base import Machine
     from radplan.io.plan_file.reading import PlanSpec
     from radplan.machines.photon import PhotonMachine
     from radplan.patient import Patient
@@ -31,8 +32,13 @@ def command(
         str | None,
         typer.Option(metavar="LINAC", help="Whose limits the plan keeps (default: TrueBeam, or the model's)."),
     ] = None,
-    bixel_width: Annotated[float, typer.Option(metavar="MM", help="Side of a bixel along the leaves.")] = 5.0,
-    grid: Annotated[list[str] | None, typer.Option(metavar="MM", help="Dose grid, one or x,y,z (default 4).")] = None,
+    bixel_width: Annotated[
+        float | None, typer.Option(metavar="MM", help="Side of a field's bixel along the leaves (default 5).")
+    ] = None,
+    grid: Annotated[
+        list[str] | None,
+        typer.Option(metavar="MM", help="Dose grid, one or x,y,z (default 4; of arcs one, default 3)."),
+    ] = None,
     collimator: Annotated[
         float | None, typer.Option(metavar="DEG", help="Collimator angle (default: 0 or 90, by the targets' shape).")
     ] = None,
@@ -52,24 +58,19 @@ def command(
         raise InputError(f"a network needs torch ({error}): pip install 'radplan[ai]'") from None
     from radplan.io.load import load_machine
     from radplan.io.plan_file.reading import plan_spec
-    from radplan.machines.photon import PhotonMachine
     from radplan.workflows.setup import named_patient
 
     network = load_model(model)
     arcs, taken, linac = _kind(network)
-    _refuse(network, {"--wish": asked, "--mask": mask, "--collimator": collimator, "--spare": spare}, taken)
-    live = load_machine(machine)
-    if not isinstance(live, PhotonMachine):
-        raise InputError(f"{machine} is no photon machine: networks that propose photon dose are planned with photons")
+    options = {"--wish": asked, "--mask": mask, "--collimator": collimator, "--spare": spare}
+    fields = {"--bixel-width": bixel_width, "--technique": None if technique == "vmat" else technique}
+    _refuse(network, {**options, **(fields if arcs else {})}, taken)
+    live = _linac(load_machine(machine))
     check_folder(out)
     logging.basicConfig(format="radplan: %(levelname)s: %(message)s", level=logging.WARNING)
-    given = {
-        "case": case,
-        "machine": machine,
-        "beams": {"bixel_width": bixel_width},
-        "engine": {"grid": spacing(grid, "--grid") or 4.0},
-        "delivery": {"technique": technique or ("vmat" if arcs else "sliding_window"), "limits": limits or linac},
-    }
+    moved = {"technique": technique or ("vmat" if arcs else "sliding_window"), "limits": limits or linac}
+    given = {"case": case, "machine": machine, "beams": {"bixel_width": bixel_width or 5.0}}
+    given |= _grids(spacing(grid, "--grid"), moved, arcs)
     with listening_console() as console:
         spec = plan_spec(given)
         patient, source = named_patient(spec)
@@ -78,6 +79,21 @@ def command(
         _written(delivered, out, spec, source, beside, not no_figures)
         print(f"in {out}  [{console.total()}]")
     return 0
+
+
+def _linac(machine: Machine) -> PhotonMachine:
+    from radplan.machines.photon import PhotonMachine
+
+    if not isinstance(machine, PhotonMachine):
+        raise InputError(f"{machine.name!r} is no photon machine: networks that propose photon dose plan with photons")
+    return machine
+
+
+def _grids(step: float | tuple[float, float, float] | None, moved: dict[str, Any], arcs: bool) -> dict[str, Any]:
+    """Return the sections of a plan file that name a dose grid; that of arcs is the grid of their file's dose."""
+    if arcs and step is not None:
+        return {"delivery": {**moved, "grid": step}}
+    return {"delivery": moved, "engine": {"grid": step or 4.0}}
 
 
 def _written(delivered: Delivered, out: str, spec: PlanSpec, source: Any, beside: Any, figures: bool) -> None:

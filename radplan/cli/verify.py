@@ -128,7 +128,8 @@ def _of_protons(plan: str, program: str | None, given: dict[str, Any]) -> Verifi
 
     if program is None:
         raise InputError(
-            "a proton plan is verified by MCsquare: give --program WHEEL (pip download --no-deps opentps-core)"
+            "a proton plan is verified by MCsquare: give --program WHEEL (pip download --no-deps opentps-core); a "
+            "photon plan is verified from its RTPLAN, not from a folder"
         )
     return verify_protons(plan, program, **given)
 

@@ -133,6 +133,7 @@ def test_ai_plan_writes_the_arc_of_the_shipped_network(pelvis, tmp_path, capsys)
     assert {"RP.dcm", "RD.dcm", "delivery.json"} <= {path.name for path in out.iterdir()}
     told = capsys.readouterr().out
     assert "no violation" in told
+    assert list(pydicom.dcmread(out / "RD.dcm").PixelSpacing) == [8.0, 8.0]
     doses = json.loads((out / "delivery.json").read_text())["doses"]["exported file"]
     assert doses["PTV"]["Dmean"] == pytest.approx(60.0, abs=0.05)
     assert doses["Rectum"]["Dmean"] < 35.0
@@ -148,6 +149,8 @@ def test_ai_plan_writes_the_arc_of_the_shipped_network(pelvis, tmp_path, capsys)
 def test_what_a_network_of_machine_parameters_does_not_take_is_one_error(pelvis, tmp_path, capsys):
     for option, said in (
         (("--spare", "rectum=5%"), "takes no --spare"),
+        (("--bixel-width", "5"), "takes no --bixel-width"),
+        (("--technique", "step_and_shoot"), "takes no --technique"),
         (("--limits", "VersaHD"), "moves the leaves of TrueBeam"),
         (("--machine", "generic_photon_10mv"), "plans for generic_photon_6mv"),
     ):
