@@ -279,6 +279,13 @@ def test_following_is_perfect_when_the_network_is(patients):
     assert max(abs(v) for r in row.values() for v in r.values()) < 0.05
 
 
+def test_every_seed_is_asked_for_the_same(model, patients):
+    planner = load_dvh_planner(model)
+    specs = [_spec(seed=seed, rounds=0) for seed in (0, 1)]
+    first, second = (followed(planner._net, planner.scale, spec, patients, "cpu") for spec in specs)
+    np.testing.assert_array_equal([r.asked for r in first], [r.asked for r in second])
+
+
 @pytest.mark.parametrize("name", ["pelvis-dvh", "pelvis-airt", "pelvis-apertures", "openkbp-small"])
 def test_models_that_ship_are_small_and_say_where_they_come_from(name):
     folder = MODELS / name
