@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from radplan.ai.bev import BevProjector
+from radplan.ai.channels import torch_threads_kept
 from radplan.ai.features import Anatomy, Layout, dose_channels
 from radplan.ai.spec import ArcSection
 from radplan.analysis.metrics import metric
@@ -123,7 +124,8 @@ class ArcCase:
     @cached_property
     def channels(self) -> Volume:
         """Channels of the dose proposer (channels, voxels of the anatomy)."""
-        return dose_channels(self.anatomy, self.layout)
+        with torch_threads_kept():
+            return dose_channels(self.anatomy, self.layout)
 
     @cached_property
     def maps(self) -> Volume:
