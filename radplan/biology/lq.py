@@ -14,7 +14,7 @@ of mixed beams in optimisation).
 
 from __future__ import annotations
 
-from radplan.arrays import Array, namespace
+from radplan.arrays import Array, namespace, native_device
 
 
 def effect(alpha_dose: Array, sqrt_beta_dose: Array) -> Array:
@@ -79,9 +79,7 @@ def dose_of_effect(effect: Array, alpha: Array, beta: Array) -> Array:
     """
     xp = namespace(effect)
     divisor = alpha + xp.sqrt(alpha * alpha + 4.0 * beta * effect)
-    none = divisor == 0.0  # Why: a NaN is no 0 and stays one.
-    safe = xp.where(none, xp.ones_like(divisor), divisor)
-    return xp.where(none, xp.zeros_like(divisor), 2.0 * effect / safe)
+    return 2.0 * effect / _infinite_for_zero(divisor)
 
 
 def dose_of_effect_slope(effect: Array, alpha: Array, beta: Array) -> Array:
@@ -104,10 +102,14 @@ def dose_of_effect_slope(effect: Array, alpha: Array, beta: Array) -> Array:
     [3.333333]
     """
     xp = namespace(effect)
-    root = xp.sqrt(alpha * alpha + 4.0 * beta * effect)
-    none = root == 0.0
-    safe = xp.where(none, xp.ones_like(root), root)
-    return xp.where(none, xp.zeros_like(root), 1.0 / safe)
+    return 1.0 / _infinite_for_zero(xp.sqrt(alpha * alpha + 4.0 * beta * effect))
+
+
+def _infinite_for_zero(divisor: Array) -> Array:
+    """Return a divisor by which everything finite is 0 where it is 0 itself; a NaN stays one."""
+    xp = namespace(divisor)
+    infinity = xp.asarray(float("inf"), dtype=divisor.dtype, device=native_device(divisor))
+    return xp.where(divisor == 0.0, infinity, divisor)
 
 
 def bed(dose: Array, alpha_beta: Array, fractions: int = 1) -> Array:

@@ -50,12 +50,12 @@ def variance(
     Source: Unkelbach and Oelfke, Phys. Med. Biol. 49 (2004) 4005 for the split into both.
     """
     xp = namespace(values)
-    chances = xp.reshape(_like(probabilities, values), (-1, 1))
-    mean = xp.sum(chances * values, axis=0)
+    chances = _like(probabilities, values)
+    mean = xp.matmul(chances, values)
     value, slope = objective.value_and_gradient(mean, weights)
     off = values - mean
-    spread = weighted_sum(xp.sum(chances * off * off, axis=0), weights)
-    return value + spread, chances * (slope + 2.0 * weights * off)
+    spread = weighted_sum(xp.matmul(chances, off * off), weights)
+    return value + spread, xp.reshape(chances, (-1, 1)) * (slope + 2.0 * weights * off)
 
 
 def voxelwise_worst(
