@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import stat
-
 import numpy as np
 import pytest
 
@@ -15,11 +13,7 @@ from radplan.geometry.grid import Grid
 from radplan.machines import library_machine
 from radplan.patient import CT, Patient, Structure, Structures
 from radplan.workflows.voxel_means import points_grid, with_voxel_means
-
-FLAT = """#!/bin/sh
-cp CT.raw Outputs/Dose.raw
-printf 'ObjectType = Image' > Outputs/Dose.mhd
-"""
+from tests.mcsquare import program
 
 
 @pytest.fixture(scope="module")
@@ -29,12 +23,7 @@ def machine():
 
 @pytest.fixture
 def tool(tmp_path):
-    """A program that gives the image, density less 1, back as dose."""
-    (tmp_path / "Materials").mkdir()
-    binary = tmp_path / "MCsquare_linux"
-    binary.write_text(FLAT)
-    binary.chmod(binary.stat().st_mode | stat.S_IXUSR)
-    return tmp_path
+    return program(tmp_path)
 
 
 def plan_of(machine, hu):

@@ -22,6 +22,7 @@ from radplan.engines.aperture.model import aperture_model
 from radplan.engines.aperture.options import ApertureOptions
 from radplan.engines.monte_carlo.fluence import FluenceMap, fluence_maps, sampled_photons
 from radplan.engines.monte_carlo.simulated import SimulatedDose
+from radplan.engines.monte_carlo.water import inside_patient, water_density
 from radplan.errors import CalculationError, InputError
 from radplan.geometry.grid import Grid
 from radplan.machines.photon import PhotonMachine
@@ -36,9 +37,6 @@ SPECTRA = {6: ("siemens-6mv", 5.5), 10: ("varian-10mv", None), 15: ("varian-15mv
 
 _SAME_QUALITY = 0.02
 """Largest relative difference of D20/D10 of the 10x10 between both engines."""
-
-_AIR = 1e-3
-"""Density outside the patient [g/cm3]."""
 
 _BATCHES = 10
 
@@ -83,10 +81,9 @@ def simulate_photons(
     factor, told = _calibration(machine, max(histories // 10, 200_000), seed, device)
     total = sum(float(one.photons.sum()) for one in maps)
     started = time.process_time()
-    density = _density(patient, grid)
-    dose, error = _run(pyradmc, spectrum, maps, density, grid, histories, (seed, device))
-    # Why: a voxel of air has next to no mass, and what little is scored there says nothing of the patient.
-    dose, error = (np.where(density > _AIR, values, 0.0) for values in (dose, error))
+    density = water_density(patient, grid)
+    scored = _run(pyradmc, spectrum, maps, density, grid, histories, (seed, device))
+    dose, error = (inside_patient(values, density) for values in scored)
     seconds = time.process_time() - started
     told = {**told, "program": f"pyRadMC {pyradmc.__version__}", "spectrum": SPECTRA[round(machine.energy)][0]}
     return SimulatedDose(grid, dose * factor * total, error * factor * total, histories, seconds, told)
@@ -162,14 +159,6 @@ def _spectrum(pyradmc: Any, machine: PhotonMachine) -> Any:
     name, filtration = SPECTRA[round(machine.energy)]
     beam = pyradmc.ALI_ROGERS_BEAMS[name]
     return pyradmc.ali_rogers_mv(beam if filtration is None else beam._replace(c2=filtration))
-
-
-def _density(patient: Patient, grid: Grid) -> Floats:
-    """Return the electron density relative to water on a grid; air outside the patient."""
-    from radplan.geometry.resample import resample_overlap
-
-    volume = np.asarray(patient.density(), dtype=np.float64)
-    return np.maximum(np.asarray(resample_overlap(volume, patient.ct.grid, grid), dtype=np.float64), _AIR)
 
 
 @cache

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import platform
 import resource
+import shutil
 import subprocess
 import tempfile
 import zipfile
@@ -21,9 +22,9 @@ import numpy.typing as npt
 
 from radplan.beams.beam import Beam, Beams
 from radplan.engines.monte_carlo.simulated import SimulatedDose
+from radplan.engines.monte_carlo.water import inside_patient, water_density
 from radplan.errors import CalculationError, FileError, InputError
 from radplan.geometry.grid import Grid
-from radplan.geometry.resample import resample_overlap
 from radplan.machines.particle import EnergyLayer, ParticleMachine
 from radplan.patient.patient import Patient
 
@@ -43,7 +44,6 @@ _BATCHES = 5
 _WATER = 17
 """MCsquare's number of water."""
 
-_AIR = 1e-3
 _COLUMNS = (
     "NominalEnergy MeanEnergy EnergySpread ProtonsMU Weight1 SpotSize1x Divergence1x Correlation1x SpotSize1y "
     "Divergence1y Correlation1y Weight2 SpotSize2x Divergence2x Correlation2x SpotSize2y Divergence2y Correlation2y"
@@ -136,7 +136,8 @@ def simulate_protons(
     with tempfile.TemporaryDirectory(prefix="mcsquare") as place:
         work = Path(place)
         tool = unpacked(program, work / "program")
-        _write_patient(work, patient, grid)
+        density = water_density(patient, grid)
+        _write_patient(work, density, grid)
         (work / "BDL.txt").write_text(beam_model_text(machine, beams))
         (work / "Plan.txt").write_text(plan_text(beams, spots, grid))
         doses, seconds = [], 0.0
@@ -146,9 +147,9 @@ def simulate_protons(
             doses.append(_read(work / "Outputs" / "Dose.mhd", grid))
     if not np.max(doses) > 0:
         raise CalculationError("MCsquare gave no dose on the grid: do the spots meet the patient?")
-    # Why: a voxel of air has next to no mass, and what little is scored there says nothing of the patient.
-    factor = _GRAY * float(spots.sum()) * _PER_MU * (_density(patient, grid) > _AIR)
-    dose, spread = np.mean(doses, axis=0) * factor, np.std(doses, axis=0, ddof=1) * factor
+    factor = _GRAY * float(spots.sum()) * _PER_MU
+    scored = np.mean(doses, axis=0) * factor, np.std(doses, axis=0, ddof=1) * factor
+    dose, spread = (inside_patient(values, density) for values in scored)
     told = {"program": "MCsquare", "materials": "water of the density that the CT gives"}
     return SimulatedDose(grid, dose, spread / np.sqrt(_BATCHES), histories, seconds, told)
 
@@ -261,14 +262,9 @@ def _isocenter(beam: Beam, grid: Grid) -> Floats:
     return np.asarray(from_corner, dtype=np.float64)
 
 
-def _density(patient: Patient, grid: Grid) -> Floats:
-    volume = np.asarray(patient.density(), dtype=np.float64)
-    return np.maximum(np.asarray(resample_overlap(volume, patient.ct.grid, grid), dtype=np.float64), _AIR)
-
-
-def _write_patient(work: Path, patient: Patient, grid: Grid) -> None:
+def _write_patient(work: Path, density: Floats, grid: Grid) -> None:
     """Write the image, and tables by which its numbers are thousandths of the density of water, less 1000."""
-    numbers = 1000.0 * (_density(patient, grid) - 1.0)
+    numbers = 1000.0 * (density - 1.0)
     low, high = grid.bounds
     # Why: the program counts x and y from the far side.
     np.ascontiguousarray(numbers[:, ::-1, ::-1], dtype="<f4").tofile(work / "CT.raw")
@@ -305,7 +301,9 @@ def _config(histories: int, seed: int, threads: int) -> str:
 
 def _run(tool: Path, work: Path) -> float:
     """Run the program; returns its processor time [s]."""
-    (work / "Outputs").mkdir(exist_ok=True)
+    # Why: a dose that an earlier run left must not be taken for this one's.
+    shutil.rmtree(work / "Outputs", ignore_errors=True)
+    (work / "Outputs").mkdir()
     environment = {**os.environ, "MCsquare_Materials_Dir": str(tool / "Materials")}
     before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
     answer = subprocess.run(

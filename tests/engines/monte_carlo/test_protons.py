@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import stat
 from dataclasses import replace
 
 import numpy as np
@@ -14,12 +13,7 @@ from radplan.errors import CalculationError, FileError, InputError
 from radplan.geometry.grid import Grid
 from radplan.machines import at_energies, library_machine
 from radplan.patient import CT, Patient, Structure, Structures
-
-COPY = """#!/bin/sh
-grep -q "Num_Primaries" config.txt && grep -q "BDL.txt" config.txt || exit 3
-cp CT.raw Outputs/Dose.raw
-printf 'ObjectType = Image' > Outputs/Dose.mhd
-"""
+from tests.mcsquare import COPY, program
 
 
 @pytest.fixture(scope="module")
@@ -29,12 +23,7 @@ def machine():
 
 @pytest.fixture
 def tool(tmp_path):
-    """A program that gives the image back as dose: what was written, turned and read again."""
-    (tmp_path / "Materials").mkdir()
-    binary = tmp_path / "MCsquare_linux"
-    binary.write_text(COPY)
-    binary.chmod(binary.stat().st_mode | stat.S_IXUSR)
-    return tmp_path
+    return program(tmp_path)
 
 
 def spots(machine, **changed):
@@ -107,7 +96,7 @@ def test_wrong_input_is_refused(machine, tool, tmp_path):
     (tmp_path / "broken.whl").write_text("nothing")
     with pytest.raises(FileError, match="is no wheel"):
         unpacked(tmp_path / "broken.whl", tmp_path)
-    (tool / "MCsquare_linux").write_text("#!/bin/sh\necho no beam model; exit 1\n")
+    program(tool, "#!/bin/sh\necho no beam model; exit 1\n")
     with pytest.raises(CalculationError, match=r"exit code 1\): no beam model"):
         simulate_protons(one, beams, machine, np.ones(3), one.ct.grid, tool, histories=1000)
 
@@ -125,3 +114,10 @@ def test_no_dose_at_all_is_an_error(machine, tool):
     water = replace(patient(), ct=CT(patient().ct.grid, np.zeros((4, 5, 6), np.float32)))
     with pytest.raises(CalculationError, match="gave no dose on the grid"):
         simulate_protons(water, spots(machine), machine, np.ones(3), water.ct.grid, tool, histories=1000)
+
+
+def test_a_run_without_a_dose_does_not_take_that_of_the_run_before(machine, tool):
+    first_alone = COPY.replace("#!/bin/sh\n", "#!/bin/sh\n[ -e ran ] && exit 0\ntouch ran\n")
+    one = patient()
+    with pytest.raises(CalculationError, match=r"without a dose \(exit code 0\)"):
+        simulate_protons(one, spots(machine), machine, np.ones(3), one.ct.grid, program(tool, first_alone), 1000)
