@@ -364,14 +364,14 @@ def _smooth_metric(
     """Return the smoothed metric of an item, and its unit over the metric's; None where it has no gradient here."""
     criterion = item.criterion
     amount, cc = criterion.input or 0.0, patient.structures[criterion.structure].volume / 1000.0
-    unit = {"Gy": 1.0, "cGy": 100.0, "%": 100.0 / protocol.prescription}.get(criterion.output_unit or "", 1.0)
+    prescription = protocol.scorecard.prescription
     share = min(amount / 100.0 if criterion.input_unit == "%" else amount / cc, 1.0)
     if criterion.metric == "volume_at_dose":
-        level = criterion.dose_level(protocol.scorecard.prescription)
-        return VolumeAtDose(level, _STEP_WIDTH), 1.0 if criterion.output_unit == "%" else cc / 100.0
+        step = VolumeAtDose(criterion.dose_level(prescription), _STEP_WIDTH)
+        return step, criterion.own_units(prescription, cc)
     known: Sequence[tuple[str, Objective]] = (
         ("mean_dose", Mean(0.0)), ("max_dose", Maximum(_EXTREME_WIDTH)), ("min_dose", Minimum(_EXTREME_WIDTH)),
         ("dose_at_volume", BandedDose(share, count)), ("dose_at_subvolume", BandedDose(1.0 - share, count)),
     )  # fmt: skip
     chosen = dict(known).get(criterion.metric)
-    return None if chosen is None else (chosen, unit)
+    return None if chosen is None else (chosen, criterion.own_units(prescription, cc))

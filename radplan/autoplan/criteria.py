@@ -128,6 +128,23 @@ class Criterion:
         """Return the dose that a metric is asked at [Gy]."""
         return _gray(self.input or 0.0, self.input_unit, prescription)
 
+    def own_units(self, prescription: float | None, volume: float) -> float:
+        """Return how many of the output unit are 1 Gy, or, of a metric that gives a volume, 1 % of a structure.
+
+        Parameters
+        ----------
+        prescription : float, optional
+            What % of a dose refers to [Gy].
+        volume : float
+            Of the structure [cm3].
+
+        >>> Criterion("Bowel", "volume_at_dose", 45.0, "Gy", "cc").own_units(None, 200.0)
+        2.0
+        """
+        if self.gives_dose:
+            return _in_unit(1.0, self.output_unit, prescription)
+        return 1.0 if self.output_unit == "%" else volume / 100.0
+
 
 def evaluate_criterion(criterion: Criterion, plan: Plan, quantity: str, prescription: float | None) -> float:
     """Return the value of a criterion of a plan, in the criterion's output unit.

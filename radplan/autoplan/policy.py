@@ -90,7 +90,7 @@ class ScorecardInitial(ObjectivePolicy):
         goals = [*target_goals(patient, protocol, state), *hot_spot_goals(patient, protocol, state)]
         for item in organ_items(patient, protocol):
             middle = item.points[len(item.points) // 2][0]
-            goals.append(_item_goal(item, max(0.85 * middle, item.points[0][0]), 80.0))
+            goals.append(_item_goal(item, max(0.85 * middle, item.points[0][0]), 80.0, patient, protocol))
         return tuple(goals)
 
 
@@ -123,7 +123,7 @@ class DVHMargins(ObjectivePolicy):
                     objective = MaxDVH(dose + (level - dose) * state.shrink, volume / 100.0)
                     goals.append(Goal(organ, objective, priority / len(VOLUMES)))
         judged = [entry for entry in score.items if _is_organ(entry.item, patient, protocol)]
-        goals += [_margin_goal(entry, state.shrink) for entry in judged]
+        goals += [_margin_goal(entry, state.shrink, patient, protocol) for entry in judged]
         return tuple(goals)
 
 
@@ -142,7 +142,7 @@ class Adaptive(ObjectivePolicy):
             kind = item.criterion.metric
             if kind == "mean_dose":
                 aim = min(0.9 * aim if values.get(item.label, math.inf) > aim else aim, values.get(item.label, aim))
-            goals.append(_item_goal(item, aim, 60.0 * state.weight(item)))
+            goals.append(_item_goal(item, aim, 60.0 * state.weight(item), patient, protocol))
         return tuple(goals)
 
 
@@ -178,7 +178,8 @@ def hot_spot_goals(patient: Patient, protocol: Protocol, state: SearchState) -> 
             continue
         share = patient.structures[item.criterion.structure].volume / patient.structures[first].volume
         weight = _TARGET_WEIGHT * state.share * share * max(state.weight(item), 1.0)
-        goals.append(Goal(item.criterion.structure, SquaredOverdosing(_BELOW_LIMIT * item.limit), weight))
+        limit = item.limit / _own_units(item, patient, protocol)
+        goals.append(Goal(item.criterion.structure, SquaredOverdosing(_BELOW_LIMIT * limit), weight))
     return tuple(goals)
 
 
@@ -220,30 +221,37 @@ def _is_organ(item: ScoreItem, patient: Patient, protocol: Protocol) -> bool:
 def _judges_hot_spot(item: ScoreItem) -> bool:
     criterion = item.criterion
     small = criterion.metric == "dose_at_volume" and criterion.input_unit == "cc" and (criterion.input or 0.0) <= 1.0
-    return (small or criterion.metric == "max_dose") and criterion.output_unit == "Gy"
+    return small or criterion.metric == "max_dose"
 
 
-def _item_goal(item: ScoreItem, aim: float, weight: float) -> Goal:
+def _item_goal(item: ScoreItem, aim: float, weight: float, patient: Patient, protocol: Protocol) -> Goal:
     """Return the goal that brings an item to a value in its own unit."""
     criterion = item.criterion
+    level = aim / _own_units(item, patient, protocol)
     if criterion.metric == "mean_dose":
-        return Goal(criterion.structure, Mean(aim, form="quadratic"), weight / 4.0)
+        return Goal(criterion.structure, Mean(level, form="quadratic"), weight / 4.0)
     if criterion.metric == "volume_at_dose":
-        level = 0.98 * criterion.dose_level(None) if criterion.input_unit != "%" else criterion.input or 0.0
-        return Goal(criterion.structure, MaxDVH(level, min(max(aim / 100.0, 0.0), 0.99)), weight)
+        dose = 0.98 * criterion.dose_level(protocol.scorecard.prescription)
+        return Goal(criterion.structure, MaxDVH(dose, min(max(level / 100.0, 0.0), 0.99)), weight)
     if criterion.metric == "dose_at_volume" and criterion.input_unit == "%":
-        return Goal(criterion.structure, MaxDVH(aim, min((criterion.input or 0.0) / 100.0, 0.99)), weight)
-    return Goal(criterion.structure, SquaredOverdosing(aim), weight)
+        return Goal(criterion.structure, MaxDVH(level, min((criterion.input or 0.0) / 100.0, 0.99)), weight)
+    return Goal(criterion.structure, SquaredOverdosing(level), weight)
 
 
-def _margin_goal(entry: ItemScore, shrink: float) -> Goal:
+def _margin_goal(entry: ItemScore, shrink: float, patient: Patient, protocol: Protocol) -> Goal:
     """Return the goal of an item a margin below its value; steep and badly scored items pull most."""
-    item = entry.item
+    item, unit = entry.item, _own_units(entry.item, patient, protocol)
     value = min(max(entry.value, item.points[0][0]), item.points[-1][0])
-    slope = min(abs(item.slope(value)), 7.0)
+    slope = min(unit * abs(item.slope(value)), 7.0)
     priority = 60.0 + 20.0 * slope / (1.0 + math.exp(min(item.score(value) / 3.0, 50.0)))
     if item.criterion.metric == "volume_at_dose":
         aim = value * (1.0 - 0.15 * shrink)
     else:
-        aim = value - shrink * min(0.15 * value, 7.0)
-    return _item_goal(item, aim, priority)
+        aim = value - shrink * min(0.15 * value, 7.0 * unit)
+    return _item_goal(item, aim, priority, patient, protocol)
+
+
+def _own_units(item: ScoreItem, patient: Patient, protocol: Protocol) -> float:
+    """Return how many of an item's unit are 1 Gy, or 1 % of its structure."""
+    volume = patient.structures[item.criterion.structure].volume / 1000.0
+    return item.criterion.own_units(protocol.scorecard.prescription, volume)

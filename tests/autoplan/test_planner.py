@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 
 import radplan as rp
+from radplan.autoplan.criteria import Criterion
 from radplan.autoplan.mimic import mimicking_goals, plan_from_dose
 from radplan.autoplan.policy import POLICIES, SearchState, seen_goals
 from radplan.autoplan.protocol import Protocol, load_protocol, protocol_names, understand
 from radplan.autoplan.recipes import Helper, with_helpers
 from radplan.autoplan.refine import Refinement, Settings, published, refine
+from radplan.autoplan.scorecard import ScoreItem
 from radplan.autoplan.templates import BeamTemplate
 from radplan.errors import InputError
 from radplan.optim import Goal, SquaredOverdosing
@@ -111,6 +113,34 @@ def test_policies_ask_only_for_what_is_there(patient: Patient, protocol: Protoco
         goals = POLICIES.get(name)().goals(seen, protocol, SearchState())
         assert {goal.structure for goal in goals} <= set(seen.structures)
         assert any(goal.structure == "Rectum" for goal in goals)
+
+
+def test_goals_do_not_depend_on_the_units_of_a_card(found: Refinement, protocol: Protocol) -> None:
+    """The same curves in Gy and %, and in cGy, cc and % of the prescription (60 Gy)."""
+    volume = found.plan.patient.structures["Rectum"].volume / 1000.0
+    told = [
+        ("mean_dose", None, None, "Gy", 1.0), ("max_dose", None, None, "Gy", 1.0),
+        ("dose_at_volume", 10.0, "%", "Gy", 1.0), ("volume_at_dose", 30.0, "Gy", "%", 1.0),
+    ]  # fmt: skip
+    others = [
+        ("mean_dose", None, None, "cGy", 100.0), ("max_dose", None, None, "%", 100.0 / 60.0),
+        ("dose_at_volume", 10.0, "%", "cGy", 100.0), ("volume_at_dose", 50.0, "%", "cc", volume / 100.0),
+    ]  # fmt: skip
+
+    def asked(criteria: list[tuple[str, float | None, str | None, str, float]], policy: str) -> list[float]:
+        items = [
+            ScoreItem(Criterion("Rectum", metric, given, unit, out), ((5.0 * k, 10.0), (30.0 * k, -2.0)))
+            for metric, given, unit, out, k in criteria
+        ]
+        card = replace(protocol.scorecard, items=(*protocol.scorecard.items[:2], *items))
+        rules = replace(protocol, scorecard=card)
+        state = SearchState(found.plan, card.score(found.plan))
+        goals = POLICIES.get(policy)().goals(found.plan.patient, rules, state)
+        numbers = [(goal.weight, *goal.objective.parameters().values()) for goal in goals if goal.structure == "Rectum"]
+        return [value for row in numbers for value in row if isinstance(value, float)]
+
+    for policy in POLICIES.names():
+        assert asked(others, policy) == pytest.approx(asked(told, policy), rel=1e-9)
 
 
 def test_a_body_that_helpers_cover_has_no_goal(patient: Patient, protocol: Protocol) -> None:
