@@ -20,6 +20,8 @@ def test_a_clinical_plan_passes(shared, tmp_path, capsys):
     content = json.loads(out.read_text())
     assert (content["limits"], content["findings"]) == ("Versa HD", [])
     assert content["scores"]["largest_leaf_speed_share"] <= 1.0
+    assert main(["check", str(path), "--limits", "Versa HD", "--json", str(tmp_path / "absent" / "check.json")]) == 2
+    assert "cannot be written" in capsys.readouterr().err
     assert main(["check", str(path)]) == 0  # the linac by its leaves
 
 

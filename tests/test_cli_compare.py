@@ -46,4 +46,8 @@ def test_plans_stand_beside_each_other(
     assert "OuterTarget three" in told
     assert "OuterTarget two" in told
     assert (tmp_path / "dvh.png").stat().st_size > 10_000
+    assert main(["compare", *plans, "--out", str(tmp_path / "absent" / "dvh.png")]) == 2
+    assert "cannot be written" in capsys.readouterr().err
+    assert main(["compare", *plans, "--out", "dvh.txt"]) == 2
+    assert "--out takes a file that ends in .png, .pdf, .svg" in capsys.readouterr().err
     assert main(["compare", plans[0]]) == 2

@@ -78,3 +78,5 @@ def test_the_command_line_writes_what_a_check_needs(shared, tmp_path, capsys):
     assert main(["recalc", str(plan), "--out", str(tmp_path / "none")]) == 2
     assert "--phantom" in capsys.readouterr().err
     assert main(["recalc", str(plan), "--patient", "box", "--point", "0,0,0"]) == 2
+    assert main(["recalc", str(plan), "--phantom", "--range-shifter", "RS=40"]) == 2
+    assert "--range-shifter: not an option for a plan of photons" in capsys.readouterr().err

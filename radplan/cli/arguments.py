@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Annotated, Any
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperCommand, TyperOption
 
 from radplan.errors import InputError
+
+if TYPE_CHECKING:
+    from radplan.analysis.gamma import GammaCriteria
 
 StructureSet = Annotated[
     str | None, typer.Option(metavar="UID", help="Structure set of the DICOM folder, by UID or file.")
@@ -26,8 +30,6 @@ Arcs = Annotated[int | None, typer.Option(metavar="N", help="Number of arcs of v
 Limits = Annotated[
     str | None, typer.Option(metavar="M", help="Linac whose limits hold (default TrueBeam), or a YAML file.")
 ]
-
-
 DoseMask = Annotated[
     str | None,
     typer.Option(metavar="NAME", help="Structure in which dose counts (default: OpenKBP's mask, or the body)."),
@@ -131,6 +133,59 @@ def spacing(given: Sequence[str] | None, option: str) -> float | tuple[float, fl
     if len(values) != 3:
         raise InputError(f"{option} takes one spacing or x,y,z, got {len(values)} numbers")
     return values[0], values[1], values[2]
+
+
+def gamma_criteria(given: Sequence[str] | None, option: str) -> GammaCriteria:
+    """Return the criteria of a list option, percent and mm; 3 % and 3 mm where it was not given.
+
+    Raises
+    ------
+    InputError
+        When there are not two numbers.
+
+    >>> str(gamma_criteria(["2,2"], "--gamma"))
+    '2 %/2 mm global, above 10 %'
+    """
+    from radplan.analysis.gamma import GammaCriteria
+
+    values = numbers(given, option) or [3.0, 3.0]
+    if len(values) != 2:
+        raise InputError(f"{option} takes percent and mm such as {option} 3,3, got {len(values)} numbers")
+    return GammaCriteria(values[0], values[1])
+
+
+def file_kind(file: str, kinds: Sequence[str], option: str = "--out") -> str:
+    """Return how a file's name ends, in lower case.
+
+    Raises
+    ------
+    InputError
+        When it is none of the kinds.
+
+    >>> file_kind("curves.PNG", (".csv", ".png"))
+    '.png'
+    """
+    kind = Path(file).suffix.lower()
+    if kind not in kinds:
+        raise InputError(f"{option} takes a file that ends in {', '.join(kinds)}, got {file!r}")
+    return kind
+
+
+def refuse(what: str, options: Mapping[str, object]) -> None:
+    """Raise an `InputError` that names the options that were given and are none of what was asked for.
+
+    Parameters
+    ----------
+    what : str
+        Such as ``"a plan of protons"``.
+    options : mapping of str to object
+        Options that it does not take, with something that is true where they were given.
+
+    >>> refuse("a plan of protons", {"--mlc": None, "--density-scaling": False})
+    """
+    given = [name for name, value in options.items() if value]
+    if given:
+        raise InputError(f"{', '.join(given)}: not an option for {what}; leave it out")
 
 
 def _is_option(word: str) -> bool:

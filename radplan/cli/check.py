@@ -33,6 +33,7 @@ def command(
     The exit code is 1 when anything is wrong.
     """
     from radplan.io.dicom import check_rtplan
+    from radplan.io.staging import staged_file
     from radplan.machines import machine_limits
 
     with listening_console():
@@ -49,7 +50,8 @@ def command(
             "findings": [{"kind": one.kind, "where": one.where, "what": one.what} for one in report.findings],
             "scores": scores,
         }
-        Path(json_file).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        with staged_file(Path(json_file)) as partial:
+            partial.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     return 1 if report.findings else 0
 
 

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from radplan.cli.arguments import refuse
 from radplan.errors import InputError, UnknownNameError
 
 ACTIONS = ("run", "status", "merge", "export")
@@ -40,6 +41,12 @@ def command(
 
     if action not in ACTIONS:
         raise UnknownNameError("action of radplan cohort", action, ACTIONS)
+    if action != "run":
+        refuse(
+            f"the action {action}", {"--shard": shard != "1/1", "--scheduler": scheduler != "serial", "--redo": redo}
+        )
+    if action != "export":
+        refuse(f"the action {action}", {"--layout": layout != "arrays", "--split": split, "--to": to})
     logging.basicConfig(format="radplan: %(levelname)s: %(message)s", level=logging.ERROR)
     cohort = read_cohort(spec)
     if out is not None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from radplan.cli.arguments import numbers
+from radplan.cli.arguments import file_kind, numbers
 from radplan.cli.console import listening_console, print_table
 from radplan.errors import InputError
 
@@ -52,10 +52,10 @@ def protons(
     The machine serves radplan plan and radplan recalc: --machine MACHINE.
     """
     from radplan.commissioning.protons import particle_machine_from_beam_model, read_measured
+    from radplan.io.staging import staged_file
     from radplan.machines import write_particle_machine
 
-    if Path(out).suffix.lower() != ".npz":
-        raise InputError(f"--out takes a file name that ends in .npz, got {out}")
+    file_kind(out, (".npz",))
     distances = numbers(sad, "--sad") or [2000.0]
     if len(distances) > 2:
         raise InputError(f"--sad takes one distance or x,y, got {len(distances)} numbers")
@@ -70,7 +70,8 @@ def protons(
             max_mu=max_mu,
             measured=None if measured is None else read_measured(measured),
         )
-        write_particle_machine(machine, out)
+        with staged_file(Path(out)) as partial:
+            write_particle_machine(machine, partial)
         _tell(machine)
         print(f"\n{Path(out).resolve()}: {len(machine.layers)} energies  [{console.total()}]")
     return 0

@@ -8,7 +8,9 @@ from typing import Annotated
 
 import typer
 
+from radplan.cli.arguments import file_kind
 from radplan.cli.console import print_table
+from radplan.cli.dvh import FIGURES, write_figure
 from radplan.errors import InputError
 
 
@@ -17,13 +19,15 @@ def command(
     metrics: Annotated[
         str, typer.Option(metavar="NAME,...", help="What to read of every structure.")
     ] = "Dmean,D98,D50,D2",
-    out: Annotated[str | None, typer.Option(metavar="FILE", help="A figure of the DVHs (png), of two plans.")] = None,
+    out: Annotated[str | None, typer.Option(metavar="FILE", help="The DVHs of two plans: .png, .pdf or .svg.")] = None,
 ) -> int:
     """Show metrics of several plans beside each other, and the DVHs of two in one figure."""
+    from radplan.io.staging import staged_file
     from radplan.workflows.reopening import load_plan
 
     if len(plans) < 2:
         raise InputError("compare takes the folders of two plans or more")
+    kind = "" if out is None else file_kind(out, FIGURES)
     logging.basicConfig(format="radplan: %(levelname)s: %(message)s", level=logging.ERROR)
     names = [name for name in metrics.split(",") if name]
     opened = {Path(folder).name: load_plan(folder) for folder in plans}
@@ -38,9 +42,8 @@ def command(
     }
     print_table(rows, "[Gy]", name=36)
     if out is not None:
-        from radplan.viz.dvh import draw_dvh
-
         (_, first), (label, second), *_ = opened.items()
-        draw_dvh(first, beside=second.dvh(), label=label).savefig(out, dpi=150)
+        with staged_file(Path(out)) as partial:
+            write_figure(partial, kind, first, beside=second.dvh(), label=label)
         print(f"DVHs in {out}")
     return 0

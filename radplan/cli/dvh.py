@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from radplan.cli.arguments import file_kind
 from radplan.cli.console import print_table
 from radplan.errors import InputError
 
 if TYPE_CHECKING:
     from radplan.plan import Plan
+
+
+FIGURES = (".png", ".pdf", ".svg")
+"""Kinds of figures."""
 
 
 def command(
@@ -31,9 +36,8 @@ def command(
     """Show metrics of every structure and write its curves."""
     from radplan.workflows.reopening import load_plan
 
-    kinds = (".csv", ".png", ".pdf", ".svg", ".html")
-    if out is not None and Path(out).suffix.lower() not in kinds:
-        raise InputError(f"--out takes a file that ends in {', '.join(kinds)}, got {out!r}")
+    if out is not None:
+        file_kind(out, (".csv", *FIGURES, ".html"))
     logging.basicConfig(format="radplan: %(levelname)s: %(message)s", level=logging.ERROR)
     opened = load_plan(plan)
     shown = quantity or opened.prescribed
@@ -65,10 +69,21 @@ def _write(path: Path, plan: Plan, quantity: str, structures: list[str] | None) 
 
             partial.write_text(curve_page(plan, quantity, structures), encoding="utf-8")
         else:
-            from radplan.viz import figures_available
+            write_figure(partial, kind, plan, quantity=quantity, structures=structures)
 
-            if not figures_available():
-                raise InputError("figures need matplotlib, which is not installed: pip install 'radplan[viz]'")
-            from radplan.viz.dvh import draw_dvh
 
-            draw_dvh(plan, quantity, structures).savefig(partial, dpi=150, format=kind[1:])
+def write_figure(path: Path, kind: str, plan: Plan, **drawn: Any) -> None:
+    """Draw the DVHs of a plan into a file of one of `FIGURES`, with what `radplan.viz.dvh.draw_dvh` takes.
+
+    Raises
+    ------
+    InputError
+        When matplotlib is not installed.
+    """
+    from radplan.viz import figures_available
+
+    if not figures_available():
+        raise InputError("figures need matplotlib, which is not installed: pip install 'radplan[viz]'")
+    from radplan.viz.dvh import draw_dvh
+
+    draw_dvh(plan, **drawn).savefig(path, dpi=150, format=kind[1:])

@@ -7,8 +7,7 @@ from typing import Annotated
 
 import typer
 
-from radplan.cli.arguments import numbers
-from radplan.errors import InputError
+from radplan.cli.arguments import gamma_criteria
 
 
 def command(
@@ -25,16 +24,14 @@ def command(
     import numpy as np
 
     from radplan.analysis.agreement import isodose_dice, mean_absolute_difference
-    from radplan.analysis.gamma import GammaCriteria, gamma_index
+    from radplan.analysis.gamma import gamma_index
     from radplan.geometry.resample import resample_linear
     from radplan.workflows.doses import given_dose
 
-    chosen = numbers(criteria, "--criteria") or [3.0, 3.0]
-    if len(chosen) != 2:
-        raise InputError(f"--criteria takes percent and mm such as 3,3, got {len(chosen)} numbers")
+    chosen = gamma_criteria(criteria, "--criteria")
     logging.basicConfig(format="radplan: %(levelname)s: %(message)s", level=logging.ERROR)
     ours, theirs = given_dose(dose, patient), given_dose(reference, patient)
-    gamma = gamma_index(ours.dose, ours.grid, theirs.dose, theirs.grid, GammaCriteria(chosen[0], chosen[1]))
+    gamma = gamma_index(ours.dose, ours.grid, theirs.dose, theirs.grid, chosen)
     there = np.asarray(resample_linear(ours.dose, ours.grid, theirs.grid))
     print(f"gamma {gamma.criteria}: {gamma.passing:.2f} % of {gamma.points} points pass")
     judged = theirs.dose > 0.1 * theirs.dose.max()

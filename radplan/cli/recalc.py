@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from radplan.cli.arguments import HuTable, Series, StructureSet, numbers, pairs, spacing
+from radplan.cli.arguments import HuTable, Series, StructureSet, gamma_criteria, numbers, pairs, refuse, spacing
 from radplan.cli.console import Console, listening_console, print_table
 from radplan.cli.plan import check_folder
 from radplan.cli.recalc_ions import recalculated_ions
@@ -18,7 +18,6 @@ from radplan.cli.recalc_table import tell_comparison
 from radplan.errors import InputError
 
 if TYPE_CHECKING:
-    from radplan.analysis.gamma import GammaCriteria
     from radplan.influence import Scenarios
     from radplan.recalc import Recalculation
 
@@ -130,6 +129,7 @@ def command(
     Doses are those of the course.
     """
     from radplan.arrays import as_device
+    from radplan.engines import ApertureOptions
     from radplan.io.dicom import is_ion_plan
     from radplan.recalc import SceneOptions
 
@@ -138,24 +138,23 @@ def command(
     logging.basicConfig(format="radplan: %(levelname)s: %(message)s", level=logging.WARNING)
     whose, densities = _whose(patient, phantom, point), _values(density, "--density")
     asked: dict[str, Any] = {
-        "grid": spacing(grid, "--grid") or 3.0,
-        "fractions": fractions,
-        **_beside(reference, names, fit_factor, gamma, skin),
+        "grid": spacing(grid, "--grid") or 3.0, "fractions": fractions, "device": device,
+        "scenarios": _scenarios(setup, range_error), **_beside(reference, names, fit_factor, gamma, skin),
         "scene": SceneOptions(
             water, supports, allow_other_frame, None, structure_set, series, hu_table, patient_position, densities
         ),
-        "device": device,
-        "scenarios": _scenarios(setup, range_error),
-    }
+    }  # fmt: skip
     if is_ion_plan(rtplan):
-        if density_scaling is not None:
-            raise InputError("--density-scaling is for photons, but the plan is one of ions")
+        refuse("a plan of ions", {
+            "--mlc": mlc, "--calibration": calibration != "machine", "--gantry-steps": gantry_steps != 1,
+            "--density-scaling": density_scaling is not None, "--phantom (give --patient cylinder)": phantom,
+        })  # fmt: skip
         asked["range_shifters"] = _values(range_shifter, "--range-shifter")
         return recalculated_ions(rtplan, whose, machine, out, not no_figures, asked)
-    at, engine = numbers(point, "--point"), {"gantry_steps": gantry_steps, "density_scaling": density_scaling}
-    return _recalculated_photons(rtplan, whose, out, not no_figures, at if phantom else None, phantom, engine, {
-        "machine": machine, "mlc": mlc, "calibration": calibration, **asked
-    })  # fmt: skip
+    refuse("a plan of photons", {"--range-shifter": range_shifter})
+    options = ApertureOptions(gantry_steps=gantry_steps, density_scaling=density_scaling)
+    asked |= {"machine": machine, "mlc": mlc, "calibration": calibration, "options": options}
+    return _recalculated_photons(rtplan, whose, out, not no_figures, numbers(point, "--point"), phantom, asked)
 
 
 def _recalculated_photons(
@@ -165,15 +164,13 @@ def _recalculated_photons(
     figures: bool,
     point: list[float] | None,
     phantom: bool,
-    engine: Mapping[str, Any],
     given: Mapping[str, Any],
 ) -> int:
     """Calculate a photon plan, write it into a folder and print its figures."""
-    from radplan.engines import ApertureOptions
     from radplan.recalc import recalculate
 
     with listening_console() as console:
-        recalculation = recalculate(rtplan, patient, options=ApertureOptions(**engine), **given)
+        recalculation = recalculate(rtplan, patient, **given)
         read = {"rtplan": Path(rtplan).name, "reference": [Path(path).name for path in given["reference"] or []]}
         paths = _written(recalculation, out, read, console, figures)
         _tell(recalculation)
@@ -207,20 +204,9 @@ def _beside(reference: Texts, names: Texts, fit_factor: str | None, gamma: Texts
         "reference": reference,
         "names": pairs(names, "--names"),
         "fit_factor": False if fit_factor is None else (fit_factor or True),
-        "gamma": _criteria(gamma),
+        "gamma": gamma_criteria(gamma, "--gamma"),
         "skin": skin,
     }
-
-
-def _criteria(given: Texts) -> GammaCriteria | None:
-    from radplan.analysis.gamma import GammaCriteria
-
-    values = numbers(given, "--gamma")
-    if values is None:
-        return None
-    if len(values) != 2:
-        raise InputError(f"--gamma takes percent and mm, as in --gamma 3,3; got {len(values)} numbers")
-    return GammaCriteria(values[0], values[1])
 
 
 def _written(

@@ -28,6 +28,7 @@ def command(
     """Judge a dose by a scorecard: value, score and maximum of each criterion."""
     from radplan.autoplan.protocol import load_protocol, protocol_names, understand
     from radplan.autoplan.scorecard import read_scorecard
+    from radplan.io.staging import staged_file
     from radplan.plan.of_dose import plan_of_dose
     from radplan.workflows.doses import given_dose
 
@@ -38,6 +39,7 @@ def command(
     seen = given.patient if rules is None else understand(given.patient, rules).patient
     score = judged.score(plan_of_dose(given.dose * factor, given.grid, seen))
     if json_file is not None:
-        Path(json_file).write_text(json.dumps(score.to_spec(), indent=1) + "\n", encoding="utf-8")
+        with staged_file(Path(json_file)) as partial:
+            partial.write_text(json.dumps(score.to_spec(), indent=1) + "\n", encoding="utf-8")
     print(score.table())
     return 0

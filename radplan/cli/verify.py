@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from radplan.cli.arguments import HuTable, Series, StructureSet, numbers, spacing
+from radplan.cli.arguments import HuTable, Series, StructureSet, gamma_criteria, refuse, spacing
 from radplan.cli.console import listening_console, print_table
 from radplan.cli.plan import check_folder
 from radplan.errors import InputError, UnknownNameError
 
 if TYPE_CHECKING:
-    from radplan.analysis.gamma import GammaCriteria
     from radplan.workflows.verification import Verification
 
 Plan = Annotated[
@@ -84,7 +82,7 @@ def command(
         "patient": patient,
         "machine": machine,
         "histories": None if histories is None else int(histories),
-        "criteria": _criteria(gamma),
+        "criteria": gamma_criteria(gamma, "--gamma"),
         "seed": seed,
         "grid": spacing(grid, "--grid") or 3.0,
         "scene": SceneOptions(structure_set=structure_set, series=series, hu_table=hu_table),
@@ -94,14 +92,13 @@ def command(
     logging.basicConfig(format="radplan: %(levelname)s: %(message)s", level=logging.ERROR)
     with listening_console() as console:
         if _is_of_protons(plan):
-            _refuse(
-                "protons", {"--mlc": mlc, "--density-scaling": density_scaling is not None, "--device": device != "cpu"}
-            )
+            of_photons = {"--mlc": mlc, "--density-scaling": density_scaling is not None, "--device": device != "cpu"}
+            refuse("a plan of protons", of_photons)
             of_files = {"--grid": grid, "--fractions": fractions, "--series": series, "--hu-table": hu_table}
-            _refuse("radplan's own", of_files if Path(plan).is_dir() else {})
+            refuse("a plan of radplan's own", of_files if Path(plan).is_dir() else {})
             verification = _of_protons(plan, program, given)
         else:
-            _refuse("photons", {"--program": program})
+            refuse("a plan of photons", {"--program": program})
             verification = _of_photons(plan, mlc, density_scaling, device, given)
         paths = _written(verification, out, {"plan": Path(plan).name}, not no_figures)
         _tell(verification)
@@ -113,13 +110,6 @@ def _is_of_protons(plan: str) -> bool:
     from radplan.io.dicom import is_ion_plan
 
     return Path(plan).is_dir() or is_ion_plan(plan)
-
-
-def _refuse(whose: str, options: Mapping[str, object]) -> None:
-    """Raise when an option was given that plans of this kind do not take."""
-    given = [name for name, value in options.items() if value]
-    if given:
-        raise InputError(f"{', '.join(given)}: not an option for a plan of {whose}; leave it out")
 
 
 def _of_protons(plan: str, program: str | None, given: dict[str, Any]) -> Verification:
@@ -141,15 +131,6 @@ def _of_photons(plan: str, mlc: str | None, scaling: bool | None, device: str, g
     if "patient" not in given:
         raise InputError("give --patient P, whose plan the RTPLAN is")
     return verify(plan, mlc=mlc, options=ApertureOptions(density_scaling=scaling), device=device, **given)
-
-
-def _criteria(given: list[str] | None) -> GammaCriteria:
-    from radplan.analysis.gamma import GammaCriteria
-
-    values = numbers(given, "--gamma") or [3.0, 3.0]
-    if len(values) != 2:
-        raise InputError(f"--gamma takes percent and mm, as in --gamma 3,3; got {len(values)} numbers")
-    return GammaCriteria(values[0], values[1])
 
 
 def _written(verification: Verification, out: str, given: dict[str, object], figures: bool) -> list[Path]:

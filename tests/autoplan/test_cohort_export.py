@@ -95,6 +95,8 @@ def test_wrong_exports_say_what_is_wrong(
     file = specification(tmp_path)
     assert main(["cohort", "export", str(file), "--split", "1/2"]) == 2
     assert "40/6/14" in capsys.readouterr().err
+    assert main(["cohort", "status", str(file), "--redo", "--split", "1/1/1"]) == 2
+    assert "--redo: not an option for the action status" in capsys.readouterr().err
     with pytest.raises(FileError, match="leave variants out"):
         read_cohort(specification(tmp_path, arcs={}, variants={"count": 2, "groups": {"a": ["Rectum"]}}))
     with pytest.raises(UnknownNameError, match="TrueBem"):

@@ -40,6 +40,9 @@ def test_a_plan_is_scored(planned: Path, tmp_path: Path, capsys: pytest.CaptureF
     assert score["items"][0]["value"] == pytest.approx(60.0, abs=0.01)
     assert score["items"][0]["score"] == pytest.approx(10.0, abs=0.01)
     assert "OuterTarget D95% [Gy]" in capsys.readouterr().out
+    nowhere = tmp_path / "absent" / "score.json"
+    assert main(["score", str(planned), "--card", str(card), "--json", str(nowhere)]) == 2
+    assert f"{nowhere}: cannot be written" in capsys.readouterr().err
 
 
 def test_a_plan_is_made_again_from_its_dose(planned: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from radplan.cli.main import main
 from radplan.commissioning.protons import particle_machine_from_beam_model, read_measured
 from radplan.errors import FileError, InputError
 from radplan.machines import (
@@ -35,6 +36,17 @@ def file(tmp_path):
     path = tmp_path / "clinic.csv"
     path.write_text(HEADINGS + ROWS, encoding="utf-8")
     return path
+
+
+def test_the_command_writes_a_machine_or_says_why_not(file, tmp_path, capsys):
+    given = ["commission", "protons", str(file), "--energies", "100"]
+    assert main([*given, "--out", str(tmp_path / "clinic.npz")]) == 0
+    assert read_particle_machine(tmp_path / "clinic.npz").entry(0).energy == 100.0
+    assert main([*given, "--out", str(tmp_path / "absent" / "clinic.npz")]) == 2
+    assert "cannot be written" in capsys.readouterr().err
+    assert main([*given, "--out", "clinic.txt"]) == 2
+    assert "--out takes a file that ends in .npz" in capsys.readouterr().err
+    assert {path.name for path in tmp_path.iterdir()} == {"clinic.csv", "clinic.npz"}
 
 
 def test_what_the_beam_model_says_is_in_the_machine(file):

@@ -77,6 +77,8 @@ def test_the_command_says_what_an_rt_ion_plan_needs(machine, tmp_path, capsys):
     assert "--program WHEEL" in capsys.readouterr().err
     assert main(["verify", str(path), "--patient", "box", "--density-scaling", "--mlc", "Agility"]) != 0
     assert "--mlc, --density-scaling: not an option for a plan of protons" in capsys.readouterr().err
+    assert main(["recalc", str(path), "--phantom", "--mlc", "Agility", "--gantry-steps", "3"]) == 2
+    assert "--mlc, --gantry-steps, --phantom (give --patient cylinder): not an option" in capsys.readouterr().err
     with pytest.raises(InputError, match="give the patient"):
         rp.verify_protons(path, tmp_path)
 
