@@ -1,7 +1,7 @@
 r"""Linear energy transfer: its averages over dose and over tracks, and doses that it weights or sorts out.
 
 LET is unrestricted and in water, and its average says which particles count: `let` is LETd (dose-averaged) of all
-protons (of other ions: primaries and fragments), `let_primary` LETd of the protons that had no nuclear reaction,
+protons (of other ions: primaries and fragments), `primary_let` LETd of the protons that had no nuclear reaction,
 `let_all` LETd of all charged particles, and `let_track` LETt (track-averaged) of the protons without a reaction.
 
 Symbols: :math:`d` physical dose per fraction [Gy], :math:`L` LET [keV/um]. All values have the shape

@@ -114,7 +114,7 @@ class PrimaryLET(Quantity):
 
     floor: float = 0.02
 
-    name = "let_primary"
+    name = "primary_let"
     unit = "keV/um"
     needs = ("primary_dose", "primary_let_dose")
     additive = False

@@ -67,7 +67,7 @@ class ParticlePencilBeam(Engine):
         LET above which dose is dirty [keV/um], > 0; gives ``dirty_dose``.
     let_details : bool
         Whether to give ``let_all_dose``, ``primary_dose``, ``primary_let_dose`` and ``primary_fluence``, by which LETd
-        of all charged particles and of primaries and LETt of primaries are known: `let_all`, `let_primary`,
+        of all charged particles and of primaries and LETt of primaries are known: `let_all`, `primary_let`,
         `let_track`. Of machines of protons that tabulate primaries.
     air_correction : bool
         Whether the air between nozzle and patient counts.

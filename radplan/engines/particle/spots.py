@@ -123,7 +123,7 @@ class Spots:
             energy.astype(np.int32),
             shifts,
             np.ones(order.size),
-            _variances(beam, machine, layers, energy, ssd),
+            _variances(beam, scene, layers, energy, ssd),
             ssd - machine.sad,
             layers,
             origins(places, machine),
@@ -175,8 +175,9 @@ def origins(places: Floats, machine: ParticleMachine) -> Floats:
     return np.column_stack([beside, np.zeros(places.shape[0])])
 
 
-def _variances(beam: Beam, machine: ParticleMachine, layers: Ints, energy: Ints, ssd: Floats) -> Floats:
+def _variances(beam: Beam, scene: Scene, layers: Ints, energy: Ints, ssd: Floats) -> Floats:
     """Return the variance of each spot, (s, 6), range shifter included; without a phase space that at the surface."""
+    machine = scene.machine
     variances, least = np.zeros((energy.size, 6)), np.inf
     for e, index in enumerate(layers):
         layer, spots = machine.entry(int(index)), energy == e
@@ -193,7 +194,7 @@ def _variances(beam: Beam, machine: ParticleMachine, layers: Ints, energy: Ints,
             added = beam.range_shifter.variance(gap, layer.range80, *IONS[machine.radiation])
             variances[spots, 0] += added
             variances[spots, 3] += added
-    if beam.range_shifter is not None and least < 0.0:
+    if beam.range_shifter is not None and least < 0.0 and scene.error.nominal:  # told once, not in every case
         logger.warning(
             "the range shifter of the beam at gantry %g stands up to %.0f mm inside the patient: its "
             "isocenter_distance must be %.0f mm or more; spots there are as broad as behind a slab on the skin",

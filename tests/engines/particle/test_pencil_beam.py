@@ -12,6 +12,7 @@ from radplan.engines import ENGINES, ParticlePencilBeam, PhotonPencilBeam, dose_
 from radplan.engines.particle.cutoff import squared_cutoff
 from radplan.errors import InputError
 from radplan.geometry.frames import world_to_beam
+from radplan.influence import Scenarios
 from radplan.machines import library_machine
 from radplan.quantities import QuantityResolver
 from tests.particle_case import machine, patient
@@ -109,12 +110,12 @@ def test_averages_of_let_by_particles_along_one_spot():
     resolver, first = QuantityResolver(dij), np.zeros(beams.count)
     first[0] = 1e3
     layer = shipped.entry(shipped.energy_index(beams[0].energies[0]))
-    values = {name: resolver.get(name)(first)[0] for name in ("physical_dose", "let_track", "let_primary", "let_all")}
+    values = {name: resolver.get(name)(first)[0] for name in ("physical_dose", "let_track", "primary_let", "let_all")}
     there = values["physical_dose"] > 0.1 * values["physical_dose"].max()
     assert there.sum() > 50
-    assert np.all((values["let_track"] <= 1.0001 * values["let_primary"])[there])
+    assert np.all((values["let_track"] <= 1.0001 * values["primary_let"])[there])
     before = layer.depth <= layer.range80
-    depth = np.interp(values["let_primary"][there], layer.primary_let[before], layer.depth[before])
+    depth = np.interp(values["primary_let"][there], layer.primary_let[before], layer.depth[before])
     tracks = 0.1 * layer.primary_dose / np.maximum(layer.primary_fluence, 1e-9)
     inside = depth < layer.range80 - 2.0
     assert inside.sum() > 50
@@ -122,7 +123,7 @@ def test_averages_of_let_by_particles_along_one_spot():
         expected = np.interp(depth, layer.depth, table)[inside]
         np.testing.assert_allclose(values[name][there][inside], expected, rtol=5e-3)
     entrance = np.argmin(np.where(there, values["let_track"], np.inf))
-    assert values["let_track"][entrance] == pytest.approx(values["let_primary"][entrance], rel=2e-3)
+    assert values["let_track"][entrance] == pytest.approx(values["primary_let"][entrance], rel=2e-3)
     with pytest.raises(InputError, match="'small' does not tabulate"):
         ParticlePencilBeam(let_details=True).images_for(machine())
 
@@ -140,6 +141,11 @@ def test_a_range_shifter_inside_the_patient_is_told(caplog):
     with caplog.at_level("WARNING"):
         dose_influence(CASE, beams, machine(), grid=CASE.ct.grid)
     assert "up to 24 mm inside the patient: its isocenter_distance must be 54 mm or more" in caplog.text
+    caplog.clear()
+    with caplog.at_level("WARNING"):
+        cases = Scenarios.setup_and_range(setup=3.0, range=0.035)
+        dose_influence(CASE, beams, machine(), grid=CASE.ct.grid, scenarios=cases)
+    assert caplog.text.count("inside the patient") == len(beams)
     caplog.clear()
     with caplog.at_level("WARNING"):
         dose_influence(CASE, spot_beams(range_shifter=RangeShifter(15.0, 60.0)), machine(), grid=CASE.ct.grid)
