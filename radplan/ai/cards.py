@@ -143,11 +143,12 @@ def check_spacing(card: Mapping[str, Any], grid: Grid, name: str) -> None:
     """Raise `InputError` when voxels are of another size than those that a model was trained on."""
     low, high = np.asarray(card["spacing"]["low"]), np.asarray(card["spacing"]["high"])
     spacing = np.asarray(grid.spacing)
+    between = float(np.sqrt(low * high)[0])
     if not ((spacing >= 0.95 * low) & (spacing <= 1.05 * high)).all():
         raise InputError(
             f"the model {card['name']} was trained on voxels of {low.tolist()} to {high.tolist()} mm, "
             f"those of {name} are {spacing.tolist()}: "
-            f"give a grid between, such as patient.ct.grid.with_spacing({float(np.sqrt(low * high)[0]):.1f})"
+            f"give a grid between: --grid {between:.1f}, or patient.ct.grid.with_spacing({between:.1f})"
         )
 
 

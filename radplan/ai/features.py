@@ -183,7 +183,8 @@ def dose_channels(anatomy: Anatomy, layout: Layout) -> npt.NDArray[np.float32]:
     if not present:
         raise InputError(
             f"{anatomy.name} has none of the targets {', '.join(layout.levels)}: "
-            f"its structures are {', '.join(anatomy.parts) or 'none'}; rename them, or take a model made for them"
+            f"of the structures that the model knows it has {', '.join(anatomy.parts) or 'none'}; rename its targets, "
+            "or take a model made for them"
         )
     inside, sampling = anatomy.inside, anatomy.grid.spacing[::-1]
     union = np.clip(np.sum(list(present.values()), axis=0), 0.0, 1.0)

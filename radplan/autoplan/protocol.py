@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from radplan.autoplan.recipes import Helper, Prepared, with_helpers
-from radplan.autoplan.scorecard import Scorecard
+from radplan.autoplan.scorecard import Scorecard, read_scorecard
 from radplan.autoplan.templates import BeamTemplate
 from radplan.errors import FileError, InputError, RadplanError, UnknownNameError
 from radplan.patient import Patient, Structure, Structures
@@ -233,6 +233,28 @@ def load_protocol(name: str | Path) -> Protocol:
         raise UnknownNameError("protocol", str(name), protocol_names())
     text = resources.files("radplan.autoplan").joinpath(f"library/protocols/{name}.json").read_text(encoding="utf-8")
     return Protocol.from_spec(json.loads(text))
+
+
+def load_scorecard(card: str | Path) -> tuple[Scorecard, Protocol | None]:
+    """Return the scorecard of a built-in protocol, with the protocol, or that of a file.
+
+    Raises
+    ------
+    UnknownNameError
+        When it is neither a file nor a protocol's name.
+    FileError
+        When the file is no scorecard.
+
+    >>> card, protocol = load_scorecard("prostate")
+    >>> card.name, protocol.fractions
+    ('prostate 60 Gy in 20', 20)
+    """
+    if str(card) in protocol_names():
+        protocol = load_protocol(card)
+        return protocol.scorecard, protocol
+    if not Path(card).exists():
+        raise UnknownNameError("scorecard file, or protocol with a scorecard,", str(card), protocol_names())
+    return read_scorecard(card), None
 
 
 @cache

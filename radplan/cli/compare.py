@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from radplan.cli.arguments import file_kind
-from radplan.cli.console import print_table
+from radplan.cli.console import print_metrics
 from radplan.cli.dvh import FIGURES, write_figure
 from radplan.errors import InputError
 
@@ -40,7 +40,7 @@ def command(
         for label, table in tables.items()
         if structure in table
     }
-    print_table(rows, "[Gy]", name=36)
+    print_metrics(rows, "Gy", name=36)
     if out is not None:
         (_, first), (label, second), *_ = opened.items()
         with staged_file(Path(out)) as partial:

@@ -149,6 +149,20 @@ def print_table(
         console.print(drawn)
 
 
+def print_metrics(rows: Mapping[str, Mapping[str, float]], unit: str, name: int = 24) -> None:
+    """Print metrics of structures in a unit; volumes (V20Gy, Vp) say that they are in per cent.
+
+    >>> print_metrics({"PTV": {"D95": 50.0, "Vp": 95.0}}, "Gy")
+    [Gy]    D95   Vp %
+    PTV   50.00  95.00
+    """
+    headed = {
+        structure: {f"{head} %" if head.startswith("V") else head: value for head, value in row.items()}
+        for structure, row in rows.items()
+    }
+    print_table(headed, f"[{unit}]", name=name)
+
+
 def _blocks(heads: Sequence[str], sizes: Mapping[str, int], width: int) -> list[list[str]]:
     """Headings in groups that fit a width, two columns between them."""
     blocks: list[list[str]] = [[]]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from radplan.cli.arguments import file_kind
-from radplan.cli.console import print_table
+from radplan.cli.console import print_metrics
 from radplan.errors import InputError
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def command(
     targets = [name for name in rows if opened.patient.structures[name].role == "target"]
     for group in (targets, [name for name in rows if name not in targets]):
         if group:
-            print_table({name: rows[name] for name in group}, f"[{opened.unit(shown)}]")
+            print_metrics({name: rows[name] for name in group}, opened.unit(shown))
     if out is not None:
         _write(Path(out), opened, shown, names)
         print(f"curves     {out}")

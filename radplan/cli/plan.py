@@ -21,7 +21,7 @@ from radplan.cli.arguments import (
     Technique,
     numbers,
 )
-from radplan.cli.console import Console, listening_console, print_table
+from radplan.cli.console import Console, listening_console, print_metrics, print_table
 from radplan.errors import FileError, InputError
 
 if TYPE_CHECKING:
@@ -214,7 +214,7 @@ def _tell_metrics(plan: Plan, spec: PlanSpec) -> None:
         targets = [name for name in rows if plan.patient.structures[name].role == "target"]
         for names in (targets, [name for name in rows if name not in targets]):
             if names:
-                print_table({name: rows[name] for name in names}, f"[{plan.unit(quantity)}]")
+                print_metrics({name: rows[name] for name in names}, plan.unit(quantity))
     print(flush=True)
 
 

@@ -26,8 +26,7 @@ def command(
     title: Annotated[str, typer.Option(metavar="TEXT", help="What stands above the page.")] = "",
 ) -> int:
     """Write one self-contained HTML file: prescription, goals, DVHs, slices with isodoses, beams, provenance."""
-    from radplan.autoplan.protocol import load_protocol, protocol_names
-    from radplan.autoplan.scorecard import read_scorecard
+    from radplan.autoplan.protocol import load_scorecard
     from radplan.report.content import read_delivery, read_provenance
     from radplan.report.document import save_report
     from radplan.workflows.reopening import load_plan
@@ -35,9 +34,7 @@ def command(
     logging.basicConfig(format="radplan: %(levelname)s: %(message)s", level=logging.WARNING)
     opened = load_plan(plan, patient)
     folder = Path(plan)
-    judged = None
-    if card is not None:
-        judged = load_protocol(card).scorecard if card in protocol_names() else read_scorecard(card)
+    judged = None if card is None else load_scorecard(card)[0]
     path = save_report(
         opened,
         folder / "report.html" if out is None else out,

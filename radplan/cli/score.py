@@ -26,15 +26,13 @@ def command(
     ] = None,
 ) -> int:
     """Judge a dose by a scorecard: value, score and maximum of each criterion."""
-    from radplan.autoplan.protocol import load_protocol, protocol_names, understand
-    from radplan.autoplan.scorecard import read_scorecard
+    from radplan.autoplan.protocol import load_scorecard, understand
     from radplan.io.staging import staged_file
     from radplan.plan.of_dose import plan_of_dose
     from radplan.workflows.doses import given_dose
 
     logging.basicConfig(format="radplan: %(levelname)s: %(message)s", level=logging.WARNING)
-    rules = load_protocol(card) if card in protocol_names() else None
-    judged = rules.scorecard if rules is not None else read_scorecard(card)
+    judged, rules = load_scorecard(card)
     given = given_dose(dose, patient)
     seen = given.patient if rules is None else understand(given.patient, rules).patient
     score = judged.score(plan_of_dose(given.dose * factor, given.grid, seen))

@@ -61,7 +61,9 @@ def read_dvh_table(path: str | Path) -> dict[str, DVH]:
     except FileNotFoundError:
         raise FileError(path, "no such DVH table") from None
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise FileError(path, f"cannot be read as a table ({error})") from None
+        raise FileError(
+            path, f"cannot be read as a DVH table ({error}); a dose is an RTDOSE file or an NRRD dose"
+        ) from None
     if len(rows) < 2:
         raise FileError(path, "holds no DVH: expected a line of headings and at least one line of numbers")
     try:

@@ -259,7 +259,7 @@ def _case(
     drawn = [_structure(key, grid, part) for key, part in fractions.items() if part.any()]
     prescription = max((LEVELS[s.name] for s in drawn if s.role == "target"), default=None)
     if prescription is None:
-        raise FileError(path, f"has none of the targets {', '.join(LEVELS)}")
+        raise FileError(path, f"has none of the targets {', '.join(LEVELS)}: without them nothing says what to plan")
     body = find_external(ct).mask()
     for structure in drawn:
         body.reshape(-1)[structure.voxels] = True

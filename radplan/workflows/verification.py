@@ -271,12 +271,18 @@ def _passing(plan: Plan, gamma: Gamma) -> dict[str, float]:
 
 def verification_data(verification: Verification) -> Mapping[str, Any]:
     """Return what a report says of the independent dose, as plain data."""
-    simulated, rows = verification.simulated, verification.comparison.rows
+    simulated, rows, gamma = verification.simulated, verification.comparison.rows, verification.comparison.gamma
+    again = verification.recalculation
+    model = None if again is None else again.plan.model
+    scaling = {"density_scaling": model.density_scaling} if isinstance(model, ApertureModel) else {}
     return {
+        "grid_mm": list(verification.plan.model.grid.spacing),
+        **scaling,
         "histories": simulated.histories,
         "processor_seconds_of_simulation": round(simulated.seconds, 1),
         "rows": {row.structure: {"radplan": dict(row.ours), "monte_carlo": dict(row.reference)} for row in rows},
         "statistical_error_percent": round(simulated.statistical_percent, 3),
+        "gamma": None if gamma is None else str(gamma.criteria),
         "gamma_passing_percent": {name: round(share, 2) for name, share in verification.passing.items()},
         **simulated.told,
     }

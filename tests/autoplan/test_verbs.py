@@ -33,6 +33,12 @@ def planned(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+def test_an_unknown_scorecard_is_told_with_the_known_ones(planned: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for verb in ("score", "report"):
+        assert main([verb, str(planned), "--card", "head_and_neck"]) == 2
+        assert "named 'head_and_neck'; did you mean 'head_neck'? (known: head_neck, lung," in capsys.readouterr().err
+
+
 def test_a_plan_is_scored(planned: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     card = write_scorecard(CARD, tmp_path / "card.json")
     assert main(["score", str(planned), "--card", str(card), "--json", str(tmp_path / "score.json")]) == 0

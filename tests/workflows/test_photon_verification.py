@@ -44,6 +44,9 @@ def test_dose_is_the_mean_over_voxels_where_they_are_coarse(simulated, tmp_path)
     np.testing.assert_allclose(dose[inside], expected[inside], atol=2e-3 * dose.max())
     assert np.abs(centres.dose - expected)[inside].max() > 0.02 * dose.max(), "at edges centres are no means"
     assert found.recalculation.dose == pytest.approx(centres.dose)
+    told = verification.verification_data(found)
+    assert (told["density_scaling"], told["grid_mm"]) == (False, [6.0, 6.0, 6.0])
+    assert told["gamma"] == "3 %/3 mm global, above 10 %"
 
 
 def test_voxels_of_three_millimetres_are_seen_at_their_centres():
