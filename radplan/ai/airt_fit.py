@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from radplan.ai.airt_task import AirtTask, ArcSample
 from radplan.ai.arc_case import ArcCase
 from radplan.ai.arc_cohort import data_facts, reference_arcs
 from radplan.ai.arc_reference import sequencing_loss
+from radplan.ai.cards import save_scored
 from radplan.ai.loop import Training
 from radplan.ai.spec import AirtSpec
 
@@ -31,7 +32,6 @@ def fit_airt_planner(
     spec: AirtSpec,
     data: str | Path,
     folder: str | Path,
-    cache: str | Path | None = None,
     tell: Callable[[dict[str, Any]], None] | None = None,
 ) -> Path:
     """Train a planner of arcs and write it to ``folder/model``; a half-done training goes on.
@@ -47,8 +47,6 @@ def fit_airt_planner(
         Where reference fluence is kept.
     folder : path-like
         For checkpoints, log, model and scores.
-    cache : path-like, optional
-        Not used: what is kept is in `data`.
     tell : callable, optional
         Called with each line of the log.
 
@@ -71,10 +69,11 @@ def fit_airt_planner(
         "chosen": best,
         "trained": training.facts(),
     }
-    model = save_airt_planner(folder / "model", spec, layout, training.weights(), facts)
-    facts["test"] = airt_scores(model, reference_arcs(spec, spec.data.test, data))
-    (folder / "scores.json").write_text(json.dumps(facts["test"], indent=1) + "\n")
-    return save_airt_planner(folder / "model", spec, layout, training.weights(), facts)
+    return save_scored(
+        partial(save_airt_planner, folder / "model", spec, layout, training.weights()),
+        facts,
+        lambda model: airt_scores(model, reference_arcs(spec, spec.data.test, data)),
+    )
 
 
 def airt_scores(model: Path, cases: Sequence[tuple[ArcCase, Floats]]) -> dict[str, Any]:

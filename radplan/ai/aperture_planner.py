@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ import torch
 from radplan.ai import as_torch
 from radplan.ai.arc_case import ArcCase
 from radplan.ai.arc_cohort import arc_machine, data_facts, named_case, reference_arcs
-from radplan.ai.cards import Model, load_weights, read_model, save_model
+from radplan.ai.cards import Model, load_weights, read_model, save_model, save_scored
 from radplan.ai.loop import Task, Training
 from radplan.ai.nets.aperture_net import ApertureNet
 from radplan.ai.spec import ApertureSpec
@@ -135,6 +135,11 @@ class ApertureInputs:
         return self.dose(x)[0, torch.from_numpy(self.voxels)] / self.case.prescription
 
 
+def aperture_net(spec: ApertureSpec) -> ApertureNet:
+    """Return the network of a specification, with fresh weights."""
+    return ApertureNet(2 + len(spec.organs), spec.arc.pixels, spec.network.widths, spec.network.hidden)
+
+
 class ApertureTask(Task):
     """Doses of reference arcs, in every voxel and as DVHs, with leaves that can follow the gantry.
 
@@ -162,8 +167,7 @@ class ApertureTask(Task):
         return len(self._train)
 
     def network(self) -> ApertureNet:
-        sizes = self.spec.network
-        return ApertureNet(2 + len(self.spec.organs), self.spec.arc.pixels, sizes.widths, sizes.hidden)
+        return aperture_net(self.spec)
 
     def loss(self, net: Any, index: int, draw: np.random.Generator, device: Any, spent: float) -> tuple[str, Tensor]:
         inputs, reference = self._train[index]
@@ -228,8 +232,7 @@ class AperturePlanner:
             raise InputError(f"arcs are planned by networks on the CPU, where the engine is, got {device!r}")
         self.card = dict(model.card)
         self.spec = ApertureSpec.model_validate(self.card["spec"])
-        sizes = self.spec.network
-        self._net = ApertureNet(2 + len(self.spec.organs), self.spec.arc.pixels, sizes.widths, sizes.hidden)
+        self._net = aperture_net(self.spec)
         load_weights(self._net, model)
         self._net.eval()
 
@@ -301,7 +304,6 @@ def fit_aperture_planner(
     spec: ApertureSpec,
     data: str | Path,
     folder: str | Path,
-    cache: str | Path | None = None,
     tell: Callable[[dict[str, Any]], None] | None = None,
 ) -> Path:
     """Train a network that gives machine parameters and write it to ``folder/model``; a half-done training goes on.
@@ -316,8 +318,6 @@ def fit_aperture_planner(
         Where reference fluence is kept.
     folder : path-like
         For checkpoints, log, model and scores.
-    cache : path-like, optional
-        Not used: what is kept is in `data`.
     tell : callable, optional
         Called with each line of the log.
     """
@@ -336,17 +336,18 @@ def fit_aperture_planner(
     if not training.first:
         return folder / "model"
     facts: dict[str, Any] = {
-        "spec": json.loads(spec.model_dump_json()),
+        "spec": spec.model_dump(mode="json"),
         "data": data_facts(spec),
         "limits": list(_LIMITS),
         "chosen": best,
         "trained": training.facts(),
         "date": time.strftime("%Y-%m-%d"),
     }
-    model = save_model(folder / "model", FORMAT, spec.name, training.weights(), facts)
-    facts["test"] = aperture_scores(model, reference_arcs(spec, spec.data.test, Path(data)))
-    (folder / "scores.json").write_text(json.dumps(facts["test"], indent=1) + "\n")
-    return save_model(model, FORMAT, spec.name, training.weights(), facts)
+    return save_scored(
+        partial(save_model, folder / "model", FORMAT, spec.name, training.weights()),
+        facts,
+        lambda model: aperture_scores(model, reference_arcs(spec, spec.data.test, Path(data))),
+    )
 
 
 def aperture_scores(model: Path, cases: Sequence[tuple[ArcCase, Floats]]) -> dict[str, Any]:

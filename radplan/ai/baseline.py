@@ -150,7 +150,9 @@ class BoostedTrees:
     def save(self, path: str | Path) -> None:
         """Write the trees as an npz file without pickles."""
         arrays: dict[str, Any] = {name: getattr(self, name) for name in _NODES}
-        np.savez_compressed(path, base=np.asarray(self.base), **arrays)
+        arrays |= {"base": np.asarray(self.base), "smoothing": np.asarray(self.smoothing)}
+        with Path(path).open("wb") as stream:
+            np.savez_compressed(stream, **arrays)
 
     @classmethod
     def load(cls, path: str | Path, layout: Layout) -> BoostedTrees:
@@ -165,9 +167,10 @@ class BoostedTrees:
             with np.load(path, allow_pickle=False) as archive:
                 nodes = [archive[name] for name in _NODES]
                 base = float(archive["base"])
+                kept = {"smoothing": float(archive["smoothing"])} if "smoothing" in archive else {}
         except (OSError, KeyError, ValueError) as error:
             raise FileError(path, f"is no file of boosted trees ({error})") from None
-        return cls(layout, nodes[0], nodes[1], nodes[2], nodes[3], nodes[4], nodes[5], base)
+        return cls(layout, nodes[0], nodes[1], nodes[2], nodes[3], nodes[4], nodes[5], base, **kept)
 
 
 @dataclass(frozen=True, eq=False)
@@ -206,7 +209,7 @@ class RidgeRegression:
         """Return the regression fitted to voxels drawn of each patient, by the normal equations."""
         channels, dose = drawn_voxels(samples, per_patient, seed)
         places = np.quantile(channels.astype(np.float64), np.linspace(0.05, 0.95, knots), axis=0).T
-        functions = _bent(channels, places)
+        functions = _bent(channels, places, layout)
         centre, scale = functions.mean(axis=0), functions.std(axis=0) + 1e-9
         functions = (functions - centre) / scale
         base = float(dose.mean())
@@ -217,7 +220,7 @@ class RidgeRegression:
 
     def predict(self, channels: Floats) -> npt.NDArray[np.float64]:
         """Return dose (n,) of channels (channels, n), in units of the prescription."""
-        functions = (_bent(channels.T, self.knots) - self.centre) / self.scale
+        functions = (_bent(channels.T, self.knots, self.layout) - self.centre) / self.scale
         return np.asarray(np.maximum(self.base + functions @ self.weights, 0.0))
 
     def propose(self, anatomy: Anatomy) -> Volume:
@@ -255,8 +258,8 @@ def drawn_voxels(
     return np.concatenate(rows), np.concatenate(doses)
 
 
-def _bent(channels: Floats, knots: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Return each channel (n, k), its parts above the knots, and products of the first channels with all others."""
+def _bent(channels: Floats, knots: npt.NDArray[np.float64], layout: Layout) -> npt.NDArray[np.float64]:
+    """Return each channel (n, k), its parts above the knots, and its products with the nearness to the targets."""
     values = np.asarray(channels, dtype=np.float64)
     parts = [values]
     for column, places in enumerate(knots):
@@ -264,7 +267,8 @@ def _bent(channels: Floats, knots: npt.NDArray[np.float64]) -> npt.NDArray[np.fl
         grown = np.zeros((values.shape[0], places.size))
         grown[:, : distinct.size] = np.maximum(values[:, column, None] - distinct, 0.0)
         parts.append(grown)
-    nearness = np.exp(-np.maximum(values[:, 3:4], 0.0))
+    distance = values[:, layout.channels.index("distance targets"), None]
+    nearness = np.exp(-np.maximum(distance, 0.0))
     parts.append(nearness * values)
     return np.concatenate(parts, axis=1)
 

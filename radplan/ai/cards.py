@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import numpy as np
 from radplan.ai.checkpoint import read_tensors
 from radplan.errors import FileError, InputError, UnknownNameError
 from radplan.geometry.grid import Grid
+from radplan.io.staging import staged_file
 
 MODELS = Path(__file__).parent / "models"
 """Where the models that come with radplan lie."""
@@ -67,7 +68,8 @@ def save_model(
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     kept = {key: value.to(torch.float16 if half else value.dtype).contiguous() for key, value in weights.items()}
-    save_file(kept, folder / "weights.safetensors")
+    with staged_file(folder / "weights.safetensors") as partial:
+        save_file(kept, partial)
     card = {
         "format": kind,
         "name": name,
@@ -76,7 +78,34 @@ def save_model(
         "sha256": digest(folder / "weights.safetensors"),
         **facts,
     }
-    (folder / "model.json").write_text(json.dumps(card, indent=1) + "\n")
+    with staged_file(folder / "model.json") as partial:
+        partial.write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
+    return folder
+
+
+def save_scored(
+    save: Callable[[Mapping[str, Any]], Path], facts: Mapping[str, Any], scored: Callable[[Path], Mapping[str, Any]]
+) -> Path:
+    """Write a model, score it as it was written, and put the scores into its card and ``scores.json`` beside it.
+
+    Parameters
+    ----------
+    save : callable
+        Writes the model with what its card says, and returns its folder.
+    facts : mapping
+        What the card says without scores.
+    scored : callable
+        Scores of test patients by the model in a folder, as plain data.
+
+    Returns
+    -------
+    Path
+        The model's folder.
+    """
+    test = scored(save(facts))
+    folder = save({**facts, "test": test})
+    with staged_file(folder.parent / "scores.json") as partial:
+        partial.write_text(json.dumps(test, indent=1) + "\n", encoding="utf-8")
     return folder
 
 

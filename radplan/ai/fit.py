@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from radplan.ai.baseline import BoostedTrees
-from radplan.ai.cards import start_facts
+from radplan.ai.cards import save_scored, start_facts
 from radplan.ai.data import OPENKBP_LAYOUT, Sample, cached_samples, patient_files
 from radplan.ai.loop import Training
 from radplan.ai.metrics import PatientScore, scores
@@ -82,14 +82,13 @@ def fit_proposer(
     if spec.start is not None:
         facts["start"] = start_facts(spec.start, FORMAT)
     weights, trees = trainer.weights(), fitted_trees(spec, train)
-    model = save_proposer(folder / "model", spec, OPENKBP_LAYOUT, weights, facts, trees=trees)
-    if files["test"]:
-        device = "cpu" if trainer.device.type == "cpu" else str(trainer.device)
-        results, seconds = openkbp_scores(load_proposer(model, device).propose, files["test"])
-        facts["test"] = score_facts(results, seconds)
-        (folder / "scores.json").write_text(json.dumps(facts["test"], indent=1) + "\n")
-        save_proposer(folder / "model", spec, OPENKBP_LAYOUT, weights, facts, trees=trees)
-    return model
+    save = partial(save_proposer, folder / "model", spec, OPENKBP_LAYOUT, weights, trees=trees)
+    if not files["test"]:
+        return save(facts)
+    device = "cpu" if trainer.device.type == "cpu" else str(trainer.device)
+    return save_scored(
+        save, facts, lambda model: score_facts(*openkbp_scores(load_proposer(model, device).propose, files["test"]))
+    )
 
 
 def fitted_trees(spec: TrainSpec, train: Sequence[Sample]) -> BoostedTrees | None:

@@ -30,6 +30,7 @@ from radplan.ai.spec import TrainSpec
 from radplan.ai.train import FORMAT, dose_net, predicted
 from radplan.geometry.grid import Grid
 from radplan.io.openkbp import DOSE_MASK, LEVELS, ORGANS, read_openkbp
+from radplan.io.staging import staged_file
 from radplan.patient.patient import Patient
 
 Volume = npt.NDArray[np.float32]
@@ -158,7 +159,8 @@ def save_proposer(
     beside: dict[str, Any] = {}
     if trees is not None:
         Path(folder).mkdir(parents=True, exist_ok=True)
-        trees.save(Path(folder) / TREES)
+        with staged_file(Path(folder) / TREES) as partial:
+            trees.save(partial)
         beside = {"trees": {"number": int(trees.roots.size), "sha256": digest(Path(folder) / TREES)}}
     described = {
         "layout": layout.as_dict(),

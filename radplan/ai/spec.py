@@ -108,6 +108,12 @@ class TrainingSpec(BaseModel):
     threads: int = Field(default=1, ge=1)
     processes: int = Field(default=1, ge=1)
 
+    @model_validator(mode="after")
+    def _one_device(self) -> TrainingSpec:
+        if ":" in self.device and self.processes > 1:
+            raise ValueError(f"{self.device} is one device for {self.processes} processes: write cuda, or processes: 1")
+        return self
+
     @property
     def digest(self) -> str:
         """The specification's sha256, by which a half-done training is told from another."""
@@ -300,6 +306,7 @@ class AirtSpec(TrainingSpec, ArcPatients):
     """
 
     kind: Literal["airt"]
+    device: Literal["cpu"] = "cpu"
     network: AirtNetworkSection = AirtNetworkSection()
     warm: float = Field(default=0.4, ge=0, le=1)
     shaping: float = Field(default=0.3, ge=0, le=1)
@@ -325,6 +332,7 @@ class ApertureSpec(TrainingSpec, ArcPatients):
     """
 
     kind: Literal["apertures"]
+    device: Literal["cpu"] = "cpu"
     network: ApertureNetworkSection = ApertureNetworkSection()
     limits: str = "TrueBeam"
     dvh_weight: float = Field(default=0.5, ge=0)

@@ -369,8 +369,13 @@ def test_bad_models_organs_and_options_are_one_clear_error(model, cases, tmp_pat
 
 def test_specifications_of_arcs_say_what_is_wrong(tmp_path):
     assert isinstance(read_spec("pelvis-airt"), AirtSpec)
+    with pytest.raises(InputError, match="take no cache"):
+        fit(_spec(), tmp_path, tmp_path / "run", cache=tmp_path / "cache")
     path = tmp_path / "spec.yaml"
     head = "kind: airt\nname: x\ndata: {train: [0, 1], choose: [2, 2], test: [3, 3]}\nbudget: {steps: 1}\n"
     path.write_text(head + "arc: {pixels: 10}\n")
     with pytest.raises(FileError, match="must be odd"):
+        read_spec(path)
+    path.write_text(head + "device: cuda\n")
+    with pytest.raises(FileError, match="device: Input should be 'cpu', got 'cuda'"):
         read_spec(path)

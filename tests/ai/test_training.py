@@ -325,6 +325,11 @@ def test_specifications_say_what_is_wrong(tmp_path):
         read_spec("openkbp-smal")
 
 
+def test_several_processes_take_no_single_device():
+    with pytest.raises(ValueError, match="cuda:1 is one device for 2 processes"):
+        _spec(4, device="cuda:1", processes=2)
+
+
 def test_a_perfect_proposer_scores_zero(shared):
     from radplan.io.openkbp import read_openkbp
 
