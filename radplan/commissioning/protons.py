@@ -15,6 +15,7 @@ from radplan.beams.spots import AIR
 from radplan.errors import FileError, InputError
 from radplan.machines.beam_model import BeamModel, read_beam_model
 from radplan.machines.emittance import Emittance
+from radplan.machines.generate.halo import mcsquare_halo
 from radplan.machines.generate.lateral import highland_angle, momentum_velocity
 from radplan.machines.generate.particle import proton_tables
 from radplan.machines.generate.stopping import range_table
@@ -63,9 +64,10 @@ def particle_machine_from_beam_model(
 ) -> ParticleMachine:
     """Return a proton machine for a beam model.
 
-    Depth dose and LET follow from the true mean energy and its spread by `radplan.machines.generate.proton_model`;
-    spots are as wide, divergent and correlated along x and y as the model says in its plane, air on the way to the
-    patient scatters them further, and they drift on in the patient.
+    Depth dose and LET follow from the true mean energy and its spread by `radplan.machines.generate.proton_model`, the
+    halo of secondary protons from `radplan.machines.generate.halo`; spots are as wide, divergent and correlated along x
+    and y as the model says in its plane, air on the way to the patient scatters them further, and they drift on in the
+    patient.
 
     Parameters
     ----------
@@ -175,7 +177,7 @@ def _fitted(beam: BeamModel, nominal: float, curve: Curve) -> tuple[float, float
     least = float(table.straggling(row["energy"] / mass))
     sigma = float(np.hypot(least, spread / table.stopping(row["energy"] / mass)))
     for _ in range(8):
-        tables = proton_tables(middle, sigma)
+        tables = proton_tables(middle, sigma, mcsquare_halo)
         ours = [distal_depth(tables["depth"], tables["dose"], level) - air for level in (0.8, 0.2)]
         middle += near - ours[0]
         sigma = max(sigma * (far - near) / (ours[1] - ours[0]), least)
@@ -203,7 +205,7 @@ def _layer(beam: BeamModel, nominal: float, fit: MeasuredFit, sad: float, limits
     phase = beam.emittance(nominal, _air_scattering(per_nucleon, beam.distance))
     return EnergyLayer(
         energy=nominal,
-        **proton_tables(float(table.range(per_nucleon)), spread),
+        **proton_tables(float(table.range(per_nucleon)), spread, mcsquare_halo),
         focus=_focus(phase, sad),
         emittance=phase,
         mean_energy=energy,
@@ -238,7 +240,7 @@ def _provenance(beam: BeamModel, fit: MeasuredFit) -> dict[str, object]:
         "label": "research only, not commissioned for clinical use",
         "depth_dose": "analytic: see radplan.machines.generate.proton_model; LET unrestricted, in water",
         "lateral": "phase space of the beam model, Highland scattering in air; in water differential Moliere "
-        "(Gottschalk 2010) and the halo of Soukup, Fippel, Alber 2005",
+        "(Gottschalk 2010) and a Gaussian halo simulated with MCsquare, see radplan.machines.generate.halo",
         "measured_MeV": fit.nominal.tolist(),
         "fitted_energy_MeV": fit.energy.round(4).tolist(),
         "fitted_energy_sigma_MeV": fit.energy_sigma.round(4).tolist(),

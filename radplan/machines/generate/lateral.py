@@ -1,4 +1,4 @@
-"""Lateral spread of ion beams: multiple Coulomb scattering in water and air, the nuclear halo, the beam in vacuum."""
+"""Lateral spread of ion beams: multiple Coulomb scattering in water and air, the beam in vacuum."""
 
 from __future__ import annotations
 
@@ -65,33 +65,6 @@ def scattered(table: RangeTable, mean_range: float, depth: Array, model: str) ->
     if model != "moliere":
         square = square * (1 + np.log10(np.maximum(at, 1e-5) / RADIATION_LENGTH) / 9) ** 2
     return np.sqrt(square)
-
-
-def proton_halo(mean_range: float, depth: Array) -> tuple[Array, Array]:
-    r"""Return share [1] and added standard deviation [mm] of the halo that nuclear reactions of protons make.
-
-    :math:`w = 0.052 \ln(1.13 + \frac{z}{11.2 - 0.023 R}) + 0.35 \frac{0.0017 R^2 - R}{(R + 3)^2 - z^2} - 1.61 \cdot
-    10^{-9} z (R + 3)^2`,
-    :math:`\sigma = 2.85 + 0.0014 R \ln(z + 3) + 0.06 z - 7.4 \cdot 10^{-5} z^2 - 0.22 R / (z - R - 5)^2`, in mm.
-
-    Parameters
-    ----------
-    mean_range : float
-        R [mm].
-    depth : array of shape (n,)
-        z [mm]; values behind R count as R.
-
-    Source: Soukup, Fippel, Alber, Phys. Med. Biol. 50 (2005) 5089.
-
-    >>> share, spread = proton_halo(158.0, np.asarray([79.0]))
-    >>> round(float(share[0]), 3), round(float(spread[0]), 1)
-    (0.122, 8.1)
-    """
-    z, r = np.minimum(depth, mean_range), mean_range
-    share = 0.052 * np.log(1.13 + z / (11.2 - 0.023 * r))
-    share += 0.35 * (0.0017 * r**2 - r) / ((r + 3) ** 2 - z**2) - 1.61e-9 * z * (r + 3) ** 2
-    spread = 2.85 + 0.0014 * r * np.log(z + 3) + 0.06 * z - 7.4e-5 * z**2 - 0.22 * r / (z - r - 5) ** 2
-    return np.clip(share, 0.0, 1.0), np.maximum(spread, 0.0)
 
 
 def highland_angle(momentum: float, thickness: float, charge: int = 1) -> float:

@@ -18,7 +18,8 @@ import numpy as np
 from radplan.arrays import Array
 from radplan.errors import UnknownNameError
 from radplan.machines.generate.fragments import ORDER, IonModel
-from radplan.machines.generate.lateral import proton_halo, scattered, spot_in_air
+from radplan.machines.generate.halo import Halo, soukup_halo
+from radplan.machines.generate.lateral import scattered, spot_in_air
 from radplan.machines.generate.mkm import DOMAIN_RADIUS, NUCLEUS_RADIUS, Tissue, saturated_dose_table
 from radplan.machines.generate.proton_model import ProtonModel
 from radplan.machines.generate.stopping import MEAN_EXCITATION, SPECIES, RangeTable, range_table
@@ -193,7 +194,7 @@ def make_layer(model: ParticleModel, energy: float) -> EnergyLayer:
     energy_sigma = model.spread(energy)
     sigma = float(np.hypot(np.hypot(table.straggling(at), model.ripple), energy_sigma / table.stopping(at)))
     if model.species == "proton":
-        tables = proton_tables(mean_range, sigma)
+        tables = proton_tables(mean_range, sigma, soukup_halo)
     else:
         tables = _ion_tables(model, mean_range, sigma)
     return EnergyLayer(
@@ -207,11 +208,19 @@ def make_layer(model: ParticleModel, energy: float) -> EnergyLayer:
     )
 
 
-def proton_tables(mean_range: float, sigma: float) -> dict[str, Any]:
-    """Return the tables against depth of protons with a Gaussian range spectrum [mm], by the names of `EnergyLayer`."""
+def proton_tables(mean_range: float, sigma: float, halo: Halo) -> dict[str, Any]:
+    """Return the tables against depth of protons with a Gaussian range spectrum [mm], by the names of `EnergyLayer`.
+
+    Parameters
+    ----------
+    mean_range, sigma : float
+        Of the range spectrum [mm].
+    halo : Halo
+        The model of the second Gaussian.
+    """
     depth = depth_nodes(mean_range, sigma, 0.0)
     curve = _proton_model().curve(depth, mean_range, sigma)
-    share, halo = proton_halo(mean_range, depth)
+    share, added = halo(mean_range, depth)
     spread = scattered(range_table("proton"), mean_range, depth, "moliere")
     return {
         "depth": depth,
@@ -221,7 +230,7 @@ def proton_tables(mean_range: float, sigma: float) -> dict[str, Any]:
         "let": curve.let,
         "let_all": curve.let_all,
         "sigma1": spread,
-        "sigma2": np.hypot(spread, halo),
+        "sigma2": np.hypot(spread, added),
         "weight": np.clip(share, 0.0, 1.0),
         "primary_dose": 10 * curve.primary_dose,
         "primary_let": curve.primary_let,
