@@ -32,6 +32,16 @@ MACHINES: Mapping[str, Path] = MappingProxyType(
 )
 """Names of the machines that radplan ships, and their files."""
 
+GENERIC: Mapping[str, str] = MappingProxyType(
+    {
+        "photons": "generic_photon_6mv",
+        "protons": "generic_proton",
+        "helium": "generic_helium",
+        "carbon": "generic_carbon",
+    }
+)
+"""Which of them a radiation gets where no machine is named."""
+
 
 def library_machine(name: str) -> PhotonMachine | ParticleMachine:
     """Return a machine that radplan ships.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -285,13 +285,3 @@ def _on_grid(dose: Floats, grid: Grid, to: Grid) -> Floats:
     from radplan.geometry.resample import resample_linear
 
     return np.asarray(resample_linear(dose, grid, to))
-
-
-def scaled_curve(curve: DVH, factor: float) -> DVH:
-    """Return the DVH of a dose multiplied by a factor.
-
-    >>> ramp = DVH("PTV", "physical_dose", "Gy", np.asarray([0.0, 10.0]), np.asarray([100.0, 0.0]), 1.0)
-    >>> scaled_curve(ramp, 0.9).levels.tolist()
-    [0.0, 9.0]
-    """
-    return replace(curve, levels=curve.levels * factor)

@@ -30,16 +30,14 @@ from radplan.io.dicom import DicomCase, PlanReference, read_ion_plan, read_plan_
 from radplan.io.load import load_machine
 from radplan.io.reference import ReferenceDose, read_reference
 from radplan.machines import ParticleMachine, at_energies, scanned_from
+from radplan.machines.files import GENERIC
 from radplan.patient.patient import Patient
 from radplan.plan import Plan, evaluate
 from radplan.progress import Choice, listening
 from radplan.recalc.comparison import Comparison, compare
-from radplan.recalc.scene import SceneOptions, scene_of
+from radplan.recalc.scene import SceneOptions, course_fractions, scene_of
 
 logger = logging.getLogger(__name__)
-
-_GENERIC = {"protons": "generic_proton", "helium": "generic_helium", "carbon": "generic_carbon"}
-"""Machine of a radiation where none is named."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -165,9 +163,7 @@ def recalculate_ions(
     with listening(progress):
         belongs = PlanReference() if isinstance(plan, ScannedPlan) else read_plan_reference(plan)
         scanned = plan if isinstance(plan, ScannedPlan) else read_ion_plan(plan, range_shifters)
-        count = scanned.fractions if fractions is None else fractions
-        if count is None or count < 1:
-            raise InputError(f"plan {scanned.name!r} does not say how many fractions it has: give fractions= (>= 1)")
+        count = course_fractions(fractions, scanned)
         where = SceneOptions() if scene is None else scene
         placed = belongs if belongs.instance else None
         lying, case, delivery, notes = scene_of(patient, _placement(scanned), placed, where)
@@ -203,7 +199,7 @@ def _machine(
     given: str | Path | ParticleMachine | None, scanned: ScannedPlan
 ) -> tuple[ParticleMachine, tuple[str, ...]]:
     """Return the machine at the plan's energies, checked against the plan, and what is to be said about it."""
-    name = _GENERIC[scanned.radiation] if given is None else given
+    name = GENERIC[scanned.radiation] if given is None else given
     machine = name if isinstance(name, ParticleMachine) else load_machine(name)
     if not isinstance(machine, ParticleMachine):
         raise InputError(f"machine {machine.name!r} is none for scanned ions")

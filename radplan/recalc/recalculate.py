@@ -31,7 +31,7 @@ from radplan.plan import Plan, evaluate
 from radplan.progress import Choice, listening
 from radplan.recalc.comparison import Comparison, compare
 from radplan.recalc.linac import machines_of
-from radplan.recalc.scene import SceneOptions, scene_of
+from radplan.recalc.scene import SceneOptions, course_fractions, scene_of
 
 logger = logging.getLogger(__name__)
 
@@ -164,7 +164,6 @@ def recalculate(
         How the patient is taken: water, supports, other frames.
     device, dtype : str
         Where it runs, and ``"float32"`` or ``"float64"``.
-
     progress : bool or callable, optional
         True shows a bar with the time left, False nothing, a callable is told each `radplan.progress.Report`; left
         out, a bar is shown in a terminal or a notebook.
@@ -181,7 +180,7 @@ def recalculate(
     with listening(progress):
         belongs = PlanReference() if isinstance(plan, DeliveryPlan) else read_plan_reference(plan)
         delivery = plan if isinstance(plan, DeliveryPlan) else read_plan(plan)
-        count = _fractions(fractions, delivery)
+        count = course_fractions(fractions, delivery)
         linacs, said = machines_of(machine, delivery, calibration)
         where, chosen = SceneOptions() if scene is None else scene, ApertureOptions() if options is None else options
         collimator = library_mlc(mlc) if isinstance(mlc, str) else mlc
@@ -199,16 +198,6 @@ def recalculate(
     for note in notes:
         logger.info("%s", note)
     return Recalculation(evaluated, delivery, linacs, mlcs, chosen, compared, notes, case, belongs)
-
-
-def _fractions(given: int | None, delivery: DeliveryPlan) -> int:
-    count = delivery.fractions if given is None else given
-    if count is None:
-        raise InputError(f"plan {delivery.name!r} does not say how many fractions it has: give fractions=")
-    if not (count >= 1 and float(count).is_integer()):
-        whose = f" from plan {delivery.name!r}: give fractions=" if given is None else ""
-        raise InputError(f"fractions must be a whole number >= 1, got {count}{whose}")
-    return int(count)
 
 
 def _model(

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from radplan.beams.control_points import DeliveryPlan
 from radplan.beams.errors import shifted_fields
+from radplan.beams.scanned import ScannedPlan
 from radplan.errors import FileError, InputError, UnknownNameError
 from radplan.io.dicom import DicomCase, PlanReference, list_folder, read_case, read_water_case
 from radplan.io.load import load_patient
@@ -123,6 +124,23 @@ def scene_of(
         notes.append(f"supports outside the external contour attenuate the beam ({volume / 1000:.0f} cm3 of water)")
     _check_position(found, case, delivery)
     return found, case, delivery, tuple(notes)
+
+
+def course_fractions(given: int | None, plan: DeliveryPlan | ScannedPlan) -> int:
+    """Return the number of fractions that was given, else that of the plan.
+
+    Raises
+    ------
+    InputError
+        When neither says it, or it is no whole number >= 1.
+    """
+    count = plan.fractions if given is None else given
+    if count is None:
+        raise InputError(f"plan {plan.name!r} does not say how many fractions it has: give fractions=")
+    if not (count >= 1 and float(count).is_integer()):
+        whose = f" from plan {plan.name!r}: give fractions=" if given is None else ""
+        raise InputError(f"fractions must be a whole number >= 1, got {count}{whose}")
+    return int(count)
 
 
 def _patient(

@@ -14,17 +14,11 @@ from radplan.engines.base import Machine
 from radplan.errors import InputError
 from radplan.influence import ForwardModel, Scenarios
 from radplan.machines import ParticleMachine, PhotonMachine, library_machine, library_mlc
+from radplan.machines.files import GENERIC
 from radplan.patient import Patient
 from radplan.patient.phantoms import phantom
 from radplan.testing.arrays import assert_close, examples_of, wanted_devices, widest
 from radplan.testing.models import check_model
-
-_BUILT_IN = {
-    "photons": "generic_photon_6mv",
-    "protons": "generic_proton",
-    "helium": "generic_helium",
-    "carbon": "generic_carbon",
-}
 
 
 def check_engine(
@@ -99,8 +93,8 @@ def _check_simulated(engine: Engine, patient: Patient, beams: Beams | DeliveryPl
 def _machine_for(engine: Engine) -> Machine:
     """Return a built-in machine of the first radiation that has one."""
     for radiation in engine.radiation:
-        if radiation in _BUILT_IN:
-            return library_machine(_BUILT_IN[radiation])
+        if radiation in GENERIC:
+            return library_machine(GENERIC[radiation])
     raise InputError(f"no built-in machine delivers {', '.join(engine.radiation)}: give machine= and beams=")
 
 

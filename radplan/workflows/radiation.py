@@ -16,18 +16,11 @@ from radplan.engines.photon.terms import scales_with_density
 from radplan.errors import InputError, UnknownNameError
 from radplan.io.plan_file.reading import PlanSpec
 from radplan.io.plan_file.sections import BeamsSpec, BiologySpec
+from radplan.machines.files import GENERIC
 from radplan.machines.photon import PhotonMachine
 from radplan.patient.patient import Patient
 from radplan.quantities import QUANTITIES
 from radplan.registry import checked_options
-
-BUILT_IN = {
-    "photons": "generic_photon_6mv",
-    "protons": "generic_proton",
-    "helium": "generic_helium",
-    "carbon": "generic_carbon",
-}
-"""The machine that a radiation gets when a plan file names none."""
 
 OPPOSED = (90.0, 270.0)
 """Where particles come from when a plan file does not say: both sides."""
@@ -48,9 +41,9 @@ def machine_name(spec: PlanSpec) -> str:
     radiation = spec.radiation or "photons"
     if spec.machine is not None:
         return spec.machine
-    if radiation not in BUILT_IN:
-        raise UnknownNameError("radiation with a built-in machine", radiation, BUILT_IN)
-    return BUILT_IN[radiation]
+    if radiation not in GENERIC:
+        raise UnknownNameError("radiation with a built-in machine", radiation, GENERIC)
+    return GENERIC[radiation]
 
 
 def check_radiation(spec: PlanSpec, machine: Machine) -> None:

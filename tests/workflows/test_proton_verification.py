@@ -83,6 +83,13 @@ def test_the_command_says_what_an_rt_ion_plan_needs(machine, tmp_path, capsys):
         rp.verify_protons(path, tmp_path)
 
 
+def test_a_course_of_spots_has_a_whole_number_of_fractions(machine):
+    plan = plan_of(machine, 0.0)
+    scanned = rp.scanned_plan(plan.beams, [20.0], machine, fractions=2, name="one")
+    with pytest.raises(InputError, match=r"fractions must be a whole number >= 1, got 1.5"):
+        rp.recalculate_ions(scanned, plan.patient, machine, fractions=1.5)
+
+
 def test_points_lie_even_in_every_voxel():
     fine = points_grid(Grid((2, 2, 2), (5.0, 4.0, 2.0), (0.0, 0.0, 0.0)))
     assert fine.shape == (2, 4, 4)
