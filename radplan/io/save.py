@@ -10,9 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
+from radplan.arrays.npz import read_npz
 from radplan.beams.scanned import scanned_plan
-from radplan.errors import InputError
+from radplan.errors import FileError, InputError
+from radplan.geometry.grid import Grid
 from radplan.influence import Dij
 from radplan.io.describe import describe
 from radplan.io.plan_file.reading import PlanSpec
@@ -121,6 +124,27 @@ def _write_dose(path: Path, plan: Plan, told: Sequence[Quantity]) -> None:
         origin=np.asarray(grid.origin),
         **cubes,  # type: ignore[arg-type]
     )
+
+
+def read_saved_dose(path: Path) -> tuple[npt.NDArray[np.float64], Grid]:
+    """Return the physical dose (nz, ny, nx) [Gy] of a course, and its grid, of the ``dose.npz`` of a plan.
+
+    Raises
+    ------
+    FileError
+        When the file is missing, damaged, or holds no finite dose on a grid.
+    """
+    held = read_npz(path, _HELD)
+    try:
+        shape = [int(length) for length in held["shape"].tolist()]
+        spacing, origin = ([float(value) for value in held[name].tolist()] for name in ("spacing", "origin"))
+        grid = Grid((shape[0], shape[1], shape[2]), (spacing[0], spacing[1], spacing[2]), (*origin,))  # type: ignore[arg-type]
+        dose = held["dose"].astype(np.float64, casting="same_kind")
+    except (InputError, ValueError, TypeError, LookupError, OverflowError) as error:
+        raise FileError(path, f"is no dose of an earlier plan as save_plan writes it ({error})") from None
+    if dose.shape != grid.shape or not np.isfinite(dose).all():
+        raise FileError(path, f"holds a dose {dose.shape} for a grid {grid.shape}, or NaN")
+    return dose, grid
 
 
 def _write_rtdose(folder: Path, plan: Plan, told: Sequence[Quantity], case: DicomCase | None) -> list[str]:

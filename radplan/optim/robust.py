@@ -19,7 +19,8 @@ def expected(
 ) -> tuple[Array, Array]:
     """Return the mean of the objective over the scenarios, weighted by probability, and its gradient."""
     costs, slopes = each_scenario(objective, values, weights)
-    return _combine(costs, slopes, _like(probabilities, costs))
+    shares = _like(probabilities, costs)
+    return weighted_sum(costs, shares), _shared(slopes, shares)
 
 
 def worst(
@@ -28,7 +29,7 @@ def worst(
     """Return the smooth maximum of the objective over the scenarios, and its gradient: objective-wise worst case."""
     costs, slopes = each_scenario(objective, values, weights)
     value, shares = smooth_maximum(costs)
-    return value, namespace(costs).reshape(namespace(costs).astype(shares, slopes.dtype), (-1, 1)) * slopes
+    return value, _shared(slopes, shares)
 
 
 def cvar(
@@ -37,7 +38,7 @@ def cvar(
     """Return the smooth mean of the objective over its worst scenarios of probability `tail`, and its gradient."""
     costs, slopes = each_scenario(objective, values, weights)
     value, shares = smooth_tail_mean(costs, _like(probabilities, costs), tail)
-    return value, namespace(costs).reshape(namespace(costs).astype(shares, slopes.dtype), (-1, 1)) * slopes
+    return value, _shared(slopes, shares)
 
 
 def variance(
@@ -191,9 +192,10 @@ def each_scenario(objective: Objective, values: Array, weights: Array) -> tuple[
     return xp.stack([cost for cost, _ in pairs]), xp.stack([slope for _, slope in pairs])
 
 
-def _combine(costs: Array, slopes: Array, shares: Array) -> tuple[Array, Array]:
-    xp = namespace(costs)
-    return weighted_sum(costs, shares), xp.reshape(xp.astype(shares, slopes.dtype), (-1, 1)) * slopes
+def _shared(slopes: Array, shares: Array) -> Array:
+    """Return the gradients ``(scenarios, m)`` of scenarios, each times its share ``(scenarios,)``."""
+    xp = namespace(slopes)
+    return xp.reshape(xp.astype(shares, slopes.dtype), (-1, 1)) * slopes
 
 
 def _like(probabilities: Sequence[float], costs: Array) -> Array:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from radplan.arrays import Array
 from radplan.errors import InputError
 from radplan.quantities.base import QUANTITIES, Quantity
-from radplan.quantities.ratio import per_dose, per_dose_vjp
+from radplan.quantities.ratio import check_floor, per_dose, per_dose_vjp
 
 
 @QUANTITIES.register
@@ -227,9 +227,3 @@ class LETAll(Quantity):
     @classmethod
     def examples(cls) -> list[LETAll]:
         return [cls(), cls(floor=1.0)]
-
-
-def check_floor(name: str, floor: float) -> None:
-    """Raise `InputError` unless the floor of a ratio is a dose per fraction > 0 Gy."""
-    if not floor > 0.0:
-        raise InputError(f"the floor of {name} must be a dose per fraction > 0 Gy, got {floor}")

@@ -10,8 +10,7 @@ from dataclasses import dataclass
 
 from radplan.arrays import Array
 from radplan.quantities.base import QUANTITIES, Quantity
-from radplan.quantities.let import check_floor
-from radplan.quantities.ratio import per_dose, per_dose_vjp
+from radplan.quantities.ratio import check_floor, per_dose, per_dose_vjp
 
 GRAY = 0.16021766208
 """Dose in water of 10^6 tracks/mm^2 at a LET of 1 keV/um [Gy]."""

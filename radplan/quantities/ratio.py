@@ -1,8 +1,9 @@
-"""What a ratio to dose needs that divides by no less than a floor: its value and its derivatives."""
+"""What a ratio to dose needs that divides by no less than a floor: its value, its derivatives, a floor > 0."""
 
 from __future__ import annotations
 
 from radplan.arrays import Array, namespace
+from radplan.errors import InputError
 
 
 def per_dose(image: Array, dose: Array, floor: float) -> Array:
@@ -28,6 +29,12 @@ def per_dose_vjp(cotangent: Array, image: Array, dose: Array, floor: float) -> t
     share = cotangent / divisor
     slope = -share * image / divisor
     return share, xp.where(dose > floor, slope, xp.zeros_like(slope))
+
+
+def check_floor(name: str, floor: float) -> None:
+    """Raise `InputError` unless the floor of a ratio is a dose per fraction > 0 Gy."""
+    if not floor > 0.0:
+        raise InputError(f"the floor of {name} must be a dose per fraction > 0 Gy, got {floor}")
 
 
 def _divisor(dose: Array, floor: float) -> Array:

@@ -9,9 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from radplan.arrays import Array
-from radplan.errors import InputError
 from radplan.quantities.base import QUANTITIES, Quantity
-from radplan.quantities.ratio import per_dose, per_dose_vjp
+from radplan.quantities.ratio import check_floor, per_dose, per_dose_vjp
 
 
 @QUANTITIES.register
@@ -46,8 +45,7 @@ class RBE(Quantity):
     ratio = True
 
     def __post_init__(self) -> None:
-        if not self.floor > 0.0:
-            raise InputError(f"the floor of rbe must be a dose per fraction > 0 Gy, got {self.floor}")
+        check_floor(self.name, self.floor)
 
     def forward(self, physical_dose: Array, rbe_x_dose: Array) -> Array:
         return per_dose(rbe_x_dose, physical_dose, self.floor)

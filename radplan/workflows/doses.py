@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from radplan.arrays.npz import read_npz
 from radplan.errors import FileError, InputError
 from radplan.geometry.grid import Grid
 from radplan.io.openkbp import DOSE_MASK, is_openkbp, read_openkbp
 from radplan.io.plan_file.reading import plan_spec
 from radplan.io.reference import read_reference
+from radplan.io.save import read_saved_dose
 from radplan.patient import Patient
 from radplan.workflows.setup import named_patient
 
@@ -76,10 +76,8 @@ def given_dose(source: str | Path, case: str | None = None) -> GivenDose:
 
 
 def _of_plan(folder: Path, case: str | None) -> GivenDose:
+    dose, grid = read_saved_dose(folder / "dose.npz")
     try:
-        held = read_npz(folder / "dose.npz", ("dose", "spacing", "origin"))
-        dose = np.asarray(held["dose"], dtype=np.float64)
-        grid = Grid(dose.shape, tuple(held["spacing"].tolist()), tuple(held["origin"].tolist()))
         spec: dict[str, Any] = json.loads((folder / "plan.json").read_text(encoding="utf-8"))["spec"]
     except (OSError, ValueError, TypeError, LookupError, RecursionError) as error:
         raise FileError(folder, f"holds no whole plan of radplan's ({error})") from error

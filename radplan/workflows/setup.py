@@ -16,7 +16,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from radplan.analysis.metrics import is_level, metric
-from radplan.arrays.npz import read_npz
 from radplan.engines import Engine
 from radplan.engines.base import Machine
 from radplan.errors import FileError, InputError, UnknownNameError
@@ -27,6 +26,7 @@ from radplan.io.images import is_image_folder
 from radplan.io.openkbp import is_openkbp
 from radplan.io.plan_file.reading import EXAMPLE, PlanSpec, plan_spec
 from radplan.io.plan_file.sections import ConstraintSpec, DicomSpec, GoalSpec, GridSpec
+from radplan.io.save import read_saved_dose
 from radplan.optim.constraints import Constraint
 from radplan.optim.goals import Goal
 from radplan.optim.solvers import SOLVERS, Solver
@@ -330,17 +330,7 @@ def background_dose(spec: PlanSpec, grid: Grid, case: DicomCase | None) -> NDArr
         return None
     path = Path(spec.background)
     if path.suffix.lower() == ".npz":
-        held = read_npz(path, ("dose", "shape", "spacing", "origin"))
-        try:
-            shape = [int(length) for length in held["shape"].tolist()]
-            spacing, origin = ([float(value) for value in held[name].tolist()] for name in ("spacing", "origin"))
-            source = Grid((shape[0], shape[1], shape[2]), (spacing[0], spacing[1], spacing[2]), (*origin,))  # type: ignore[arg-type]
-            dose = held["dose"].astype(np.float64, casting="same_kind")
-        except (InputError, ValueError, TypeError, LookupError, OverflowError) as error:
-            raise FileError(path, f"is no dose of an earlier plan as save_plan writes it ({error})") from None
-        if dose.shape != source.shape or not np.isfinite(dose).all():
-            raise FileError(path, f"holds a dose {dose.shape} for a grid {source.shape}, or NaN")
-        return np.asarray(resample_linear(dose, source, grid))
+        return np.asarray(resample_linear(*read_saved_dose(path), grid))
     from radplan.io.dicom import read_dose
 
     image = read_dose(path, None if case is None else case.series.frame_of_reference)
