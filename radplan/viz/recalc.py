@@ -10,6 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
 from scipy.ndimage import map_coordinates
@@ -81,7 +82,8 @@ def draw_dvh_comparison(recalculation: Recalculation | IonRecalculation, title: 
         place.grid(color="0.88", linewidth=0.7)
         place.set_axisbelow(True)
     axes[0].set_ylabel("Volume [%]")
-    axes[-1].plot([], [], color="black", label="radplan (mean; reference's mean)")
+    means = "mean" if comparison.factor is None else f"mean times {comparison.factor:.3f}"
+    axes[-1].plot([], [], color="black", label=f"radplan ({means}; reference's)")
     axes[-1].plot([], [], color="black", linewidth=1.3, linestyle=_DASHED, label=comparison.label)
     axes[-1].legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), fontsize=9, frameon=False)
     figure.suptitle(title or recalculation.summary, fontsize=11)
@@ -119,18 +121,27 @@ def draw_dose_comparison(recalculation: Recalculation | IonRecalculation, scaled
     for row, plane in enumerate((AXIAL, CORONAL)):
         for column, (values, text) in enumerate(((doses[0], words), (doses[1], comparison.label))):
             wash = _draw(axes[row, column], recalculation, plane, values, 0.05 * top, (0.0, 1.05 * top), "turbo")
-            axes[row, column].set_title(f"{text}, {plane.name}", fontsize=10)
+            axes[row, column].set_title(f"{text}, {_named(recalculation, plane)}", fontsize=10)
         gap = np.where(inside, 100.0 * (doses[0] - doses[1]) / top, 0.0)
         spread = _draw(axes[row, 2], recalculation, plane, gap, -np.inf, (-6.0, 6.0), "RdBu_r")
-        axes[row, 2].set_title(f"difference, {plane.name}", fontsize=10)
+        axes[row, 2].set_title(f"difference, {_named(recalculation, plane)}", fontsize=10)
     figure.colorbar(wash, ax=axes[:, :2], location="bottom", shrink=0.5, aspect=40, label=_DOSES[comparison.quantity])
     figure.colorbar(
         spread, ax=axes[:, 2], location="bottom", aspect=25, label=f"radplan less reference [% of {top:.1f} Gy]"
     )
+    targets = [s.name for s in recalculation.plan.patient.structures.values() if s.role == "target"]
+    outline = [withStroke(linewidth=2.2, foreground="black")]
+    key = Line2D([], [], color="white", linewidth=1.4, path_effects=outline, label=", ".join(targets) or "no target")
+    figure.legend(handles=[key], loc="outside lower left", fontsize=9, frameon=False)
     gamma = comparison.gamma
     said = "" if gamma is None else f" · gamma {gamma.criteria}: {gamma.passing:.2f} % as calculated"
     figure.suptitle(recalculation.summary + said, fontsize=11)
     return figure
+
+
+def _named(recalculation: Recalculation | IonRecalculation, plane: Plane) -> str:
+    """Return what a plane through the isocentre is called, and where it lies."""
+    return f"{plane.name}, {'xyz'[plane.fixed]} = {recalculation.plan.isocenter[plane.fixed]:.1f} mm"
 
 
 def save_recalculation_figures(recalculation: Recalculation | IonRecalculation, folder: str | Path) -> tuple[Path, ...]:

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 from radplan.viz.canvas import save_png
 from radplan.viz.palette import structure_colors
+from radplan.viz.scene import AXIAL, Scene
 from radplan.workflows.verification import Verification
 
 _AROUND = 20.0
@@ -37,29 +38,44 @@ def draw_verified_dvh(verification: Verification) -> Figure:
 
 
 def draw_verified_planes(verification: Verification) -> Figure:
-    """Draw both doses and their difference on the axial plane with most dose in all."""
-    simulated = verification.simulated.dose * verification.plan.fractions
-    ours = np.maximum(np.asarray(verification.plan["physical_dose"], dtype=np.float64), 0.0)
+    """Draw both doses and their difference over the CT on the axial plane with most dose in all, with the contours.
+
+    Doses are those of the voxels in which they were compared, from 1 % of the maximum on; the difference reaches to
+    10 % of it.
+    """
+    plan = verification.plan
+    simulated = verification.simulated.dose * plan.fractions
+    ours = np.maximum(np.asarray(plan["physical_dose"], dtype=np.float64), 0.0)
     number = int(np.argmax(ours.sum(axis=(1, 2))))
-    grid, top = verification.plan.model.grid, float(ours.max())
+    grid, top = plan.model.grid, float(ours.max())
     x, y, (dx, dy, _) = grid.axes[0], grid.axes[1], grid.spacing
     extent = (x[0] - dx / 2, x[-1] + dx / 2, y[-1] + dy / 2, y[0] - dy / 2)
     dosed = ours[number] > 0.01 * top
     sides, heights = x[dosed.any(axis=0)], y[dosed.any(axis=1)]
-    figure = Figure(figsize=(13.0, 4.2), layout="constrained")
+    view = (
+        max(x[0], sides[0] - _AROUND), min(x[-1], sides[-1] + _AROUND),
+        max(y[0], heights[0] - _AROUND), min(y[-1], heights[-1] + _AROUND),
+    )  # fmt: skip
+    scene = Scene(plan, np.asarray([*plan.isocenter[:2], grid.axes[2][number]]))
+    figure = Figure(figsize=(13.0, 4.8), layout="constrained")
     FigureCanvasAgg(figure)
+    columns = figure.subplots(1, 3)
     planes = (ours[number], simulated[number], simulated[number] - ours[number])
     titles = ("radplan", verification.comparison.label, "Monte Carlo − radplan")
-    for axes, plane, title in zip(figure.subplots(1, 3), planes, titles, strict=True):
+    drawn = []
+    for axes, plane, title in zip(columns, planes, titles, strict=True):
         change = plane is planes[2]
         low, high = (-0.1 * top, 0.1 * top) if change else (0.0, top)
-        drawn = axes.imshow(plane, extent=extent, vmin=low, vmax=high, cmap="RdBu_r" if change else "viridis")
-        axes.set_title(title, fontsize=10)
-        axes.set_xlim(max(x[0], sides[0] - _AROUND), min(x[-1], sides[-1] + _AROUND))
-        axes.set_ylim(min(y[-1], heights[-1] + _AROUND), max(y[0], heights[0] - _AROUND))
-        axes.set_xlabel("x [mm]")
-        axes.set_ylabel("y [mm]")
-        figure.colorbar(drawn, ax=axes, label="[Gy]")
+        scene.draw_patient(axes, AXIAL)
+        masked = np.ma.masked_where(~(dosed | (simulated[number] > 0.01 * top)), plane)
+        style = {"vmin": low, "vmax": high, "cmap": "RdBu_r" if change else "turbo", "alpha": 0.75, "zorder": 1}
+        drawn.append(axes.imshow(masked, extent=extent, **style))
+        scene.decorate(axes, AXIAL, view, beams=False)
+        axes.set_title(f"{title}\n{axes.get_title()}", fontsize=10)
+    bars = {"location": "bottom", "shrink": 0.6}
+    figure.colorbar(drawn[0], ax=columns[:2], aspect=50, label="Physical dose of the course [Gy]", **bars)
+    figure.colorbar(drawn[2], ax=columns[2], aspect=25, label="Difference [Gy]", **bars)
+    figure.legend(handles=scene.keys(), loc="outside right upper", frameon=False, fontsize=8)
     return figure
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -15,6 +16,7 @@ from radplan.geometry.resample import resample_overlap
 from radplan.machines import library_machine, library_mlc
 from radplan.patient.phantoms import phantom
 from radplan.recalc.comparison import inside_by
+from radplan.viz.verification import draw_verified_planes
 from radplan.workflows import verification
 from radplan.workflows.voxel_means import points_grid
 
@@ -44,6 +46,10 @@ def test_dose_is_the_mean_over_voxels_where_they_are_coarse(simulated, tmp_path)
     np.testing.assert_allclose(dose[inside], expected[inside], atol=2e-3 * dose.max())
     assert np.abs(centres.dose - expected)[inside].max() > 0.02 * dose.max(), "at edges centres are no means"
     assert found.recalculation.dose == pytest.approx(centres.dose)
+    drawn = draw_verified_planes(found)
+    titles = [axes.get_title() for axes in drawn.axes[:3]]
+    assert all(re.search(r"axial, z = -?\d+\.\d mm", title) for title in titles), titles
+    assert [key.get_text() for key in drawn.legends[0].get_texts()] == ["BODY", "OuterTarget"]
     told = verification.verification_data(found)
     assert (told["density_scaling"], told["grid_mm"]) == (False, [6.0, 6.0, 6.0])
     assert told["gamma"] == "3 %/3 mm global, above 10 %"
