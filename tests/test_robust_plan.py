@@ -67,7 +67,9 @@ def test_a_goal_may_say_itself_how_it_is_robust():
     [
         ({"setup": -1}, "setup"),
         ({"setup": 5, "kind": "axis"}, "kind"),
-        ({"set_up": 5}, "set_up"),
+        ({"set_up": 5}, r"robust.set_up: unknown key; did you mean 'setup'\? \(known: setup, range, kind"),
+        ({}, "states no error"),
+        ({"setup": 0, "range": [0, 0]}, "states no error"),
         ({"setup": 5, "range": 3.5}, "as 0.035 for 3.5 %"),
         ({"setup": 5, "points": 4}, "points must be an odd"),
         ({"setup": 5, "reduction": "worse"}, "did you mean 'worst'"),

@@ -64,9 +64,11 @@ def _tell(recalculation: IonRecalculation) -> None:
     print(f"plan {scanned.name}: {scanned.mu:.1f} MU a fraction, {recalculation.fractions} fractions of "
           f"{scanned.radiation}, {recalculation.machine.name}")  # fmt: skip
     for row in spot_figures(recalculation):
+        layers = "1 layer" if row["layers"] == 1 else f"{row['layers']} layers"
+        energies = "-".join(dict.fromkeys(f"{energy:g}" for energy in row["energy"]))
         print(
-            f"  {row['number']:>3} {row['name']}: gantry {row['gantry']:g}, couch {row['couch']:g}, {row['layers']} "
-            f"layers of {row['energy'][0]:g}-{row['energy'][1]:g} MeV, {row['spots']} spots, {row['mu']:.2f} MU "
+            f"  {row['number']:>3} {row['name']}: gantry {row['gantry']:g}, couch {row['couch']:g}, {layers} "
+            f"of {energies} MeV, {row['spots']} spots, {row['mu']:.2f} MU "
             f"({row['least_mu']:.3g}-{row['largest_mu']:.3g} a spot), {row['particles_1e9']:.4g}e9 particles"
         )
     for note in recalculation.notes:

@@ -74,7 +74,10 @@ class TankScan:
         if self.curve not in CURVES:
             raise InputError(f"{self.origin}: curve must be one of {', '.join(CURVES)}, got {self.curve!r}")
         if (self.depth is None) != (self.curve == "depth dose"):
-            raise InputError(f"{self.origin}: a profile has a depth, a depth dose has none, got {self.depth}")
+            raise InputError(
+                f"{self.origin}: a profile needs a depth (depth_mm); a depth dose has depths for positions and none "
+                f"besides; got {self.curve} with depth {self.depth}"
+            )
         positive = [self.energy, self.ssd, *self.field] + ([] if self.depth is None else [self.depth])
         if not all(np.isfinite(value) and value > 0 for value in positive):
             raise InputError(f"{self.origin}: energy, ssd, field and depth must be > 0, got {positive}")
@@ -192,9 +195,10 @@ class TankData:
         kinds = {scan.curve for scan in self.scans}
         lacking = [curve for curve in CURVES if curve not in kinds]
         if lacking:
+            known = ", ".join(scan.label for scan in self.scans) or "no curve at all"
             raise InputError(
-                f"the tank data hold {len(self.scans)} curves but no {' and no '.join(lacking)}: commissioning needs a "
-                "depth dose and a profile in either direction, of the same energy"
+                f"the tank data hold no {' and no '.join(lacking)}, but {known}: commissioning needs a depth dose and "
+                "a profile in either direction, of the same energy"
             )
         deepest = max(scan.position[-1] for scan in self.scans if scan.curve == "depth dose")
         if deepest < _ENOUGH_DEPTH:

@@ -202,7 +202,10 @@ def _machine(
     name = GENERIC[scanned.radiation] if given is None else given
     machine = name if isinstance(name, ParticleMachine) else load_machine(name)
     if not isinstance(machine, ParticleMachine):
-        raise InputError(f"machine {machine.name!r} is none for scanned ions")
+        raise InputError(
+            f"machine {machine.name!r} gives {machine.radiation}, not scanned ions: give --machine of a beam model "
+            "(radplan commission protons) or a generic one (radplan machines)"
+        )
     check_spots(scanned, machine)
     notes = (
         ("generic machine; blind: not fitted to the clinic's beam, nor to its monitor units",) if given is None else ()

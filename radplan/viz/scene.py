@@ -192,8 +192,9 @@ class Scene:
         return [Line2D([], [], color=self.colors[s.name], linewidth=2.5, label=s.name) for s in self.shown]
 
     def mark_keys(self) -> list[Line2D]:
-        """Keys for isocentre and beams."""
-        keys = [Line2D([], [], marker="+", color="0.3", linestyle="none", label="isocentre")]
+        """Keys for the isocentre, or the middle of the targets where no beam is known, and for beams."""
+        center = "isocentre" if self.plan.beams is not None else "middle of the targets"
+        keys = [Line2D([], [], marker="+", color="0.3", linestyle="none", label=center)]
         if self.plan.beams is not None:
             keys.append(
                 Line2D([], [], marker=">", color="#e0a800", linewidth=1.2, label="beam axis, gantry (/ couch) angle")

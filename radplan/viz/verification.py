@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -62,17 +63,17 @@ def draw_verified_planes(verification: Verification) -> Figure:
     columns = figure.subplots(1, 3)
     planes = (ours[number], simulated[number], simulated[number] - ours[number])
     titles = ("radplan", verification.comparison.label, "Monte Carlo − radplan")
-    drawn = []
+    drawn: list[Any] = []
     for axes, plane, title in zip(columns, planes, titles, strict=True):
         change = plane is planes[2]
         low, high = (-0.1 * top, 0.1 * top) if change else (0.0, top)
         scene.draw_patient(axes, AXIAL)
         masked = np.ma.masked_where(~(dosed | (simulated[number] > 0.01 * top)), plane)
-        style = {"vmin": low, "vmax": high, "cmap": "RdBu_r" if change else "turbo", "alpha": 0.75, "zorder": 1}
-        drawn.append(axes.imshow(masked, extent=extent, **style))
+        colors = "RdBu_r" if change else "turbo"
+        drawn.append(axes.imshow(masked, extent=extent, vmin=low, vmax=high, cmap=colors, alpha=0.75, zorder=1))
         scene.decorate(axes, AXIAL, view, beams=False)
         axes.set_title(f"{title}\n{axes.get_title()}", fontsize=10)
-    bars = {"location": "bottom", "shrink": 0.6}
+    bars: dict[str, Any] = {"location": "bottom", "shrink": 0.6}
     figure.colorbar(drawn[0], ax=columns[:2], aspect=50, label="Physical dose of the course [Gy]", **bars)
     figure.colorbar(drawn[2], ax=columns[2], aspect=25, label="Difference [Gy]", **bars)
     figure.legend(handles=scene.keys(), loc="outside right upper", frameon=False, fontsize=8)

@@ -121,7 +121,10 @@ def verify(
     first = recalculate(plan, patient, machine, mlc, grid=grid, options=options, fractions=fractions, scene=scene)
     model = first.plan.model
     if not isinstance(model, ApertureModel):
-        raise InputError("the plan's fields are of several machines: verify it by one at a time, with machine=")
+        raise InputError(
+            f"the plan's fields are of several machines ({', '.join(first.machine_names)}), and the Monte Carlo has "
+            "one spectrum: verify a plan for each energy"
+        )
     maps = fluence_maps(model, np.asarray(model.variables.start), first.machines[0].sad)
     simulated = simulate_photons(first.plan.patient, maps, first.machines[0], model.grid, histories, seed, device)
     found = judged(_voxel_means(first, mlc), simulated, criteria)

@@ -140,7 +140,8 @@ def pyradmc_module() -> Any:
     try:
         import warp
 
-        warp.config.quiet = True
+        warp.config.quiet = True  # in older versions
+        warp.config.log_level = 40  # in later ones: errors alone
         import pyradmc
     except ImportError as error:
         raise InputError(

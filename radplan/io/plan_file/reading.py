@@ -201,6 +201,8 @@ def _explain(fault: Any, data: Any) -> str | None:
             return f"{top}: expected {_EITHER[str(steps[key])]} (got {_shown(value)})"
         if len(steps) == key + 1 and fault["type"] != "value_error":
             return None
+    if fault["type"] == "literal_error" and isinstance(fault["input"], Mapping):
+        return None  # the word that could stand here instead of a section
     if fault["type"] == "extra_forbidden":
         known = _keys_at(steps[:-1])
         near = difflib.get_close_matches(str(steps[-1]).lower(), known, n=1, cutoff=0.5)
@@ -245,6 +247,8 @@ def _keys_at(steps: list[Any]) -> list[str]:
         "grid": sections.GridSpec,
         "goals": sections.GoalSpec,
         "constraints": sections.ConstraintSpec,
+        "robust": sections.RobustSpec,
+        "delivery": sections.DeliverySpec,
         "quantity": sections.QuantitySpec,
         "solver": sections.SolverSpec,
         "pareto": sections.ParetoSpec,

@@ -281,6 +281,14 @@ class RobustSpec(Section):
     seed: int = 0
     reduction: str = "composite"
 
+    @model_validator(mode="after")
+    def _errs(self) -> RobustSpec:
+        errors = (self.setup, self.range)
+        if not any(any(error) if isinstance(error, tuple) else error for error in errors):
+            msg = "states no error, and so the nominal case alone: give setup or range, as in {setup: 5, range: 0.035}"
+            raise ValueError(msg)
+        return self
+
 
 class ParetoSpec(Section):
     """A Pareto front about the goals' weights, and the wishes by which a plan is chosen from it.

@@ -13,7 +13,8 @@ from radplan.commissioning.tank import OutputFactor, TankScan
 from radplan.errors import FileError, InputError
 
 COLUMNS = ("curve", "energy_MV", "ssd_mm", "field_x_mm", "field_y_mm", "depth_mm", "position_mm", "dose")
-"""Columns of a table of points; ``leaf_axis`` and ``detector`` may follow. An ``output factor`` is one row."""
+"""Columns of a table of points; ``leaf_axis`` and ``detector`` may follow. An ``output factor`` is one row; the depths
+of a depth dose stand in ``position_mm``, or in ``depth_mm`` with no position or one of 0."""
 
 
 def read_table(path: Path, ssd: float, depth: float) -> tuple[list[TankScan], list[OutputFactor]]:
@@ -56,6 +57,10 @@ def _points(path: Path, header: list[str], rows: list[list[str]]) -> tuple[list[
             if entry["curve"] == "output factor":
                 factors.append(OutputFactor(field, ssd, depth or 0.0, float(entry["dose"]), energy))
                 continue
+            if entry["curve"] == "depth dose" and depth is not None:
+                position, depth = _depth(depth, entry["position_mm"]), None
+            else:
+                position = float(entry["position_mm"])
             key: Any = (
                 entry["curve"],
                 energy,
@@ -65,7 +70,7 @@ def _points(path: Path, header: list[str], rows: list[list[str]]) -> tuple[list[
                 entry.get("leaf_axis") or None,
                 entry.get("detector", ""),
             )
-            curves.setdefault(key, []).append((float(entry["position_mm"]), float(entry["dose"])))
+            curves.setdefault(key, []).append((position, float(entry["dose"])))
         except (KeyError, ValueError) as error:
             raise FileError(path, f"cannot be read: {error}", f"row {number}") from error
     scans = []
@@ -78,8 +83,16 @@ def _points(path: Path, header: list[str], rows: list[list[str]]) -> tuple[list[
                 TankScan(curve, energy, ssd, field, depth, values[:, 0], values[:, 1], leaf_axis, detector, origin)
             )
         except InputError as error:
-            raise FileError(path, str(error)) from error
+            raise FileError(path, str(error).removeprefix(f"{path.name}, ")) from error
     return scans, factors
+
+
+def _depth(depth: float, position: str) -> float:
+    """Return a depth of a depth dose that stands in the column of depths, where no position contradicts it [mm]."""
+    if position and float(position) not in (0.0, depth):
+        msg = f"a depth dose states a depth of {depth:g} mm and a position of {position} mm; give one of them"
+        raise ValueError(msg)
+    return depth
 
 
 def _factors(path: Path, header: list[str], rows: list[list[str]], ssd: float, depth: float) -> list[OutputFactor]:

@@ -72,6 +72,11 @@ def test_several_energies_must_be_told_apart(tmp_path):
         ("a.csv", "", "is no table of tank data"),
         ("a.csv", HEAD + "inplane,6,900,100,100,50,x,1,\n", "row 2: cannot be read"),
         ("a.csv", HEAD + "spiral,6,900,100,100,50,0,1,\n", "curve must be one of"),
+        (
+            "a.csv",
+            HEAD + "depth dose,6,900,100,100,50,10,1,\n",
+            "row 2: cannot be read: a depth dose states a depth of",
+        ),
         ("a.csv", ",05x05\nsix,0.9\n", "expected an energy"),
         ("a.csv", ",05x05\n6 MV,-1\n", "6 MV, 05x05: cannot be read"),
         ("a.txt", "", "is no tank data"),
@@ -98,6 +103,14 @@ def test_tables_of_points_and_of_factors(tmp_path):
         ((50.0, 50.0), 900.0, 100.0, 0.906),
         ((100.0, 100.0), 900.0, 100.0, 1.0),
     ]
+
+
+@pytest.mark.parametrize("row", ["{0},0", "{0},", ",{0}", "{0},{0}"])
+def test_depths_of_a_depth_dose_stand_in_either_column(tmp_path, row):
+    text = "".join(f"depth dose,6,900,100,100,{row.format(depth)},{100 - depth},\n" for depth in range(0, 60, 10))
+    (tmp_path / "curves.csv").write_text(HEAD + text)
+    (scan,) = read_tank(tmp_path).scans
+    assert (scan.depth, scan.position.tolist()) == (None, [0.0, 10.0, 20.0, 30.0, 40.0, 50.0])
 
 
 def test_the_measured_tank(shared):
