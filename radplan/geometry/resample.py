@@ -15,7 +15,6 @@ from radplan.errors import InputError
 from radplan.geometry.grid import Grid
 
 Floats = npt.NDArray[np.float64]
-MatrixOf = Callable[[Grid, Grid, int], Floats]
 
 
 def resample_linear(volume: Array, grid: Grid, to: Grid, outside: float = 0.0) -> Array:

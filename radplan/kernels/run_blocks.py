@@ -17,9 +17,6 @@ from radplan.kernels.lanes import LANES
 
 Array = Any
 
-MOST_COLUMNS = 2**16
-"""Columns that 16-bit numbers can name."""
-
 
 @njit(cache=True)
 def count_blocks(indptr: Array, indices: Array) -> Array:

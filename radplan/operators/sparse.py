@@ -120,10 +120,6 @@ class SparseOperator(LinearOperator):
         taken = self.storage.take(chosen)
         return SelectedRows(self, chosen) if taken is None else SparseOperator(taken)
 
-    def select_columns(self, columns: Array) -> SparseOperator:
-        """Return the operator of the chosen columns, a host array of column numbers ``(m,)``."""
-        return SparseOperator.from_scipy(self.to_scipy()[:, np.asarray(columns)], self.device, self.dtype)
-
 
 def _stored(rows: CompressedRows, place: Device) -> Storage:
     """Return a matrix in the storage of a device."""

@@ -75,12 +75,11 @@ def test_column_norms(
     np.testing.assert_allclose(arrays.to_numpy(weighted), np.sqrt(weights @ dense**2), rtol=1e-12)
 
 
-def test_restricting_twice_and_columns(matrix: scipy.sparse.csr_array) -> None:
+def test_restricting_twice(matrix: scipy.sparse.csr_array) -> None:
     op = SparseOperator.from_scipy(matrix, dtype="float64")
     twice = op.restrict(np.arange(2, 60)).restrict(np.asarray([0, 5]))
     x = np.arange(17.0)
     np.testing.assert_allclose(twice.apply(x), (matrix.toarray() @ x)[[2, 7]])
-    np.testing.assert_allclose(op.select_columns(np.asarray([4, 1])).to_scipy().toarray(), matrix.toarray()[:, [4, 1]])
 
 
 def test_bad_matrices_and_vectors_are_refused() -> None:

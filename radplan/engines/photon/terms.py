@@ -141,7 +141,7 @@ class PhotonScene:
         whole, counted = patient.density(), None
         density, ct_grid = _cropped(whole, patient.ct.grid)
         scaled = scales_with_density(patient, machine, density_scaling)
-        if scaled:
+        if scaled and patient.overrides:  # without them nothing outside the external contour has a density
             outside = np.logical_not(patient.dosed_mask())
             if np.any(whole[outside]):
                 counted = _cropped(np.where(outside, np.zeros_like(whole), whole), patient.ct.grid)
