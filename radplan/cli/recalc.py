@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -11,10 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from radplan.cli.arguments import HuTable, Series, StructureSet, gamma_criteria, numbers, pairs, refuse, spacing
-from radplan.cli.console import Console, listening_console, print_table
+from radplan.cli.console import listening_console, print_table
 from radplan.cli.plan import check_folder
 from radplan.cli.recalc_ions import recalculated_ions
-from radplan.cli.recalc_table import tell_comparison
+from radplan.cli.recalc_results import tell_doses, written
 from radplan.errors import InputError
 
 if TYPE_CHECKING:
@@ -167,12 +166,12 @@ def _recalculated_photons(
     given: Mapping[str, Any],
 ) -> int:
     """Calculate a photon plan, write it into a folder and print its figures."""
-    from radplan.recalc import recalculate
+    from radplan.recalc import recalculate, save_recalculation
 
     with listening_console() as console:
         recalculation = recalculate(rtplan, patient, **given)
-        read = {"rtplan": Path(rtplan).name, "reference": [Path(path).name for path in given["reference"] or []]}
-        paths = _written(recalculation, out, read, console, figures)
+        read = rtplan, given["reference"] or ()
+        paths = written(recalculation, save_recalculation, out, read, console, figures)
         _tell(recalculation)
         paths += _checked(recalculation, out, point, figures) if phantom else []
         print(f"\nin {Path(out).resolve()}: {', '.join(path.name for path in paths)}  [{console.total()}]")
@@ -207,29 +206,6 @@ def _beside(reference: Texts, names: Texts, fit_factor: str | None, gamma: Texts
         "gamma": gamma_criteria(gamma, "--gamma"),
         "skin": skin,
     }
-
-
-def _written(
-    recalculation: Recalculation, out: str, given: Mapping[str, object], console: Console, figures: bool
-) -> list[Path]:
-    """Files and figures, all or none."""
-    from radplan.io.staging import staged
-    from radplan.recalc import save_recalculation
-    from radplan.viz import figures_available
-
-    seconds = {
-        "seconds": round(time.perf_counter() - console.first, 2),
-        "processor_seconds": round(time.process_time(), 2),
-    }
-    with staged(out) as partial:
-        paths = list(save_recalculation(recalculation, partial, {**given, **seconds}))
-        if figures and figures_available():
-            from radplan.viz.recalc import save_recalculation_figures
-
-            paths += save_recalculation_figures(recalculation, partial)
-    if figures and not figures_available():
-        print("figures: none, matplotlib is not installed (pip install 'radplan[viz]')")
-    return [Path(out, path.name) for path in paths]
 
 
 def _whose(patient: str | None, phantom: bool, point: Texts) -> str:
@@ -282,10 +258,9 @@ def _checked(recalculation: Recalculation, out: str, point: list[float] | None, 
 
 def _tell(recalculation: Recalculation) -> None:
     """Print what was calculated, and how it compares."""
-    from radplan.recalc.comparison import METRICS
     from radplan.recalc.recalculate import control_points
 
-    delivery, comparison = recalculation.delivery, recalculation.comparison
+    delivery = recalculation.delivery
     machines = ", ".join(recalculation.machine_names)
     print(f"plan {delivery.name}: {delivery.mu:.1f} MU a fraction, {recalculation.fractions} fractions, {machines}")
     for field in control_points(recalculation):
@@ -293,10 +268,4 @@ def _tell(recalculation: Recalculation) -> None:
             f"  {field['number']:>3} {field['name']}: {field['technique']}, {field['mu']:.2f} MU, "
             f"{field['control_points']} control points, {field['mlc'] or 'no leaves'}"
         )
-    for note in recalculation.notes:
-        print(f"note: {note}")
-    if comparison is None:
-        rows = recalculation.plan.metrics()
-        print_table({name: {kind: row[kind] for kind in METRICS if kind in row} for name, row in rows.items()}, "[Gy]")
-        return
-    tell_comparison(comparison)
+    tell_doses(recalculation)

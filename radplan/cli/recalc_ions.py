@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from radplan.cli.console import listening_console, print_table
-from radplan.cli.recalc_table import tell_comparison
+from radplan.cli.console import listening_console
+from radplan.cli.recalc_results import tell_doses, written
 
 if TYPE_CHECKING:
     from radplan.recalc import IonRecalculation
@@ -32,26 +31,12 @@ def recalculated_ions(
     given : mapping
         What else `radplan.recalc.recalculate_ions` takes.
     """
-    from radplan.io.staging import staged
     from radplan.recalc import recalculate_ions, save_ion_recalculation
-    from radplan.viz import figures_available
 
     with listening_console() as console:
         recalculation = recalculate_ions(rtplan, patient, machine, **given)
-        said = {
-            "rtplan": Path(rtplan).name,
-            "reference": [Path(path).name for path in given["reference"] or []],
-            "seconds": round(time.perf_counter() - console.first, 2),
-            "processor_seconds": round(time.process_time(), 2),
-        }
-        with staged(out) as partial:
-            paths = list(save_ion_recalculation(recalculation, partial, said))
-            if figures and figures_available():
-                from radplan.viz.recalc import save_recalculation_figures
-
-                paths += save_recalculation_figures(recalculation, partial)
-        if figures and not figures_available():
-            print("figures: none, matplotlib is not installed (pip install 'radplan[viz]')")
+        read = rtplan, given["reference"] or ()
+        paths = written(recalculation, save_ion_recalculation, out, read, console, figures)
         _tell(recalculation)
         print(f"\nin {Path(out).resolve()}: {', '.join(path.name for path in paths)}  [{console.total()}]")
     return 0
@@ -71,11 +56,4 @@ def _tell(recalculation: IonRecalculation) -> None:
             f"of {energies} MeV, {row['spots']} spots, {row['mu']:.2f} MU "
             f"({row['least_mu']:.3g}-{row['largest_mu']:.3g} a spot), {row['particles_1e9']:.4g}e9 particles"
         )
-    for note in recalculation.notes:
-        print(f"note: {note}")
-    if recalculation.comparison is None:
-        rows = recalculation.plan.metrics()
-        kinds = ("Dmean", "D95", "D50", "D2")
-        print_table({name: {kind: row[kind] for kind in kinds if kind in row} for name, row in rows.items()}, "[Gy]")
-        return
-    tell_comparison(recalculation.comparison)
+    tell_doses(recalculation)

@@ -83,6 +83,18 @@ def test_the_command_says_what_an_rt_ion_plan_needs(machine, tmp_path, capsys):
         rp.verify_protons(path, tmp_path)
 
 
+def test_the_command_calculates_an_rt_ion_plan_again(machine, tmp_path, capsys):
+    plan = plan_of(machine, 0.0)
+    path, out = tmp_path / "RP.dcm", tmp_path / "out"
+    rp.export_ion_plan(rp.scanned_plan(plan.beams, [20.0], machine, fractions=2, name="one"), plan.patient, path)
+    assert main(["recalc", str(path), "--patient", "box", "--grid", "12", "--no-figures", "--out", str(out)]) == 0
+    told = capsys.readouterr().out
+    assert "2 fractions of protons, generic_proton" in told
+    assert "note: the plan's isocentre is moved" in told
+    assert "OuterTarget" in told
+    assert {"recalc.json", "rtdose.dcm", "rtdose_let.dcm", "spots.csv"} <= {file.name for file in out.iterdir()}
+
+
 def test_a_course_of_spots_has_a_whole_number_of_fractions(machine):
     plan = plan_of(machine, 0.0)
     scanned = rp.scanned_plan(plan.beams, [20.0], machine, fractions=2, name="one")
