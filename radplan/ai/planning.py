@@ -91,7 +91,7 @@ def plan_proposal(
 
     Parameters
     ----------
-    proposer : DoseProposer
+    proposer : DoseProposer or DvhPlanner
         The network.
     spec : PlanSpec
         Of which beams' `bixel_width`, the dose grid, `fractions` (None takes the patient's, or the model's) and
@@ -106,7 +106,6 @@ def plan_proposal(
         Most iterations of the reproduction.
     collimator : float, optional
         Collimator angle of all beams [degree]; None takes 0 or 90, so that leaves move along the targets' shorter side.
-
     wishes : sequence of Wish
         For a network that is steered by DVHs.
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from radplan.cli.arguments import DoseMask, Wished, pairs, spacing
-from radplan.cli.console import listening_console
+from radplan.cli.console import listening_console, show_warnings
 from radplan.cli.plan import check_folder
 from radplan.errors import InputError
 
@@ -67,7 +66,7 @@ def command(
     _refuse(network, {**options, **(fields if arcs else {})}, taken)
     live = _linac(load_machine(machine))
     check_folder(out)
-    logging.basicConfig(format="radplan: %(levelname)s: %(message)s", level=logging.WARNING)
+    show_warnings()
     moved = {"technique": technique or ("vmat" if arcs else "sliding_window"), "limits": limits or linac}
     given = {"case": case, "machine": machine, "beams": {"bixel_width": bixel_width or 5.0}}
     given |= _grids(spacing(grid, "--grid"), moved, arcs)

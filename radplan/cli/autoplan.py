@@ -59,7 +59,7 @@ def command(
     if chosen != "fluence" and linac is None:
         raise InputError(f"{chosen} needs a photon machine with monitor units, {live.name!r} is none: take fluence")
     check_folder(out)
-    show_warnings()
+    show_warnings(numbers=False)
     with listening_console() as console:
         patient, dicom = named_patient(plan_spec({"case": case}))
         leaves = limits if chosen in ("step_and_shoot", "sliding_window") else None

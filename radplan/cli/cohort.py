@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from radplan.cli.arguments import refuse
+from radplan.cli.console import show_warnings
 from radplan.errors import InputError, UnknownNameError
 
 ACTIONS = ("run", "status", "merge", "export")
@@ -47,7 +48,7 @@ def command(
         )
     if action != "export":
         refuse(f"the action {action}", {"--layout": layout != "arrays", "--split": split, "--to": to})
-    logging.basicConfig(format="radplan: %(levelname)s: %(message)s", level=logging.ERROR)
+    show_warnings(logging.ERROR)
     cohort = read_cohort(spec)
     if out is not None:
         cohort = cohort.model_copy(update={"out": out})

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from radplan.cli.arguments import file_kind
-from radplan.cli.console import print_metrics
+from radplan.cli.console import print_metrics, show_warnings
 from radplan.cli.dvh import FIGURES, write_figure
 from radplan.errors import InputError
 
@@ -28,7 +28,7 @@ def command(
     if len(plans) < 2:
         raise InputError("compare takes the folders of two plans or more")
     kind = "" if out is None else file_kind(out, FIGURES)
-    logging.basicConfig(format="radplan: %(levelname)s: %(message)s", level=logging.ERROR)
+    show_warnings(logging.ERROR)
     names = [name for name in metrics.split(",") if name]
     opened = {Path(folder).name: load_plan(folder) for folder in plans}
     if len(opened) < len(plans):

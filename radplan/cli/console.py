@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
-import numbers
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from numbers import Number
 from typing import Any
 
 from radplan.progress import Report, listening, rich_bars, sentence
@@ -17,26 +17,34 @@ WIDTH = 80
 
 
 class Once(logging.Filter):
-    """Lets a warning through the first time only, whatever its numbers: rounds of a search repeat it."""
+    """Lets a warning through the first time only.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    numbers : bool
+        Whether one with other numbers is another one; rounds of a search repeat theirs.
+    """
+
+    def __init__(self, numbers: bool = True) -> None:
         super().__init__()
+        self.numbers = numbers
         self.told: set[tuple[object, ...]] = set()
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Return whether nothing like it was told before."""
         given = record.args if isinstance(record.args, tuple) else ()
-        key = (record.msg, *(str(value) for value in given if not isinstance(value, numbers.Number)))
+        kept = [str(value) for value in given if self.numbers or not isinstance(value, Number)]
+        key = (record.msg, *kept)
         known = key in self.told
         self.told.add(key)
         return not known
 
 
-def show_warnings() -> None:
-    """Print warnings to standard error, each one once."""
+def show_warnings(level: int = logging.WARNING, numbers: bool = True) -> None:
+    """Print warnings, or what is of a level and above it, to standard error, each one once; see `Once`."""
     handler = logging.StreamHandler()
-    handler.addFilter(Once())
-    logging.basicConfig(format="radplan: %(levelname)s: %(message)s", level=logging.WARNING, handlers=[handler])
+    handler.addFilter(Once(numbers))
+    logging.basicConfig(format="radplan: %(levelname)s: %(message)s", level=level, handlers=[handler])
 
 
 class Console:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from radplan.cli.arguments import file_kind
-from radplan.cli.console import print_metrics
+from radplan.cli.console import print_metrics, show_warnings
 from radplan.errors import InputError
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def command(
 
     if out is not None:
         file_kind(out, (".csv", *FIGURES, ".html"))
-    logging.basicConfig(format="radplan: %(levelname)s: %(message)s", level=logging.ERROR)
+    show_warnings(logging.ERROR)
     opened = load_plan(plan)
     shown = quantity or opened.prescribed
     names = None if structures is None else [name for name in structures.split(",") if name]

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from radplan.cli.console import show_warnings
 from radplan.errors import InputError
 
 
@@ -29,7 +29,7 @@ def command(
     from radplan.io.load import load_patient
     from radplan.workflows.reopening import load_plan
 
-    logging.basicConfig(format="radplan: %(levelname)s: %(message)s", level=logging.WARNING)
+    show_warnings()
     if matrad is None and images is None and dicom is None:
         raise InputError("say what to write: --matrad FILE, --images DIR or --dicom DIR")
     plan = load_plan(source) if Path(source, "plan.json").is_file() else None

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from radplan.cli.arguments import gamma_criteria
+from radplan.cli.console import show_warnings
 
 
 def command(
@@ -29,7 +30,7 @@ def command(
     from radplan.workflows.doses import given_dose
 
     chosen = gamma_criteria(criteria, "--criteria")
-    logging.basicConfig(format="radplan: %(levelname)s: %(message)s", level=logging.ERROR)
+    show_warnings(logging.ERROR)
     ours, theirs = given_dose(dose, patient), given_dose(reference, patient)
     gamma = gamma_index(ours.dose, ours.grid, theirs.dose, theirs.grid, chosen)
     there = np.asarray(resample_linear(ours.dose, ours.grid, theirs.grid))

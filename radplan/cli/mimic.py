@@ -41,7 +41,7 @@ def command(
 
     live = load_machine(machine)
     check_folder(out)
-    show_warnings()
+    show_warnings(numbers=False)
     with listening_console() as console:
         given = given_dose(dose, patient)
         angles = numbers(gantry, "--gantry") or list(range(0, 360, 40))

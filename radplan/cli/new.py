@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from radplan.cli.console import show_warnings
 from radplan.errors import FileError
 from radplan.progress import listening
 
@@ -26,7 +26,7 @@ def command(
     from radplan.io.load import load_patient
     from radplan.workflows.writing import plan_text
 
-    logging.basicConfig(format="radplan: %(levelname)s: %(message)s", level=logging.WARNING)
+    show_warnings()
     with listening(None if sys.stderr.isatty() else False):
         text = plan_text(case, load_patient(case))
     if out is None:

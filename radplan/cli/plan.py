@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,7 +20,7 @@ from radplan.cli.arguments import (
     Technique,
     numbers,
 )
-from radplan.cli.console import Console, listening_console, print_metrics, print_table
+from radplan.cli.console import Console, listening_console, print_metrics, print_table, show_warnings
 from radplan.errors import FileError, InputError
 
 if TYPE_CHECKING:
@@ -98,7 +97,7 @@ def command(
     }
     spec = specification(plan, given)
     check_folder(out)
-    logging.basicConfig(format="radplan: %(levelname)s: %(message)s", level=logging.WARNING)
+    show_warnings()
     return _planned(spec, out, spec.outputs.figures and not no_figures)
 
 

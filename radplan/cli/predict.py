@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from radplan.cli.arguments import DoseMask, Wished, spacing
+from radplan.cli.console import show_warnings
 from radplan.cli.plan import check_folder
 from radplan.errors import InputError
 
@@ -45,7 +45,7 @@ def command(
     from radplan.viz import figures_available, save_figures
 
     check_folder(out)
-    logging.basicConfig(format="radplan: %(levelname)s: %(message)s", level=logging.WARNING)
+    show_warnings()
     changes = [Wish.parse(text) for text in asked or ()]
     network = load_model(model, device)
     if changes and not isinstance(network, DvhPlanner):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from radplan.cli.arguments import HuTable, Series, StructureSet, gamma_criteria, numbers, pairs, refuse, spacing
-from radplan.cli.console import listening_console, print_table
+from radplan.cli.console import listening_console, print_table, show_warnings
 from radplan.cli.plan import check_folder
 from radplan.cli.recalc_ions import recalculated_ions
 from radplan.cli.recalc_results import tell_doses, written
@@ -134,7 +133,7 @@ def command(
 
     check_folder(out)
     as_device(device)
-    logging.basicConfig(format="radplan: %(levelname)s: %(message)s", level=logging.WARNING)
+    show_warnings()
     whose, densities = _whose(patient, phantom, point), _values(density, "--density")
     asked: dict[str, Any] = {
         "grid": spacing(grid, "--grid") or 3.0, "fractions": fractions, "device": device,

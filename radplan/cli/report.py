@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from radplan.cli.console import show_warnings
 
 
 def command(
@@ -31,7 +32,7 @@ def command(
     from radplan.report.document import save_report
     from radplan.workflows.reopening import load_plan
 
-    logging.basicConfig(format="radplan: %(levelname)s: %(message)s", level=logging.WARNING)
+    show_warnings()
     opened = load_plan(plan, patient)
     folder = Path(plan)
     judged = None if card is None else load_scorecard(card)[0]

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-import logging
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from radplan.cli.console import show_warnings
 
 
 def command(
@@ -31,7 +32,7 @@ def command(
     from radplan.plan.of_dose import plan_of_dose
     from radplan.workflows.doses import given_dose
 
-    logging.basicConfig(format="radplan: %(levelname)s: %(message)s", level=logging.WARNING)
+    show_warnings()
     judged, rules = load_scorecard(card)
     given = given_dose(dose, patient)
     seen = given.patient if rules is None else understand(given.patient, rules).patient

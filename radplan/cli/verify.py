@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from radplan.cli.arguments import HuTable, Series, StructureSet, gamma_criteria, refuse, spacing
-from radplan.cli.console import listening_console, print_table
+from radplan.cli.console import listening_console, print_table, show_warnings
 from radplan.cli.plan import check_folder
 from radplan.errors import InputError, UnknownNameError
 
@@ -73,11 +73,11 @@ def command(
     Photons begin from the same fluence behind leaves and jaws, and both doses agree in the middle of a 10x10 in water.
     """
     from radplan.recalc import SceneOptions
-    from radplan.workflows.verification import ENGINES
+    from radplan.workflows.verification import INDEPENDENT
 
     check_folder(out)
-    if engine not in ENGINES:
-        raise UnknownNameError("engine to verify by", engine, ENGINES)
+    if engine not in INDEPENDENT:
+        raise UnknownNameError("engine to verify by", engine, INDEPENDENT)
     given = {
         "patient": patient,
         "machine": machine,
@@ -89,7 +89,7 @@ def command(
         "fractions": fractions,
     }
     given = {name: value for name, value in given.items() if value is not None}
-    logging.basicConfig(format="radplan: %(levelname)s: %(message)s", level=logging.ERROR)
+    show_warnings(logging.ERROR)
     with listening_console() as console:
         if _is_of_protons(plan):
             of_photons = {"--mlc": mlc, "--density-scaling": density_scaling is not None, "--device": device != "cpu"}

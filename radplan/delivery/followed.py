@@ -48,13 +48,8 @@ class FollowedApertures(ModelOver):
         """Always false."""
         return False
 
-    @property
-    def variables(self) -> Variables:
-        """Centres and half-widths [mm] in place of leaf ends, within plain bounds; the rest as in the model."""
-        return self._bounded
-
     @cached_property
-    def _bounded(self) -> Variables:
+    def variables(self) -> Variables:
         """Centres and half-widths [mm] in place of leaf ends, within plain bounds; the rest as in the model."""
         limits, count = self.trajectories, self.trajectories.count
         low, high, start = (

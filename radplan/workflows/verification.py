@@ -38,7 +38,7 @@ from radplan.workflows.radiation import wanted_engine
 from radplan.workflows.reopening import load_plan
 from radplan.workflows.voxel_means import of_means, points_grid, with_voxel_means
 
-ENGINES = ("monte_carlo",)
+INDEPENDENT = ("monte_carlo",)
 """What a plan can be verified by."""
 
 PHOTON_STEP = 3.0
@@ -116,8 +116,8 @@ def verify(
     InputError
         When the Monte Carlo is not installed or cannot describe the machine, or fields are of several machines.
     """
-    if engine not in ENGINES:
-        raise UnknownNameError("engine to verify by", engine, ENGINES)
+    if engine not in INDEPENDENT:
+        raise UnknownNameError("engine to verify by", engine, INDEPENDENT)
     first = recalculate(plan, patient, machine, mlc, grid=grid, options=options, fractions=fractions, scene=scene)
     model = first.plan.model
     if not isinstance(model, ApertureModel):

@@ -81,15 +81,18 @@ def test_what_is_missing_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert "--patient CASE" in capsys.readouterr().err
 
 
-def test_a_warning_of_every_round_is_told_once(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(("numbers", "told"), [(False, []), (True, ["only 92.1 % of structure External"])])
+def test_a_warning_is_told_once(numbers: bool, told: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """The same one again is not told; one of other numbers where numbers count, as they do not in a search."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.addFilter(Once())
+    handler.addFilter(Once(numbers))
     logger = logging.Logger("rounds")
     logger.addHandler(handler)
-    for share in (91.6, 92.1):
+    for share in (91.6, 91.6, 92.1):
         logger.warning("only %.1f %% of structure %s", share, "External")
     logger.warning("only %.1f %% of structure %s", 89.4, "Brainstem")
     assert capsys.readouterr().err.splitlines() == [
         "only 91.6 % of structure External",
+        *told,
         "only 89.4 % of structure Brainstem",
     ]
