@@ -99,10 +99,9 @@ def _written(delivered: Delivered, out: str, spec: PlanSpec, source: Any, beside
     from radplan.viz import figures_available, save_figures
     from radplan.workflows.delivery import save_delivery
 
-    paths = save_delivery(delivered, out, spec, delivered.plan.patient, source)
+    paths = [*save_delivery(delivered, out, spec, delivered.plan.patient, source)]
     if figures and figures_available():
-        save_figures(delivered.plan, out, beside=beside, label="reproduced by fluence")
-    print(delivered.report)
+        paths += save_figures(delivered.plan, out, beside=beside, label="reproduced by fluence")
     print(", ".join(path.name for path in paths))
 
 

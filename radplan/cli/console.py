@@ -79,7 +79,8 @@ class Console:
         """Print what a step did and the seconds since the last one."""
         now = time.perf_counter()
         self._end_bar()
-        print(f"{step:<10} {detail}  [{now - self.last:.1f} s]", flush=True)
+        lines = "\n           ".join(line.strip() for line in detail.splitlines())
+        print(f"{step:<10} {lines}  [{now - self.last:.1f} s]", flush=True)
         self.last = self.said = now
 
     def total(self) -> str:

@@ -178,8 +178,7 @@ def _written(outcome: Outcome, out: str, figures: bool) -> list[Path]:
 
 
 def _tell_delivery(delivered: Delivered) -> None:
-    """Tell the delivery report, and the three doses beside each other."""
-    print(delivered.report)
+    """Tell the monitor units, and the three doses beside each other; the report was told when the step was done."""
     print(f"MU per Gy: {delivered.described()['mu_per_gray']:.0f}")
     table = delivered.table()
     for name in next(iter(table.values())):
@@ -192,8 +191,8 @@ def _tell_delivery(delivered: Delivered) -> None:
             f"{found.dice_95:.3f}, mean difference {found.mean_difference:.2f} %, gamma 3 %/3 mm {found.gamma:.1f} %"
         )
         pairs = {name: {"apertures": one, "exact": two} for name, (one, two) in found.d10.items()}
-        print()
-        print_table(pairs, "D10 on the same voxels after that factor [Gy]")
+        print("\nD10 on the same voxels after that factor")
+        print_table(pairs, "[Gy]")
 
 
 def _tell_files(console: Console, paths: list[Path], out: str, undrawn: bool) -> None:

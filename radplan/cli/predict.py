@@ -70,9 +70,9 @@ def command(
         if known is not None and known.dose.any():
             beside = known.dose, known.patient.ct.grid
     plan = plan_of_dose(dose, placed, patient, f"proposed by {network.card['name']}")
-    paths = save_plan(plan, out)
+    paths = [*save_plan(plan, out)]
     if figures_available() and not no_figures:
-        save_figures(plan, out, beside=beside and plan_of_dose(*beside, patient).dvh(), label=label)
+        paths += save_figures(plan, out, beside=beside and plan_of_dose(*beside, patient).dvh(), label=label)
     _tell_doses(plan)
     print(f"in {Path(out).resolve()}: {', '.join(path.name for path in paths)}")
     return 0

@@ -220,7 +220,7 @@ def arc_of_openings(
     field = TreatmentField(
         f"{number} arc", number, tuple(points), machine.sad, mlc.boundaries, energy=machine.energy, machine=machine.name
     )
-    return rounded_plan(DeliveryPlan("arc of fluence", (field,), fractions, patient_position), allowed)
+    return rounded_plan(DeliveryPlan("arc", (field,), fractions, patient_position), allowed)
 
 
 def _largest_runs(maps: Floats, opened: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
