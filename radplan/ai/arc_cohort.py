@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from radplan.autoplan.cohort.generate import GENERATORS, draw
 from radplan.autoplan.protocol import load_protocol, understand
 from radplan.errors import FileError, InputError
 from radplan.io import load_machine
+from radplan.io.staging import staged_file
 from radplan.machines.photon import PhotonMachine
 from radplan.patient.patient import Patient
 
@@ -92,13 +92,10 @@ _STATED = {"arc", "generator", "options", "draw", "protocol", "machine", "organs
 
 
 def _write(path: Path, fluence: Floats) -> None:
-    draft = path.with_name(f".{path.stem}-{os.getpid()}.npz")
-    try:
+    with staged_file(path) as partial:
         path.parent.mkdir(parents=True, exist_ok=True)
-        np.savez_compressed(draft, fluence=fluence.astype(np.float32))
-        draft.rename(path)
-    except OSError as error:
-        raise FileError(path, f"cannot be written: {error.strerror or error}") from None
+        with partial.open("wb") as stream:
+            np.savez_compressed(stream, fluence=fluence.astype(np.float32))
 
 
 def _read(path: Path, shape: tuple[int, int, int]) -> Floats:

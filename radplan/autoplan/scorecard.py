@@ -18,6 +18,7 @@ from typing import Any, Self
 
 from radplan.autoplan.criteria import DOSE_INPUT, METRICS, Criterion, evaluate_criterion
 from radplan.errors import FileError, InputError, RadplanError, UnknownNameError
+from radplan.io.staging import staged_file
 from radplan.plan import Plan
 
 FORMAT = "radplan-scorecard"
@@ -317,9 +318,10 @@ def read_scorecard(path: str | Path) -> Scorecard:
 
 
 def write_scorecard(card: Scorecard, path: str | Path) -> Path:
-    """Write a card as JSON."""
+    """Write a card as JSON, whole or not at all."""
     file = Path(path)
-    file.write_text(json.dumps(card.to_spec(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    with staged_file(file) as partial:
+        partial.write_text(json.dumps(card.to_spec(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     return file
 
 

@@ -14,6 +14,7 @@ from typing import Any
 from radplan.autoplan.cohort.spec import CohortSpec
 from radplan.autoplan.cohort.task import finished, run_task, task_folder, task_hash
 from radplan.errors import InputError, RadplanError
+from radplan.io.staging import staged_file
 
 Told = Callable[[int, str], None]
 
@@ -141,9 +142,8 @@ def merge_cohort(spec: CohortSpec) -> tuple[Path, Path]:
     }  # fmt: skip
     written = {"cohort.csv": table.getvalue(), "card.json": json.dumps(card, indent=1, sort_keys=True) + "\n"}
     for name, text in written.items():
-        partial = out / f"{name}.partial"
-        partial.write_text(text, encoding="utf-8", newline="")
-        partial.replace(out / name)
+        with staged_file(out / name) as partial:
+            partial.write_text(text, encoding="utf-8", newline="")
     return out / "cohort.csv", out / "card.json"
 
 
