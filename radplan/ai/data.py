@@ -15,9 +15,9 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage
 
 from radplan.ai.features import Anatomy, Layout, dose_channels
+from radplan.ai.halves import doubled, halves
 from radplan.errors import FileError, InputError
 from radplan.geometry.grid import Grid
 from radplan.io.openkbp import BEAM_ANGLES, DOSE_MASK, LEVELS, ORGANS, OpenKBPCase, read_openkbp
@@ -112,39 +112,16 @@ def refined(coarse: Anatomy, share: Volume) -> Anatomy:
     spacing = tuple(s / 2 for s in coarse.grid.spacing)
     origin = tuple(o - s / 2 for o, s in zip(coarse.grid.origin, spacing, strict=True))
     grid = Grid((2 * nz, 2 * ny, 2 * nx), (spacing[0], spacing[1], spacing[2]), (origin[0], origin[1], origin[2]))
-    inside = _placed(share) > 0
-    parts = {name: _placed(part) for name, part in coarse.parts.items()}
+    inside = halves(share) > 0
+    parts = {name: halves(part) for name, part in coarse.parts.items()}
     hu = _between(np.where(share > 0, coarse.hu, -1024.0), share > 0)
     return Anatomy(coarse.name, grid, np.where(inside, hu, np.float32(-1024.0)), inside, parts)
 
 
-def _doubled(volume: npt.NDArray[np.floating]) -> Volume:
-    """Return a volume at twice the resolution, interpolated linearly between voxel centres."""
-    for axis in range(3):
-        count = volume.shape[axis]
-        place = np.clip((np.arange(2 * count) + 0.5) / 2 - 0.5, 0, count - 1)
-        low = np.minimum(place.astype(np.int64), max(count - 2, 0))
-        part = (place - low).reshape([-1 if k == axis else 1 for k in range(3)])
-        upper = np.take(volume, np.minimum(low + 1, count - 1), axis=axis)
-        volume = (1 - part) * np.take(volume, low, axis=axis) + part * upper
-    return volume.astype(np.float32)
-
-
 def _between(volume: npt.NDArray[np.floating], known: npt.NDArray[np.bool_]) -> Volume:
     """Return a volume at twice the resolution, interpolated between known voxels alone."""
-    weights = _doubled(known.astype(np.float32))
-    return (_doubled(np.where(known, volume, 0.0)) / np.maximum(weights, 1e-3)).astype(np.float32)
-
-
-def _placed(part: Volume) -> Volume:
-    nz, ny, nx = part.shape
-    # Why: sharpened a little, so that of equal children those nearer to the structure are chosen.
-    smooth = _doubled(ndimage.gaussian_filter(part, 0.5)) + _doubled(part)
-    children = smooth.reshape(nz, 2, ny, 2, nx, 2).transpose(0, 2, 4, 1, 3, 5).reshape(-1, 8)
-    rank = np.argsort(np.argsort(-children, axis=1, kind="stable"), axis=1, kind="stable")
-    chosen = (rank < np.rint(8 * part.reshape(-1, 1))).astype(np.float32)
-    eight = chosen.reshape(nz, ny, nx, 2, 2, 2).transpose(0, 3, 1, 4, 2, 5)
-    return np.ascontiguousarray(eight.reshape(2 * nz, 2 * ny, 2 * nx))
+    weights = doubled(known.astype(np.float32))
+    return np.asarray(doubled(np.where(known, volume, 0.0)) / np.maximum(weights, 1e-3), dtype=np.float32)
 
 
 def mirrored(sample: Sample, layout: Layout) -> Sample:

@@ -12,13 +12,15 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage, special
+from scipy import ndimage
 
+from radplan.ai.halves import doubled, halves
 from radplan.errors import InputError
 from radplan.geometry.frames import beam_rotation, isocentre_plane, source_position, world_to_beam
 from radplan.geometry.grid import Grid
 from radplan.geometry.rays import radiological_depth
 from radplan.geometry.resample import resample_linear, resample_overlap
+from radplan.kernels.plates import shadow_shares
 from radplan.patient.ct import HU_TABLES
 from radplan.patient.patient import Patient
 from radplan.patient.structures import resample_weights
@@ -108,12 +110,16 @@ class Layout:
         Gantry angles of the beams [degree], couch 0.
     mirrored : mapping of str to str
         Organs that change places when left and right do.
+    half_voxels : bool
+        Whether targets end in the middle of voxels too, where their parts say so; otherwise a voxel is in a target
+        when half of it is.
     """
 
     levels: Mapping[str, float]
     organs: tuple[str, ...]
     angles: tuple[float, ...]
     mirrored: Mapping[str, str] = field(default_factory=dict)
+    half_voxels: bool = False
 
     def __post_init__(self) -> None:
         doses = list(self.levels.values())
@@ -155,6 +161,7 @@ class Layout:
             "organs": list(self.organs),
             "angles": list(self.angles),
             "mirrored": dict(self.mirrored),
+            "half_voxels": self.half_voxels,
         }
 
     @classmethod
@@ -162,7 +169,7 @@ class Layout:
         """Return the layout that `as_dict` wrote."""
         levels = {str(name): float(dose) for name, dose in data["levels"].items()}
         angles = tuple(float(angle) for angle in data["angles"])
-        return cls(levels, tuple(data["organs"]), angles, dict(data["mirrored"]))
+        return cls(levels, tuple(data["organs"]), angles, dict(data["mirrored"]), bool(data.get("half_voxels", False)))
 
 
 def dose_channels(anatomy: Anatomy, layout: Layout) -> npt.NDArray[np.float32]:
@@ -186,36 +193,37 @@ def dose_channels(anatomy: Anatomy, layout: Layout) -> npt.NDArray[np.float32]:
             f"of the structures that the model knows it has {', '.join(anatomy.parts) or 'none'}; rename its targets, "
             "or take a model made for them"
         )
-    inside, sampling = anatomy.inside, anatomy.grid.spacing[::-1]
+    inside, sampling, finely = anatomy.inside, anatomy.grid.spacing[::-1], layout.half_voxels
     union = np.clip(np.sum(list(present.values()), axis=0), 0.0, 1.0)
     rows: list[npt.NDArray[Any]] = [
-        np.clip(_signed_distance(anatomy.parts.get(n), sampling, inside), -40, 100) / 50 for n in layout.levels
+        np.clip(_signed_distance(anatomy.parts.get(n), sampling, inside, finely), -40, 100) / 50 for n in layout.levels
     ]
-    rows.append(np.clip(_signed_distance(union, sampling, inside), -40, 150) / 50)
+    rows.append(np.clip(_signed_distance(union, sampling, inside, finely), -40, 150) / 50)
     skin = ndimage.distance_transform_edt(np.pad(inside, 1), sampling)[1:-1, 1:-1, 1:-1]
     rows.append(np.clip(skin[inside], 0, 60) / 30)
-    rows += _places(union >= 0.5 if (union >= 0.5).any() else union > 0, anatomy)
+    rows += _places(union, anatomy, finely)
     rows.append(np.clip(anatomy.hu[inside], -1000, 1000) / 500)
     shares = [part[inside] * (layout.levels[name] / layout.prescription) for name, part in present.items()]
     rows.append(np.max(shares, axis=0))
     highest = present[max(present, key=lambda name: layout.levels[name])]
-    rows += list(conformal_dose(anatomy, layout.angles, (union, highest)))
+    rows += list(conformal_dose(anatomy, layout.angles, (union, highest), finely))
     absent = np.zeros(int(inside.sum()), dtype=np.float32)
     rows += [anatomy.parts[name][inside] if name in anatomy.parts else absent for name in layout.organs]
     return np.stack([np.asarray(row, dtype=np.float32) for row in rows])
 
 
 def conformal_dose(
-    anatomy: Anatomy, angles: Sequence[float], targets: tuple[Volume, Volume]
+    anatomy: Anatomy, angles: Sequence[float], targets: tuple[Volume, Volume], half_voxels: bool = False
 ) -> tuple[Volume, Volume, Volume]:
     """Return open-field dose of two targets' shadows and the first one's mean shadow, each (n,), where dose counts.
 
-    Each dose is over its own mean in its target. The isocentre is the centre of the first target.
+    Each dose is over its own mean in its target. The isocentre is the centre of the first target. See `Layout` for
+    `half_voxels`.
     """
     grid, inside = anatomy.grid, anatomy.inside
     voxels = np.flatnonzero(inside)
     points = grid.points(voxels)
-    clouds = [_cloud(grid, part) for part in targets]
+    clouds = [_cloud(grid, part, half_voxels) for part in targets]
     isocentre = clouds[0].mean(axis=0)
     depths = _Depths(anatomy, voxels)
     dose = np.zeros((2, voxels.size))
@@ -252,30 +260,50 @@ def _drawn(part: Volume | None) -> bool:
     return part is not None and bool(part.any())
 
 
-def _signed_distance(part: Volume | None, sampling: Sequence[float], inside: Mask) -> npt.NDArray[np.float64]:
+def _within(part: Volume) -> Mask:
+    return part >= 0.5 if (part >= 0.5).any() else part > 0
+
+
+def _signed_distance(
+    part: Volume | None, sampling: Sequence[float], inside: Mask, half_voxels: bool
+) -> npt.NDArray[np.float64]:
     """Return distances [mm] to the surface of a structure where dose counts, negative in it."""
     if part is None or not part.any():
         return np.full(int(inside.sum()), _ABSENT)
-    within = part >= 0.5 if (part >= 0.5).any() else part > 0
-    distance = ndimage.distance_transform_edt(~within, sampling)
+    # Why: the transform takes as long as its box is large, and half of a CT is air around the body.
+    seen = ndimage.find_objects(((part > 0) | inside).astype(np.uint8))[0]
+    part, inside = part[seen], inside[seen]
+    within = halves(part) > 0 if half_voxels else _within(part)
+    size = [s / 2 for s in sampling] if half_voxels else sampling
+    distance = ndimage.distance_transform_edt(~within, size)
     box = ndimage.find_objects(within.astype(np.uint8))[0]
-    distance[box] -= ndimage.distance_transform_edt(np.pad(within[box], 1), sampling)[1:-1, 1:-1, 1:-1]
+    distance[box] -= ndimage.distance_transform_edt(np.pad(within[box], 1), size)[1:-1, 1:-1, 1:-1]
+    if half_voxels:
+        nz, ny, nx = part.shape
+        distance = distance.reshape(nz, 2, ny, 2, nx, 2).mean(axis=(1, 3, 5))
     return np.asarray(distance[inside])
 
 
-def _places(target: Mask, anatomy: Anatomy) -> list[npt.NDArray[np.float64]]:
+def _half_cells(part: Volume) -> tuple[npt.NDArray[np.float64], ...]:
+    """Return places z, y, x [voxels] of the halves of voxels that are in a target."""
+    return tuple((cell + 0.5) / 2 - 0.5 for cell in np.nonzero(halves(part)))
+
+
+def _places(target: Volume, anatomy: Anatomy, half_voxels: bool) -> list[npt.NDArray[np.float64]]:
     """Return the distance to the targets' slices and the place beside their centre, scaled."""
     z, y, x = np.nonzero(anatomy.inside)
     dx, dy, dz = anatomy.grid.spacing
-    tz, ty, tx = np.nonzero(target)
+    tz, ty, tx = _half_cells(target) if half_voxels else np.nonzero(_within(target))
     off = np.maximum(0, np.maximum(tz.min() - z, z - tz.max())) * dz / 30.0
     return [off, (z - tz.mean()) * dz / 100, (y - ty.mean()) * dy / 100, np.abs(x - tx.mean()) * dx / 100]
 
 
-def _cloud(grid: Grid, part: Volume) -> npt.NDArray[np.float64]:
-    """Return eight points in each voxel of a target, so that its shadow has no holes."""
-    within = part >= 0.5 if (part >= 0.5).any() else part > 0
-    centres = grid.points(np.flatnonzero(within))
+def _cloud(grid: Grid, part: Volume, half_voxels: bool) -> npt.NDArray[np.float64]:
+    """Return eight points in each voxel of a target, so that its shadow has no holes; of parts in eighths as many."""
+    if half_voxels:
+        z, y, x = _half_cells(part)
+        return np.asarray(np.stack([x, y, z], axis=1) * np.asarray(grid.spacing) + np.asarray(grid.origin))
+    centres = grid.points(np.flatnonzero(_within(part)))
     quarter = 0.25 * np.asarray(grid.spacing)
     corners = np.stack(np.meshgrid(*[(-q, q) for q in quarter], indexing="ij"), axis=-1).reshape(-1, 3)
     return np.asarray((centres[:, None, :] + corners).reshape(-1, 3))
@@ -294,9 +322,7 @@ def _shadow(
     inner = ndimage.distance_transform_edt(plate, _PITCH)
     # Why: between cell centres the edge lies half a cell from either side.
     edge = np.where(plate, _PITCH / 2 - inner, outer - _PITCH / 2)
-    place = np.stack([(y - low_v) / _PITCH - 0.5, (x - low_u) / _PITCH - 0.5])
-    distance = ndimage.map_coordinates(edge, place, order=1, mode="nearest")
-    return np.asarray(0.5 * special.erfc(distance / (np.sqrt(2.0) * PENUMBRA)))
+    return np.asarray(shadow_shares(edge, np.asarray([low_u, low_v]), _PITCH, x, y, PENUMBRA))
 
 
 class _Depths:
@@ -315,9 +341,8 @@ class _Depths:
         self._grid = Grid(self._size, spacing, (origin[0], origin[1], origin[2]))
         self._coarse = np.flatnonzero(solid)
         self._points = self._grid.points(self._coarse)
-        fine = np.stack(np.unravel_index(voxels, grid.shape)).astype(np.float64)
-        self._place = (fine + 0.5) / 2 - 0.5
-        self._solid = ndimage.map_coordinates((solid > 0).astype(np.float64), self._place, order=1, mode="nearest")
+        self._voxels = np.ravel_multi_index(np.unravel_index(voxels, grid.shape), [2 * n for n in self._size])
+        self._solid = doubled((solid > 0).astype(np.float64)).reshape(-1)[self._voxels]
 
     def seen_from(
         self, isocentre: npt.NDArray[np.float64], rotation: npt.NDArray[np.float64]
@@ -326,7 +351,7 @@ class _Depths:
         source = source_position(isocentre, rotation, _SAD)
         depth = np.zeros(self._grid.size)
         depth[self._coarse] = radiological_depth(self._density, self._grid, source, self._points)
-        mixed = ndimage.map_coordinates(depth.reshape(self._size), self._place, order=1, mode="nearest")
+        mixed = doubled(depth.reshape(self._size)).reshape(-1)[self._voxels]
         return np.asarray(mixed / np.maximum(self._solid, 1e-3))
 
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy import ndimage, special
 
 from radplan.ai.data import OPENKBP_LAYOUT, mirrored, sample_of
 from radplan.ai.features import ATTENUATION, PENUMBRA, Anatomy, Layout, conformal_dose, dose_channels
+from radplan.ai.halves import halves
 from radplan.errors import InputError
 from radplan.geometry.grid import Grid
 from radplan.io.openkbp import OpenKBPCase
+from radplan.kernels.plates import shadow_shares
 from radplan.patient import CT, Patient, Structure, Structures
 from tests.ai.small_patients import small_case
 
@@ -59,6 +62,53 @@ def test_distances_are_those_to_the_surface_and_absent_levels_are_far():
     np.testing.assert_array_equal(rows["distance PTV63"], 2.0)
     assert rows["depth"].max() == 1.5 or rows["depth"].max() == 2.0
     assert set(np.unique(rows["prescription"])) == {0.0, 1.0}
+
+
+def _slab_box(first: float) -> Anatomy:
+    """A target of 30 x 30 mm in a box of 6 mm voxels whose first slice is in it by a part."""
+    grid = Grid((12, 20, 20), (6.0, 6.0, 6.0), (-57.0, -57.0, -33.0))
+    x, y, z = (grid.points()[:, k].reshape(grid.shape) for k in range(3))
+    within = (np.abs(x) <= 15) & (np.abs(y) <= 15)
+    target = np.where(within & (z > -15) & (z < 15), 1.0, np.where(within & (z == -15), first, 0.0))
+    return Anatomy(
+        "slab", grid, np.zeros(grid.shape, np.float32), np.ones(grid.shape, bool), {"PTV": target.astype("f4")}
+    )
+
+
+@pytest.mark.parametrize("half_voxels", [False, True])
+def test_a_target_ends_in_the_middle_of_voxels_where_half_voxels_are_seen(half_voxels):
+    layout = Layout({"PTV": 1.0}, (), (0.0, 90.0), half_voxels=half_voxels)
+    distance, centre = [], []
+    for first in (0.0, 0.5, 1.0):
+        anatomy = _slab_box(first)
+        channels = dose_channels(anatomy, layout).reshape(-1, *anatomy.grid.shape)
+        names = dict(zip(layout.channels, channels, strict=True))
+        distance.append(50 * names["distance PTV"][2, 10, 10])  # in the slice before the target's first one
+        centre.append(-100 * names["z"][0, 0, 0] / 6)  # slices from the grid's first one to the target's centre
+    # half a voxel more of the target is 3 mm less to it; voxels as a whole are in it or not
+    np.testing.assert_allclose(np.diff(distance), [-3.0, -3.0] if half_voxels else [-6.0, 0.0], atol=0.6)
+    # four slices 4 to 7, and the upper half or all of slice 3: the mean of their places
+    wanted = [5.5, (4 * 5.5 + 0.5 * 3.25) / 4.5 if half_voxels else 5.0, 5.0]
+    np.testing.assert_allclose(centre, wanted, atol=0.03)
+
+
+def test_shares_of_a_shadow_are_those_of_interpolated_distances_to_its_edge():
+    draw = np.random.default_rng(1)
+    edge, low, spread = draw.uniform(-30, 30, (7, 9)), np.asarray([-5.0, 3.0]), 2.5
+    x, y = draw.uniform(-12, 35, 500), draw.uniform(-4, 35, 500)
+    place = np.stack([(y - low[1]) / 4.0 - 0.5, (x - low[0]) / 4.0 - 0.5])
+    distance = ndimage.map_coordinates(edge, place, order=1, mode="nearest")
+    expected = special.erfc(distance / (np.sqrt(2) * spread)) / 2
+    np.testing.assert_allclose(shadow_shares(edge, low, 4.0, x, y, spread), expected, atol=2e-14)
+
+
+def test_halves_have_the_means_of_their_parts_and_lie_where_the_structure_is():
+    parts = np.zeros((3, 4, 5), np.float32)
+    parts[1:] = 1.0
+    parts[0] = 0.5
+    mask = halves(parts)
+    np.testing.assert_allclose(mask.reshape(3, 2, 4, 2, 5, 2).mean(axis=(1, 3, 5)), parts)
+    np.testing.assert_array_equal(mask[:2, 0, 0], [0.0, 1.0])
 
 
 def test_the_mirrored_patient_has_the_mirrored_channels():

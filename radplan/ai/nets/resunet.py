@@ -133,8 +133,10 @@ def coarse_volume(
     nz, ny, nx = (n // pool for n in padded)
     z, y, x = flat // (padded[1] * padded[2]), flat // padded[2] % padded[1], flat % padded[2]
     coarse = (z // pool * ny + y // pool) * nx + x // pool
-    seen = torch.cat([channels, torch.ones_like(channels[:1])])
-    volume = seen.new_zeros((seen.shape[0], nz * ny * nx)).index_add_(1, coarse, seen) / pool**3
+    volume = channels.new_zeros((channels.shape[0] + 1, nz * ny * nx))
+    volume[:-1].index_add_(1, coarse, channels)
+    volume[-1].index_add_(0, coarse, torch.ones_like(channels[0]))
+    volume = volume / pool**3
     return volume.view(1, -1, nz, ny, nx).contiguous(memory_format=torch.channels_last_3d), flat
 
 
