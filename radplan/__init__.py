@@ -45,6 +45,7 @@ _HOME = {
     "ArcOptions": "radplan.delivery.arcs",
     "plan_arcs": "radplan.delivery.arcs",
     "refine_apertures": "radplan.delivery.refine",
+    "resequence": "radplan.plan.resequence",
     "SquaredDeviation": "radplan.optim.objectives",
     "SquaredOverdosing": "radplan.optim.objectives",
     "SquaredUnderdosing": "radplan.optim.objectives",

@@ -106,6 +106,10 @@ print(arc.mu, [len(field.points) for field in arc])
 # %% refine_apertures
 refined = rp.refine_apertures(delivery, goals, patient, machine, "Millennium 120", dij=None, grid=15.0, fractions=30)
 
+# %% resequence
+again = rp.resequence(plan, machine, "Millennium 120", intermediate_doses=1, iterations=2)
+print(delivery.mu, again.mu)
+
 # %% Protocol
 from radplan.autoplan.protocol import load_protocol, protocol_names
 

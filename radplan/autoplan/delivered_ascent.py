@@ -1,10 +1,12 @@
 """Delivered plans that climb the scorecard: leaf ends and monitor units, each step within the limits of the linac.
 
-What `radplan.autoplan.ascent` does for bixels, from where a search on goals has ended.
+What `radplan.autoplan.ascent` does for bixels, from where a search on goals has ended. Sliding windows climb by way of
+their fluence: after an intermediate dose it goes on climbing with what leaves add to its dose.
 """
 
 from __future__ import annotations
 
+import time
 from copy import copy
 from dataclasses import dataclass, replace
 
@@ -12,20 +14,25 @@ import numpy as np
 from scipy.ndimage import binary_dilation
 
 from radplan.autoplan.ascent import BODY, BODY_WHOLE, ascended, kept_goals, score_cost
+from radplan.autoplan.policy import SearchState
 from radplan.autoplan.protocol import Protocol
+from radplan.autoplan.refine import Iterate, Progress
 from radplan.autoplan.scorecard import Score
 from radplan.beams.control_points import DeliveryPlan
 from radplan.delivery.apertures import delivery_plan
 from radplan.delivery.arc_matrix import Ints, Members, sampled_members
 from radplan.delivery.arc_search import COARSE_RAYS, ArcSearch
 from radplan.delivery.arcs import ArcOutcome, exact_dose, scaled_mu
-from radplan.delivery.bixel_apertures import BixelApertures, bixel_apertures
 from radplan.delivery.check import check_delivery
 from radplan.delivery.followed import FollowedApertures
 from radplan.delivery.refine import shape_trajectories
 from radplan.delivery.rounding import rounded_plan
-from radplan.engines import ApertureModel, aperture_model
+from radplan.delivery.sequencing import sequence
+from radplan.engines import PhotonPencilBeam, aperture_model, dose_influence
+from radplan.errors import InputError
 from radplan.geometry.grid import Grid
+from radplan.influence import Dij, OffsetModel
+from radplan.influence.given import on_device
 from radplan.machines import PhotonMachine
 from radplan.machines.limits import MachineLimits
 from radplan.patient import Patient
@@ -34,12 +41,19 @@ from radplan.progress import report
 
 COUNTS = (16.0, 8.0)
 """Least width of the band that a dose at a volume is averaged over in each round [voxels]; more rounds gain little."""
+WINDOW_COUNTS = (16.0, 8.0, 8.0, 4.0)
+"""The same after each intermediate dose of sliding windows; the last holds on."""
+WINDOW_ENDS, WINDOW_ITERATIONS = (8.0,), 20
+"""The same in the last round, of leaf ends, and its iterations: each costs as much as ten of the fluence's."""
 _SCALINGS, _CLOSE = 3, 1e-3
 """Most steps to the level (segments at the fewest monitor units per degree stay there), and how near is enough."""
 _SPARE_MU = 1.05
 """Fewest monitor units of a shape over what the linac asks for [1]."""
 _GAIN = 0.005
 """After a round that gains less than this share of the card's maximum there is no other."""
+
+Fields = tuple[DeliveryPlan, Score, Plan]
+"""Fields at their level, what they score, and the plan that was scored."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,6 +74,10 @@ class DeliveredAscent:
         Spacing of the dose grid [mm]. On one of 5 mm arcs were found whose hot spots the score on 3 mm saw.
     iterations : int
         Of each round.
+    intermediate_doses : int
+        How often the dose of sliding windows is calculated and their fluence climbs on.
+    told : callable, optional
+        Given each delivered plan that is scored, the losing ones too.
     """
 
     protocol: Protocol
@@ -68,6 +86,8 @@ class DeliveredAscent:
     level: tuple[str, str, float]
     grid: float = 3.0
     iterations: int = 40
+    intermediate_doses: int = 4
+    told: Progress | None = None
 
     def climbed(self, outcome: ArcOutcome, patient: Patient) -> ArcOutcome:
         """Return the arcs of the best score between those of a search and the end of the ascent.
@@ -79,14 +99,16 @@ class DeliveredAscent:
         patient : Patient
             With canonical names and helpers.
         """
+        began = time.perf_counter()
         best = self._levelled(outcome.search, patient)
-        self._tell("arcs of the goals", best[1])
+        self._tell("arcs of the goals", best[1], began)
         for count in COUNTS:
+            began = time.perf_counter()
             climbed = self._round(best, patient, count)
             gained = climbed[1].total - best[1].total
             violations = check_delivery(self._rounded(climbed[0], patient), self.limits).violations
             refused = f", not deliverable: {violations[0]}" if violations else ""
-            self._tell(f"ascent, bands of {count:g}{refused}", climbed[1])
+            self._tell(f"ascent, bands of {count:g}{refused}", climbed[1], began, gained > 0.0 and not violations)
             if gained > 0.0 and not violations:
                 best = climbed
             if violations or gained < _GAIN * climbed[1].maximum:
@@ -131,50 +153,90 @@ class DeliveredAscent:
         return factor, self.protocol.scorecard.score(plan), plan
 
     def climbed_fields(self, shapes: DeliveryPlan, fluence: Plan) -> DeliveryPlan:
-        """Return the shapes of fixed fields of the best score between given ones and the end of an ascent.
+        """Return the fixed fields of the best score between given ones and the end of an ascent.
 
-        Shapes that stand climb by the aperture engine, windows, of many control points, on bixels.
+        Leaf ends and monitor units climb by the aperture engine. Sliding windows, which have thousands of leaf ends,
+        climb by way of their fluence first, see `_climbed_windows`, and end with a short round of the other.
 
         Parameters
         ----------
         shapes : DeliveryPlan
             Step and shoot or sliding windows.
         fluence : Plan
-            Whose bixels windows climb on; scores are by the aperture engine.
+            What they were sequenced of.
         """
-        patient = fluence.patient
-        factor, score, judged = self._judged(shapes, patient)
-        best = scaled_mu(shapes, factor)
-        self._tell("fields of the goals", score)
-        for count in COUNTS:
-            model, sampled = self._shape_model(best, fluence, judged.model.grid)
-            followed = FollowedApertures(model, shape_trajectories(best, model, self.limits))
-            plan = evaluate(followed, np.asarray(followed.variables.start), patient, self.protocol.fractions)
-            cost = score_cost(patient, self.protocol, plan, score, count, judged, sampled)
-            x = followed.followed(ascended(cost, plan, self.iterations).x)
-            moved = replace(delivery_plan(model, x, best.name, best.fractions), patient_position=best.patient_position)
-            moved = self._above_least(moved)
-            factor, reached, seen = self._judged(moved, patient)
-            self._tell(f"ascent, bands of {count:g}", reached)
-            gained = reached.total - score.total
-            if gained > 0.0:
-                best, score, judged = scaled_mu(moved, factor), reached, seen
-            if gained < _GAIN * reached.maximum:
+        began, windows = time.perf_counter(), any(field.technique == "dynamic" for field in shapes.fields)
+        factor, score, judged = self._judged(shapes, fluence.patient)
+        best = scaled_mu(shapes, factor), score, judged
+        self._tell("sequenced" if windows else "fields of the goals", score, began)
+        if windows:
+            best = self._climbed_windows(best, replace(fluence, x=factor * fluence.x))
+        for count in WINDOW_ENDS if windows else COUNTS:
+            began = time.perf_counter()
+            moved = self._moved_ends(best, fluence.patient, count, WINDOW_ITERATIONS if windows else self.iterations)
+            gained = moved[1].total - best[1].total
+            self._tell(f"ascent of leaf ends, bands of {count:g}", moved[1], began, gained > 0.0)
+            best = moved if gained > 0.0 else best
+            if gained < _GAIN * score.maximum:
                 break
-        return rounded_plan(self._above_least(best), self.limits)
+        return rounded_plan(self._above_least(best[0]), self.limits)
 
-    def _shape_model(
-        self, shapes: DeliveryPlan, fluence: Plan, grid: Grid
-    ) -> tuple[ApertureModel | BixelApertures, Members | None]:
-        """Return the model that shapes climb on, and the sample it needs where it does not hold the body."""
-        mlc = self.limits.collimator()
-        if any(field.technique == "dynamic" for field in shapes.fields):
-            return bixel_apertures(fluence.model, shapes, mlc, limits=self.limits), None
-        sampled, voxels = seen_voxels(fluence.patient, self.protocol, grid)
+    def _moved_ends(self, best: Fields, patient: Patient, count: float, iterations: int) -> Fields:
+        """Return where one ascent of leaf ends and monitor units from the best fields so far ends."""
+        fields, score, judged = best
+        sampled, voxels = seen_voxels(patient, self.protocol, judged.model.grid)
         exact = aperture_model(
-            fluence.patient, shapes, self.machine, mlc, grid, COARSE_RAYS, voxels=voxels, limits=self.limits
+            patient, fields, self.machine, self.limits.collimator(), judged.model.grid, COARSE_RAYS,
+            voxels=voxels, limits=self.limits,
+        )  # fmt: skip
+        followed = FollowedApertures(exact, shape_trajectories(fields, exact, self.limits))
+        plan = evaluate(followed, np.asarray(followed.variables.start), patient, self.protocol.fractions)
+        cost = score_cost(patient, self.protocol, plan, score, count, judged, sampled)
+        x = followed.followed(ascended(cost, plan, iterations).x)
+        moved = replace(
+            delivery_plan(exact, x, fields.name, fields.fractions), patient_position=fields.patient_position
         )
-        return exact, sampled
+        moved = self._above_least(moved)
+        factor, reached, seen = self._judged(moved, patient)
+        return scaled_mu(moved, factor), reached, seen
+
+    def _climbed_windows(self, best: Fields, fluence: Plan) -> Fields:
+        r"""Return the sliding windows of the best score between given ones and those that intermediate doses lead to.
+
+        What windows deliver more than their fluence's own dose, by the aperture engine, is held while the fluence
+        climbs the card on; then it is sequenced again. The bixels' dose is calculated anew where the delivered dose is
+        scored: on a coarser grid, with one voxel for each bixel, the ascent sees no ripples between leaf rows.
+        """
+        patient, fractions, (_, score, judged) = fluence.patient, self.protocol.fractions, best
+        if self.intermediate_doses:
+            sampled, voxels = seen_voxels(patient, self.protocol, judged.model.grid)
+            bixels = self._bixels(fluence, judged.model.grid, voxels)
+        for number in range(self.intermediate_doses):
+            began = time.perf_counter()
+            dose = judged["physical_dose"].reshape(-1)[voxels] / fractions
+            model = OffsetModel.through(bixels, on_device(fluence.x, bixels), {"physical_dose": dose[None, :]})
+            plan = evaluate(model, fluence.x, patient, fractions)
+            count = WINDOW_COUNTS[min(number, len(WINDOW_COUNTS) - 1)]
+            cost = score_cost(patient, self.protocol, plan, score, count, judged, sampled)
+            climbed = replace(fluence, x=ascended(cost, plan, self.iterations).x)
+            windows = sequence(
+                climbed, self.limits.collimator(), "sliding_window", limits=self.limits, machine=self.machine
+            )
+            factor, score, judged = self._judged(windows, patient)
+            fluence, gained = replace(climbed, x=factor * climbed.x), score.total - best[1].total
+            self._tell(f"intermediate dose {number + 1}", score, began, gained > 0.0)
+            if gained > 0.0:
+                best = scaled_mu(windows, factor), score, judged
+            if gained < _GAIN * score.maximum:
+                break
+        return best
+
+    def _bixels(self, fluence: Plan, grid: Grid, voxels: Ints) -> Dij:
+        """Return the dose of the bixels of a fluence in some voxels of another grid."""
+        if fluence.beams is None:
+            raise InputError("the fluence does not know its beams: give them to its plan")
+        engine = PhotonPencilBeam(lateral_cutoff=self.protocol.lateral_cutoff)
+        return dose_influence(fluence.patient, fluence.beams, self.machine, grid, engine, voxels=voxels)
 
     def _above_least(self, shapes: DeliveryPlan) -> DeliveryPlan:
         """Return shapes that stand with a little more than the fewest monitor units: they are scaled afterwards."""
@@ -194,8 +256,13 @@ class DeliveredAscent:
     def _rounded(self, search: ArcSearch, patient: Patient) -> DeliveryPlan:
         return rounded_plan(self._plan(search, patient), self.limits)
 
-    def _tell(self, what: str, score: Score) -> None:
-        report("arcs", detail=f"{what}: {score.total:.2f} of {score.maximum:.0f}", finished=True)
+    def _tell(self, what: str, score: Score, began: float, best: bool = True) -> None:
+        """Report what a delivered plan scored, and give it to whoever keeps them."""
+        seconds = time.perf_counter() - began
+        mark = ", best so far" if best else ""
+        report("delivered", detail=f"{what}: {score.total:.2f} of {score.maximum:.0f}{mark}", finished=True)
+        if self.told is not None:
+            self.told(Iterate(what, SearchState(), (), score, seconds, best))
 
 
 def seen_voxels(patient: Patient, protocol: Protocol, grid: Grid) -> tuple[Members, Ints]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from radplan.autoplan.delivered_ascent import DeliveredAscent
 from radplan.autoplan.protocol import Protocol, load_protocol, understand
-from radplan.autoplan.refine import Progress, Refinement, Settings, refine
+from radplan.autoplan.refine import Iterate, Progress, Refinement, Settings, refine
 from radplan.autoplan.scorecard import Score
 from radplan.beams import Beams, place_beams
 from radplan.engines import ENGINES, dose_influence
@@ -115,11 +115,14 @@ class AutoDelivery:
         Of that dose, by the protocol's scorecard.
     spec : PlanSpec
         The plan file's form of what was delivered.
+    iterates : tuple of Iterate
+        Delivered plans in the order they were scored in, the losing ones too.
     """
 
     delivered: Delivered
     score: Score
     spec: PlanSpec
+    iterates: tuple[Iterate, ...] = ()
 
 
 def auto_delivery(
@@ -130,6 +133,8 @@ def auto_delivery(
     limits: str = "TrueBeam",
     arcs: int | None = None,
     case: DicomCase | None = None,
+    intermediate_doses: int = 4,
+    progress: Progress | None = None,
 ) -> AutoDelivery:
     """Return what a linac delivers of the best plan of a refinement, at the same coverage.
 
@@ -149,6 +154,10 @@ def auto_delivery(
         How many; the protocol's when left out.
     case : DicomCase, optional
         The images that the file refers to.
+    intermediate_doses : int
+        How often, at most, the delivered dose of sliding windows is calculated and their fluence climbs the card on.
+    progress : callable, optional
+        Told each delivered plan that is scored.
 
     Raises
     ------
@@ -167,12 +176,22 @@ def auto_delivery(
     dose = plan.metrics(plan.prescribed, [target], [metric])[target][metric]
     level = target, "physical_dose", {metric: dose}
     even = arc_goals(refinement.best.goals, protocol, _EVENNESS_OF_REACHED)
-    ascent = DeliveredAscent(protocol, machine, machine_limits(limits), (target, metric, dose), spec.delivery.grid)
+    iterates: list[Iterate] = []
+
+    def told(iterate: Iterate) -> None:
+        iterates.append(iterate)
+        if progress is not None:
+            progress(iterate)
+
+    ascent = DeliveredAscent(
+        protocol, machine, machine_limits(limits), (target, metric, dose), spec.delivery.grid,
+        intermediate_doses=intermediate_doses, told=told,
+    )  # fmt: skip
     if technique == "vmat":
         delivered = deliver_arcs(spec, plan.patient, machine, even, level, case, ascent.climbed)
     else:
         delivered = deliver_fluence(plan, spec, machine, even, level, case, ascent.climbed_fields)
-    return AutoDelivery(delivered, protocol.scorecard.score(delivered.plan), spec)
+    return AutoDelivery(delivered, protocol.scorecard.score(delivered.plan), spec, tuple(iterates))
 
 
 def arc_goals(goals: Sequence[Goal], protocol: Protocol, evenness: float = _EVENNESS) -> list[Goal]:
@@ -186,4 +205,6 @@ def delivery_specification(protocol: Protocol, technique: str, limits: str, arcs
     wanted: dict[str, Any] = {"technique": technique, "limits": limits}
     if technique == "vmat":
         wanted["arcs"] = arcs or protocol.beams.arcs
+    if technique == "sliding_window":
+        wanted["refine"] = False  # their fluence climbs the card instead
     return plan_spec({"fractions": protocol.fractions, "engine": {"grid": protocol.grid}, "delivery": wanted})

@@ -36,6 +36,9 @@ def command(
     ] = None,
     limits: Annotated[str, typer.Option(metavar="LINAC", help="Whose limits leaves and arcs keep.")] = "TrueBeam",
     rounds: Annotated[int, typer.Option(metavar="N", help="Most rounds of ascent on the card.")] = 6,
+    intermediate_doses: Annotated[
+        int, typer.Option(metavar="N", min=0, help="Most intermediate doses of sliding windows; 0 sequences only.")
+    ] = 4,
     device: Annotated[str, typer.Option(metavar="D", help="Where to calculate: numpy, torch:cuda:0, ...")] = "numpy",
     out: Annotated[str, typer.Option(metavar="DIR", help="Folder for the results.")] = "out",
     no_figures: Annotated[bool, typer.Option("--no-figures", help="Write no png files.")] = False,
@@ -67,7 +70,9 @@ def command(
         refinement = auto_plan(patient, rules, live, settings, device, _tell_iterate, leaves)
         delivery = None
         if linac is not None and chosen != "fluence":
-            delivery = auto_delivery(refinement, rules, linac, chosen, limits, case=dicom)
+            delivery = auto_delivery(
+                refinement, rules, linac, chosen, limits, case=dicom, intermediate_doses=intermediate_doses
+            )
         paths = _written(refinement, delivery, out, not no_figures, dicom, protocol)
         _tell(refinement, delivery)
         print(f"\nin {Path(out).resolve()}: {', '.join(path.name for path in paths)}  [{console.total()}]")
@@ -121,7 +126,10 @@ def _written(
     with staged(out) as partial:
         save_plan(refinement.plan, partial, provenance={"protocol": Path(protocol).name}, case=case)
         scores = {"first": refinement.iterates[0].score.to_spec(), "best": refinement.best.score.to_spec()}
-        text = json.dumps(refinement.to_spec(), indent=1) + "\n"
+        record = refinement.to_spec()
+        if delivery is not None:
+            record["delivered"] = [iterate.to_spec() for iterate in delivery.iterates]
+        text = json.dumps(record, indent=1) + "\n"
         (partial / "refinement.json").write_text(text, encoding="utf-8")
         if delivery is not None:
             scores["delivered"] = delivery.score.to_spec()

@@ -38,6 +38,7 @@ from radplan.machines.photon import PhotonMachine
 from radplan.optim import Goal
 from radplan.patient.patient import Patient
 from radplan.plan import Plan, evaluate
+from radplan.plan.resequence import resequence
 from radplan.progress import report
 from radplan.workflows.radiation import check_density_scaling
 
@@ -212,9 +213,15 @@ def deliver_fluence(
     wanted, limits = spec.delivery, machine_limits(spec.delivery.limits)
     mlc, patient = limits.collimator(), fluence.patient
     method = wanted.method if wanted.technique == "step_and_shoot" else "sliding_window"
-    steps = sequence(fluence, mlc, method=method, levels=wanted.levels, limits=limits, machine=machine)
     if not isinstance(fluence.model, Dij):
         raise InputError("apertures are refined on a Dij: set engine: {stored: true}")
+    if wanted.intermediate_doses:
+        steps = resequence(
+            fluence, machine, mlc, method=method, levels=wanted.levels, limits=limits,
+            intermediate_doses=wanted.intermediate_doses,
+        )  # fmt: skip
+    else:
+        steps = sequence(fluence, mlc, method=method, levels=wanted.levels, limits=limits, machine=machine)
     shapes = [len(field.segments) for field in steps.fields]
     report("sequence", detail=f"{method}: {sum(shapes)} segments, {steps.mu:.0f} MU", finished=True)
     if wanted.refine:

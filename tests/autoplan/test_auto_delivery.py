@@ -9,7 +9,7 @@ import radplan as rp
 from radplan.autoplan.delivered_ascent import DeliveredAscent
 from radplan.autoplan.planner import arc_goals, auto_delivery, auto_plan, delivery_specification
 from radplan.autoplan.protocol import Protocol
-from radplan.autoplan.refine import Refinement, Settings
+from radplan.autoplan.refine import Iterate, Refinement, Settings
 from radplan.autoplan.scorecard import Score
 from radplan.beams.control_points import DeliveryPlan
 from radplan.delivery.arcs import ArcOptions, search_arcs
@@ -65,6 +65,7 @@ def test_fixed_fields_are_delivered_and_scored(refinement: Refinement, protocol:
     assert plan.metrics(names=["D95"])["PTV"]["D95"] == pytest.approx(60.0, abs=0.15)
     assert found.score.total > refinement.best.score.total - 0.15 * refinement.best.score.maximum
     assert found.spec.delivery.technique == technique
+    assert found.score.total == pytest.approx(max(entry.score.total for entry in found.iterates), abs=0.3)
 
 
 def test_what_cannot_be_delivered_is_refused(patient: Patient, refinement: Refinement, protocol: Protocol) -> None:
@@ -87,6 +88,24 @@ def test_arcs_climb_the_card_within_the_limits(refinement: Refinement, protocol:
     )
     assert after[0].total > before[0].total + 0.1 * before[0].maximum
     assert after[1] == pytest.approx(60.0, abs=0.15)
+
+
+def test_windows_climb_the_card_by_way_of_their_fluence(
+    refinement: Refinement, protocol: Protocol, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("radplan.autoplan.delivered_ascent.WINDOW_ENDS", ())
+    machine, linac, plan = rp.load_machine("generic_photon_6mv"), machine_limits("TrueBeam"), refinement.plan
+    windows = rp.sequence(plan, "Millennium 120", method="sliding_window", limits=linac, control_points=40)
+    told: list[Iterate] = []
+    ascent = DeliveredAscent(
+        protocol, machine, linac, ("PTV", "D95", 60.0), grid=6.0, intermediate_doses=2, told=told.append
+    )
+    climbed = scored_arcs(ascent.climbed_fields(windows, plan), plan.patient, protocol, machine)
+    totals = [entry.score.total for entry in told]
+    assert [entry.policy for entry in told][:2] == ["sequenced", "intermediate dose 1"]
+    assert max(totals) > totals[0] + 0.2, totals
+    assert climbed[0].total == pytest.approx(max(totals), abs=0.1)
+    assert climbed[1] == pytest.approx(60.0, abs=0.15)
 
 
 def scored_arcs(

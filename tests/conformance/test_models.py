@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from radplan import testing
-from radplan.arrays import as_device
+from radplan.arrays import as_device, to_numpy
+from radplan.errors import InputError
 from radplan.geometry import Grid
-from radplan.influence import ForwardModel, Rows, RowsModel, Variables
+from radplan.influence import ForwardModel, OffsetModel, Rows, RowsModel, Variables
 from radplan.operators import ComposedOperator, DenseOperator, StackedOperator
 
 
@@ -22,6 +23,23 @@ def test_stored_model(device, dtype, synthetic_model):
     for operators in model.operators.values():
         for operator in operators:
             testing.check_operator(operator)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_model_with_an_offset(device, dtype, synthetic_model):
+    inner = synthetic_model(device, dtype)
+    place, name = as_device(device), inner.images[0]
+    x = place.asarray(np.linspace(0.5, 1.5, inner.variables.count), "float64" if dtype == "float64" else "float32")
+    given = to_numpy(inner.forward(x)[name])
+    wished = given * np.random.default_rng(2).uniform(0.9, 1.1, given.shape)
+    model = OffsetModel.through(inner, x, {name: wished})
+    if dtype == "float64":  # differences of the large and all but constant sums drown in rounding otherwise
+        testing.check_model(model)
+    np.testing.assert_allclose(to_numpy(model.forward(x)[name]), wished, rtol=1e-5, atol=1e-5)
+    few = inner.voxels[1::2]
+    np.testing.assert_allclose(to_numpy(model.restrict(few).forward(x)[name]), wished[:, 1::2], rtol=1e-5, atol=1e-5)
+    with pytest.raises(InputError, match="an offset needs"):
+        OffsetModel(inner, {"heat": model.offset[name]})
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])

@@ -29,7 +29,7 @@ GOALS = [
 ]
 ARCS = {"technique": "vmat", "spacing": 30.0, "effort": 0.2, "beam_time": 120.0}
 STEPS = {"technique": "step_and_shoot", "method": "engel", "levels": 3}
-SWEEPS = {"technique": "sliding_window", "refine": False}
+SWEEPS = {"technique": "sliding_window", "intermediate_doses": 1, "refine": False}
 
 
 def asked(delivery):
@@ -85,6 +85,13 @@ def test_a_plan_file_gives_the_seed_of_the_search_and_sectors_to_avoid(monkeypat
     monkeypatch.setattr("radplan.workflows.delivery.search_arcs", stopped)
     with pytest.raises(InputError, match=r"seed 7, \(\(80.0, 100.0\),\)"):
         run(asked({**ARCS, "seed": 7, "avoid": [[80, 100]]}), progress=False)
+
+
+def test_intermediate_doses_are_of_sequenced_fields():
+    with pytest.raises(
+        RadplanError, match="intermediate_doses belong to step_and_shoot and sliding_window, not to vmat"
+    ):
+        asked({**ARCS, "intermediate_doses": 1})
 
 
 def test_the_command_line_names_the_technique():

@@ -395,8 +395,10 @@ class DeliverySpec(Section):
 
     `beam_time` [s], `spacing` [degree], `collimators`, `couches`, `start`, `stop`, `avoid` (sectors without beam, as
     ``[[80, 100]]`` degrees), `effort` and `seed` (of the search) are for ``vmat``, `method` and `levels` for
-    ``step_and_shoot``. `refine` optimises leaves and monitor units of sequenced shapes. `grid` is the spacing of the
-    dose that is recalculated from the exported file [mm]. `machine` is the linac as the planning system knows it.
+    ``step_and_shoot``. `intermediate_doses` is how often the delivered dose of sequenced fields is calculated and the
+    fluence optimised on with what leaves add to it, see `radplan.resequence`. `refine` optimises leaves and monitor
+    units of sequenced shapes. `grid` is the spacing of the dose that is recalculated from the exported file [mm].
+    `machine` is the linac as the planning system knows it.
 
     >>> DeliverySpec(technique="vmat", arcs=2).limits
     'TrueBeam'
@@ -406,6 +408,7 @@ class DeliverySpec(Section):
     limits: str = "TrueBeam"
     method: Literal["siochi", "xia", "engel"] = "siochi"
     levels: Annotated[int, Field(ge=1)] = 7
+    intermediate_doses: Annotated[int, Field(ge=0)] = 0
     refine: bool = True
     arcs: Count = 1
     collimators: tuple[Number, ...] | None = None
@@ -428,5 +431,8 @@ class DeliverySpec(Section):
         given = [name for name in of_arcs if self.__dict__[name] != type(self).model_fields[name].default]
         if given and self.technique != "vmat":
             msg = f"{', '.join(sorted(given))} belong to technique: vmat, not to {self.technique}"
+            raise ValueError(msg)
+        if self.intermediate_doses and self.technique not in ("step_and_shoot", "sliding_window"):
+            msg = f"intermediate_doses belong to step_and_shoot and sliding_window, not to {self.technique}"
             raise ValueError(msg)
         return self
