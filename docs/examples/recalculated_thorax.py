@@ -88,11 +88,11 @@ def arcs(folder: Path) -> None:
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Write a figure in 256 colours, which keeps it small."""
+    """Write a figure without transparency, which keeps it small; fewer colours would make steps of the dose."""
     figure.savefig(path, dpi=90)
     with Image.open(path) as drawn:
-        small = drawn.convert("RGB").quantize(256)
-    small.save(path, optimize=True)
+        opaque = drawn.convert("RGB")
+    opaque.save(path, optimize=True)
 
 
 def tell(name: str, found: rp.Recalculation, began: float) -> None:

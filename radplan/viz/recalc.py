@@ -132,7 +132,8 @@ def draw_dose_comparison(recalculation: Recalculation | IonRecalculation, scaled
     targets = [s.name for s in recalculation.plan.patient.structures.values() if s.role == "target"]
     outline = [withStroke(linewidth=2.2, foreground="black")]
     key = Line2D([], [], color="white", linewidth=1.4, path_effects=outline, label=", ".join(targets) or "no target")
-    figure.legend(handles=[key], loc="outside lower left", fontsize=9, frameon=False)
+    corner: dict[str, Any] = {"fontsize": 8, "facecolor": "0.25", "edgecolor": "none", "labelcolor": "white"}
+    axes[1, 0].legend(handles=[key], loc="upper left", **corner)
     gamma = comparison.gamma
     said = "" if gamma is None else f" · gamma {gamma.criteria}: {gamma.passing:.2f} % as calculated"
     figure.suptitle(recalculation.summary + said, fontsize=11)
@@ -141,7 +142,8 @@ def draw_dose_comparison(recalculation: Recalculation | IonRecalculation, scaled
 
 def _named(recalculation: Recalculation | IonRecalculation, plane: Plane) -> str:
     """Return what a plane through the isocentre is called, and where it lies."""
-    return f"{plane.name}, {'xyz'[plane.fixed]} = {recalculation.plan.isocenter[plane.fixed]:.1f} mm"
+    place = round(float(recalculation.plan.isocenter[plane.fixed]), 1) + 0.0  # no -0.0
+    return f"{plane.name}, {'xyz'[plane.fixed]} = {place:.1f} mm"
 
 
 def save_recalculation_figures(recalculation: Recalculation | IonRecalculation, folder: str | Path) -> tuple[Path, ...]:

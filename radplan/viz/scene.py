@@ -123,7 +123,7 @@ class Scene:
     def decorate(self, axes: Axes, plane: Plane, view: View, beams: bool = True) -> None:
         """Limits, ticks in mm, letters for the patient's sides, scale bar, isocentre, beams."""
         left, right, bottom, top = view
-        place = self.center[plane.fixed]
+        place = round(float(self.center[plane.fixed]), 1) + 0.0  # no -0.0
         axes.set_xlim(left, right)
         axes.set_ylim((top, bottom) if plane.flip else (bottom, top))
         axes.set_aspect("equal")
