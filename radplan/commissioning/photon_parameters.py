@@ -73,7 +73,7 @@ class FittedParameter:
 
 
 def start_model(name: str | None, energy: float) -> PhotonModel:
-    """Return the generic model that a fit begins with: of a name, or of the nearest energy [MV].
+    """Return the generic model that a fit begins with, of a name or of the nearest energy [MV], with simulated scatter.
 
     Raises
     ------
@@ -84,11 +84,10 @@ def start_model(name: str | None, energy: float) -> PhotonModel:
     'generic_photon_6mv'
     """
     models = {model.name: model for model in MODELS}
-    if name is None:
-        return min(MODELS, key=lambda model: abs(model.energy - energy))
-    if name not in models:
+    if name is not None and name not in models:
         raise UnknownNameError("photon model", name, models)
-    return models[name]
+    nearest = min(MODELS, key=lambda model: abs(model.energy - energy))
+    return replace(nearest if name is None else models[name], kernel="simulated")
 
 
 def parameters_of(start: PhotonModel, data: TankData) -> tuple[Parameter, ...]:

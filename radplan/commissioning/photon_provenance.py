@@ -9,6 +9,7 @@ from typing import Any
 from radplan.commissioning.agreement import CurveFit, FactorFit
 from radplan.commissioning.photon_parameters import FittedParameter
 from radplan.machines.generate.photon import PhotonModel
+from radplan.machines.generate.simulated_kernel import KERNEL_SOURCES
 
 
 def provenance_of(
@@ -24,7 +25,7 @@ def provenance_of(
         "made_by": "radplan commission photons",
         "model": asdict(model),
         "start": start,
-        "kernel": "Nyholm et al., Radiother. Oncol. 78 (2006) 347, corrigendum 98 (2011) 286",
+        "kernel": KERNEL_SOURCES[model.kernel],
         "calibration": f"{model.dose_per_mu} Gy/MU, 10x10 cm at the surface, SSD 100 cm, d_max; not measured",
         "parameters": {
             p.name: {

@@ -81,14 +81,14 @@ def test_the_measured_tank_within_its_bars(shared, tmp_path):
 
 @pytest.mark.long
 def test_the_curves_alone_see_two_widths_of_the_second_source(shared):
-    """And predict the factor of the 5x5 1.03 % too low, where one width for both directions gave 1.4 %; bar 1 %."""
+    """And predict the factor of the 5x5 within the bar of 1 %: 0.8 % too low, by Nyholm's kernel as it is 1.03 %."""
     data = read_tank(shared("cases/water-tank-6mv"))
     fitted = fit_photons(replace(data, output_factors=()), "clinic_6mv")
     x, y = (fitted[f"scatter_sigma_{axis}"] for axis in "xy")
     assert x.value - y.value > y.uncertainty
     assert y.determined
     small = predicted(fitted.machine, replace(data, scans=data.scans[:1]), fitted["jaw_opening"].value)
-    assert small.factors[0] / data.output_factors[0].value == pytest.approx(1.0, abs=0.011)
+    assert small.factors[0] / data.output_factors[0].value == pytest.approx(1.0, abs=0.01)
 
 
 def test_the_generic_linac_is_two_millimetres_too_sharp_between_leaves(shared):

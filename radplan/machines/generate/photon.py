@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
 from math import erf, sqrt
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from scipy.interpolate import PchipInterpolator
@@ -24,7 +25,7 @@ from radplan.errors import InputError, UnknownNameError
 from radplan.machines.base import Reference
 from radplan.machines.collimation import Collimation
 from radplan.machines.files import write_photon_machine
-from radplan.machines.generate.nyholm import NyholmKernel
+from radplan.machines.generate.simulated_kernel import KERNEL_SOURCES, KERNELS, Kernel
 from radplan.machines.head import Head
 from radplan.machines.low_rank import LowRankKernel
 from radplan.machines.photon import PhotonMachine
@@ -107,6 +108,8 @@ class PhotonModel:
         Radii [mm] > 0 and fluence there; where given, smooth between them and constant beyond, in place of the horn.
     collimation : Collimation
         What was measured of jaws and leaves.
+    kernel : "nyholm" or "simulated"
+        The pencil kernel: Nyholm's, or Nyholm's with the lateral spread of scatter by Monte Carlo.
     """
 
     name: str
@@ -121,6 +124,7 @@ class PhotonModel:
     dose_per_mu: float = 0.01
     off_axis: tuple[tuple[float, float], ...] = ()
     collimation: Collimation = field(default_factory=Collimation)
+    kernel: Literal["nyholm", "simulated"] = "nyholm"
 
     def profile(self, radius: Array) -> Array:
         """Return the relative in-air fluence at radii [mm]."""
@@ -216,7 +220,7 @@ _UNFLATTENED = (
 MODELS = (*_FLATTENED, *_UNFLATTENED)
 
 
-def compress(kernel: NyholmKernel, rank: int) -> LowRankKernel:
+def compress(kernel: Kernel, rank: int) -> LowRankKernel:
     r"""Return the kernel as radial functions times weights, uncalibrated.
 
     The functions are the leading right singular vectors of :math:`C(R; z, s)`, the dose of a round field of radius R
@@ -284,7 +288,7 @@ def square_dose(
 
 def make(model: PhotonModel) -> PhotonMachine:
     """Return the machine of a model, calibrated."""
-    kernel, electrons = NyholmKernel(model.quality), model.contamination
+    kernel, electrons = KERNELS[model.kernel](model.quality), model.contamination
 
     def photons(depth: float) -> float:
         return square_dose(lambda r: kernel.slope(np.asarray(depth), r), model, 1 + depth / SAD, 50.0, True)
@@ -304,7 +308,9 @@ def make(model: PhotonModel) -> PhotonMachine:
         source_fwhm=model.source_fwhm,
         profile_radius=profile_radius,
         profile=model.profile(profile_radius),
-        kernel=_with_electrons(_compressed(model.quality, model.rank), electrons, most, model.dose_per_mu / dose),
+        kernel=_with_electrons(
+            _compressed(model.kernel, model.quality, model.rank), electrons, most, model.dose_per_mu / dose
+        ),
         distance="axis",
         reference=Reference(model.dose_per_mu, (100.0, 100.0), 1000.0, 1000.0, round(peak, 2)),
         provenance=_provenance(model),
@@ -314,8 +320,8 @@ def make(model: PhotonModel) -> PhotonMachine:
 
 
 @lru_cache(maxsize=16)
-def _compressed(quality: float, rank: int) -> LowRankKernel:
-    return compress(NyholmKernel(quality), rank)
+def _compressed(kernel: str, quality: float, rank: int) -> LowRankKernel:
+    return compress(KERNELS[kernel](quality), rank)
 
 
 def _highest(dose: Callable[[float], float]) -> tuple[float, float]:
@@ -345,10 +351,12 @@ def _provenance(model: PhotonModel) -> dict[str, object]:
         del told["off_axis"]
     if model.collimation == Collimation():
         del told["collimation"]
+    if model.kernel == "nyholm":
+        del told["kernel"]
     return {
         "made_by": "python -m radplan.machines.generate.photon",
         "model": told,
-        "kernel": "Nyholm et al., Radiother. Oncol. 78 (2006) 347, corrigendum 98 (2011) 286",
+        "kernel": KERNEL_SOURCES[model.kernel],
         "contamination": (
             "Gaussian in the isocentre plane, Gaussian in depth, after Ahnesjö and Andreo, Phys. Med. Biol. 34 (1989) "
             "1451; nearer the surface than 3 mm the photon kernel itself is too high"
