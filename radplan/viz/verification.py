@@ -20,7 +20,7 @@ _AROUND = 20.0
 
 def draw_verified_dvh(verification: Verification) -> Figure:
     """Draw the DVHs of the plan (solid) over those of the Monte Carlo (dashed)."""
-    figure = Figure(figsize=(8.0, 5.0), layout="constrained")
+    figure = Figure(figsize=(10.0, 5.0), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots()
     curves, colors = verification.plan.dvh("physical_dose"), structure_colors(verification.plan.patient.structures)
@@ -34,7 +34,8 @@ def draw_verified_dvh(verification: Verification) -> Figure:
     axes.set_ylim(0.0, 102.0)
     axes.set_xlim(left=0.0)
     axes.grid(color="0.9", linewidth=0.6)
-    axes.legend(fontsize=8, title="radplan solid, Monte Carlo dashed (means)", title_fontsize=8)
+    title = "radplan solid, Monte Carlo dashed (means)"
+    axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), fontsize=8, title=title, title_fontsize=8, frameon=False)
     return figure
 
 
