@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from radplan.engines.base import Machine
     from radplan.io.dicom import DicomCase
     from radplan.machines import PhotonMachine
+    from radplan.plan import Plan
+    from radplan.workflows.delivery import Delivered
 
 TECHNIQUES = ("fluence", "step_and_shoot", "sliding_window", "vmat")
 
@@ -142,6 +145,23 @@ def _written(
             save_figures(refinement.plan, partial, beside=refinement.first.dvh(), label="first plan")
             maximum = refinement.best.score.maximum
             names = [iterate.policy for iterate in refinement.iterates]
-            save_refinement_figure(refinement.curve(), names, maximum, partial / "refinement.png")
+            delivered = [] if delivery is None else [iterate.score.total for iterate in delivery.iterates]
+            save_refinement_figure(refinement.curve(), names, maximum, partial / "refinement.png", delivered)
+            if delivery is not None:
+                _save_delivered_figures(delivery.delivered, refinement.plan, partial)
         names_written = sorted(path.name for path in partial.iterdir())
     return [Path(out) / name for name in names_written]
+
+
+def _save_delivered_figures(delivered: Delivered, fluence: Plan, folder: Path) -> None:
+    """Draw the dose of the exported file beside the fluence's, and what leaves and dose rate do."""
+    from radplan.viz.canvas import save_png
+    from radplan.viz.delivery import save_delivery_figures
+    from radplan.viz.dvh import draw_dvh
+    from radplan.viz.slices import draw_slices
+
+    arcs = any(field.technique == "arc" for field in delivered.delivery.fields)
+    plan = delivered.plan if arcs else replace(delivered.plan, given_beams=fluence.beams)
+    save_png(draw_dvh(plan, beside=fluence.dvh(), label="fluence"), folder / "delivered_dvh.png")
+    save_png(draw_slices(plan), folder / "delivered_slices.png")
+    save_delivery_figures(delivered.delivery, delivered.limits, folder)
