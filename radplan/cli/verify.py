@@ -134,6 +134,7 @@ def _of_photons(plan: str, mlc: str | None, scaling: bool | None, device: str, g
 
 
 def _written(verification: Verification, out: str, given: dict[str, object], figures: bool) -> list[Path]:
+    from radplan.io.save import write_saved_dose
     from radplan.io.staging import staged
     from radplan.recalc import save_recalculation
     from radplan.viz import figures_available
@@ -149,6 +150,9 @@ def _written(verification: Verification, out: str, given: dict[str, object], fig
             from radplan.viz.verification import save_verification_figures
 
             paths += save_verification_figures(verification, partial)
+        simulated, fractions = verification.simulated, verification.plan.fractions
+        course, error = fractions * simulated.dose, {"error": fractions * simulated.error}
+        paths.append(write_saved_dose(partial / "monte_carlo.npz", course, simulated.grid, error))
         told = partial / "verification.json"
         told.write_text(json.dumps(dict(verification_data(verification)), indent=2) + "\n", encoding="utf-8")
         paths.append(told)

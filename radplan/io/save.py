@@ -114,16 +114,30 @@ def _write_json(path: Path, data: Mapping[str, Any]) -> None:
 
 
 def _write_dose(path: Path, plan: Plan, told: Sequence[Quantity]) -> None:
-    grid = plan.model.grid
-    cubes = {quantity.name: plan[quantity].astype(np.float32) for quantity in told if quantity.name != "physical_dose"}
-    np.savez_compressed(
-        path,
-        dose=plan["physical_dose"].astype(np.float32),
-        shape=np.asarray(grid.shape),
-        spacing=np.asarray(grid.spacing),
-        origin=np.asarray(grid.origin),
-        **cubes,  # type: ignore[arg-type]
-    )
+    others = {quantity.name: plan[quantity] for quantity in told if quantity.name != "physical_dose"}
+    write_saved_dose(path, plan["physical_dose"], plan.model.grid, others)
+
+
+def write_saved_dose(
+    path: Path, dose: npt.NDArray[Any], grid: Grid, others: Mapping[str, npt.NDArray[Any]] | None = None
+) -> Path:
+    """Write a dose as `read_saved_dose` reads it, single precision.
+
+    Parameters
+    ----------
+    path : Path
+        The ``.npz`` file.
+    dose : array of shape grid.shape
+        Physical dose of a course [Gy].
+    grid : Grid
+        Where it is given.
+    others : mapping of str to array, optional
+        What is kept beside it, by name.
+    """
+    cubes = {name: np.asarray(values, dtype=np.float32) for name, values in {"dose": dose, **(others or {})}.items()}
+    places = {"shape": np.asarray(grid.shape), "spacing": np.asarray(grid.spacing), "origin": np.asarray(grid.origin)}
+    np.savez_compressed(path, **cubes, **places)  # type: ignore[arg-type]
+    return path
 
 
 def read_saved_dose(path: Path) -> tuple[npt.NDArray[np.float64], Grid]:

@@ -48,7 +48,7 @@ def given_dose(source: str | Path, case: str | None = None) -> GivenDose:
     Parameters
     ----------
     source : path-like
-        An RTDOSE, an NRRD dose, an OpenKBP patient, or the folder of a plan that radplan wrote.
+        An RTDOSE, an NRRD dose, an OpenKBP patient, the folder of a plan that radplan wrote, or its ``dose.npz``.
     case : str, optional
         Whose structures count; a plan's folder and an OpenKBP patient know their own.
 
@@ -69,6 +69,8 @@ def given_dose(source: str | Path, case: str | None = None) -> GivenDose:
     if case is None:
         raise InputError(f"whose dose is {path}? give --patient CASE, such as the folder of its images")
     patient, dicom = named_patient(plan_spec({"case": case}))
+    if path.suffix == ".npz":
+        return GivenDose(patient, *read_saved_dose(path))
     image = read_reference(path, dicom).dose
     if image is None:
         raise FileError(path, "holds curves, not a dose")

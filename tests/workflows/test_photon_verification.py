@@ -10,6 +10,7 @@ import pytest
 
 import radplan as rp
 from radplan.beams import place_fields
+from radplan.cli.main import main
 from radplan.engines.monte_carlo.simulated import SimulatedDose
 from radplan.geometry.grid import Grid
 from radplan.geometry.resample import resample_overlap
@@ -18,6 +19,7 @@ from radplan.patient.phantoms import phantom
 from radplan.recalc.comparison import inside_by
 from radplan.viz.verification import draw_verified_planes
 from radplan.workflows import verification
+from radplan.workflows.doses import given_dose
 from radplan.workflows.voxel_means import points_grid
 
 
@@ -53,6 +55,20 @@ def test_dose_is_the_mean_over_voxels_where_they_are_coarse(simulated, tmp_path)
     told = verification.verification_data(found)
     assert (told["density_scaling"], told["grid_mm"]) == (False, [6.0, 6.0, 6.0])
     assert told["gamma"] == "3 %/3 mm global, above 10 %"
+
+
+def test_the_simulated_dose_of_the_course_is_written(simulated, tmp_path, capsys):
+    machine, box = library_machine("generic_photon_6mv"), phantom("box")
+    plan = replace(place_fields(box, machine, library_mlc("Millennium 120"), gantry=0.0, mu=100.0), fractions=2)
+    path = rp.export_rtplan(plan, box, tmp_path / "RP.dcm")
+    out = tmp_path / "out"
+    given = ["--patient", "box", "--grid", "15", "--no-figures", "--out", str(out)]
+    assert main(["verify", str(path), *given]) == 0
+    assert "monte_carlo.npz" in capsys.readouterr().out
+    known = given_dose(out / "monte_carlo.npz", "box")
+    assert (known.grid.spacing, known.dose.min(), known.dose.max()) == ((15.0, 15.0, 15.0), 2.0, 2.0)
+    with np.load(out / "monte_carlo.npz") as held:
+        np.testing.assert_allclose(held["error"], 0.02, rtol=1e-6)
 
 
 def test_voxels_of_three_millimetres_are_seen_at_their_centres():
