@@ -188,6 +188,27 @@ class Score:
         }
 
 
+def score_table(scores: Mapping[str, Score]) -> str:
+    """Return values and scores of several plans of one patient by one card, beside each other, as text.
+
+    Parameters
+    ----------
+    scores : mapping of str to Score
+        By what the plans are called.
+    """
+    given = list(scores.values())
+    lines = [" " * 28 + "".join(f"{name:>19.18}" for name in scores)]
+    lines.append(f"{'criterion':<28}" + f"{'value':>11}{'score':>8}" * len(given) + f"{'of':>8}")
+    for entries in zip(*(score.items for score in given), strict=True):
+        item = entries[0].item
+        cells = "".join(f"{entry.value:>11.2f}{entry.score:>8.2f}" for entry in entries)
+        lines.append(f"{item.label:<28.28}{cells}{item.maximum:>8.2f}")
+    totals = "".join(f"{score.percent:>9.1f} %{score.total:>8.2f}" for score in given)
+    lines.append(f"{'total':<28}{totals}{given[0].maximum:>8.2f}")
+    lines += [f"not judged: {label}" for label in given[0].dropped]
+    return "\n".join(lines)
+
+
 @dataclass(frozen=True)
 class Scorecard:
     """Criteria of one site with their curves.

@@ -98,18 +98,25 @@ def _tell_iterate(iterate: Iterate) -> None:
 
 
 def _tell(refinement: Refinement, delivery: AutoDelivery | None) -> None:
-    """Print the scorecard of the first and of the best plan, and of what is delivered."""
+    """Print the scorecard of the first plan, of the best and of what is delivered, beside each other."""
+    from radplan.autoplan.scorecard import score_table
+
     for note in refinement.notes:
         print(f"note: {note}")
-    print(f"\nfirst plan\n{refinement.iterates[0].score.table()}")
-    print(f"\nbest plan ({refinement.reason})\n{refinement.best.score.table()}")
+    best = refinement.best.score
+    scores = {"first plan": refinement.iterates[0].score, "best plan": best}
+    if delivery is not None:
+        scores = {"first fluence": refinement.iterates[0].score, "best fluence": best, "exported file": delivery.score}
+    print(f"\n{score_table(scores)}\n\nthe search ended: {refinement.reason}")
     print(f"gained {refinement.gain:.1f} % of the card's maximum")
     if delivery is not None:
         report = delivery.delivered.report
         technique = delivery.spec.delivery.technique.replace("_", " ")
-        print(f"\n{technique}, dose of the exported file\n{delivery.score.table()}")
         limits = delivery.delivered.limits.name
-        print(f"{report.mu:.0f} MU, {report.beam_on:.0f} s of beam, {len(list(report))} violations of {limits}")
+        print(
+            f"{technique}: {delivery.score.total:.2f} points from the exported file, {best.total:.2f} by the fluence; "
+            f"{report.mu:.0f} MU, {report.beam_on:.0f} s of beam, {len(list(report))} violations of {limits}"
+        )
 
 
 def _written(

@@ -10,7 +10,7 @@ import pytest
 
 import radplan as rp
 from radplan.autoplan.criteria import METRICS, Criterion, evaluate_criterion
-from radplan.autoplan.scorecard import Scorecard, ScoreItem, read_scorecard, write_scorecard
+from radplan.autoplan.scorecard import Scorecard, ScoreItem, read_scorecard, score_table, write_scorecard
 from radplan.errors import FileError, InputError, UnknownNameError
 from radplan.io.scorecard_json import to_plan_score_card
 from radplan.patient import CT, Patient, Structure, Structures
@@ -89,6 +89,16 @@ def test_a_total_by_hand(plan: rp.Plan) -> None:
     assert score.maximum == pytest.approx(20.0)
     assert score.dropped == ("Lens Dmax [Gy]",)
     assert max(map(len, score.table().splitlines())) <= 80
+
+
+def test_plans_of_a_card_are_told_beside_each_other(plan: rp.Plan) -> None:
+    half = rp.evaluate(plan.model, [0.5], plan.patient, fractions=1)
+    rows = score_table({"whole": card().score(plan), "half": card().score(half)}).splitlines()
+    assert rows[0].split() == ["whole", "half"]
+    assert rows[2].split() == ["PTV", "D95%", "[Gy]", "51.00", "9.00", "25.50", "0.00", "10.00"]
+    assert rows[-2].split()[0] == "total"
+    assert rows[-1] == "not judged: Lens Dmax [Gy]"
+    assert len(set(map(len, rows[1:-1]))) == 1
 
 
 def test_scores_hold_at_the_ends_and_ascend_once() -> None:
