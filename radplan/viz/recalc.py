@@ -63,11 +63,13 @@ def draw_dvh_comparison(recalculation: Recalculation | IonRecalculation, title: 
     colors = structure_colors(recalculation.plan.patient.structures)
     shown = [row for row in comparison.rows if row.role not in ("external", "ignored")]
     top = max([1.02 * float(row.reference["D2"]) for row in shown] + [1.02 * row.ours["D2"] for row in shown])
+    unit, digits = recalculation.plan.unit(comparison.quantity), 1 if top > 10.0 else 2
     for place, (factor, text) in zip(axes, panels, strict=True):
         for row in shown:
             ours, theirs = curves[row.structure], comparison.curves[row.structure]
             width = 2.2 if row.role == "target" else 1.7
-            label = f"{row.structure}  ({factor * row.ours['Dmean']:.1f}; {row.reference['Dmean']:.1f} Gy)"
+            ends = factor * row.ours["Dmean"], row.reference["Dmean"]
+            label = f"{row.structure}  ({ends[0]:.{digits}f}; {ends[1]:.{digits}f} {unit})"
             color = colors[row.structure]
             if row.structure in bands:
                 band = bands[row.structure]
