@@ -158,6 +158,10 @@ def test_robustness_is_evaluated_by_one_command(tmp_path, plan_file, found, caps
     assert len(rows) == 9
     nominal, *others = (float(row["Dmean"]) for row in rows)
     assert min(others) < 0.99 * nominal, "a shift of 3 mm leaves the small field"
+    told = capsys.readouterr().out
+    ends = [float(row["D95"]) for row in rows]
+    table = told[told.index("lowest and highest of 9 scenarios") :]
+    assert re.search(rf"D95 low +D95 high.*\nPTV +{min(ends):.2f} +{max(ends):.2f}", table), table
     assert (out / "dvh.png").is_file()
     assert [field["mu"] for field in json.loads((out / "recalc.json").read_text())["plan"]["fields"]] == [100.0, 101.0]
     assert json.loads((out / "recalc.json").read_text())["metrics"]["PTV"]["Dmean"] == pytest.approx(nominal, rel=1e-3)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from radplan.cli.console import Console, print_table
 
 if TYPE_CHECKING:
+    from radplan.plan import Plan
     from radplan.recalc import IonRecalculation, Recalculation
     from radplan.recalc.comparison import Comparison, StructureComparison
 
@@ -65,11 +66,33 @@ def tell_doses(recalculation: Recalculation | IonRecalculation) -> None:
 
     for note in recalculation.notes:
         print(f"note: {note}")
+    plan = recalculation.plan
     if recalculation.comparison is not None:
         tell_comparison(recalculation.comparison)
-        return
-    rows = recalculation.plan.metrics()
-    print_table({name: {kind: row[kind] for kind in METRICS if kind in row} for name, row in rows.items()}, "[Gy]")
+    else:
+        rows = {name: {kind: row[kind] for kind in METRICS if kind in row} for name, row in plan.metrics().items()}
+        print_table(rows, f"[{plan.unit(plan.prescribed)}]")
+    if len(plan.model.scenarios) > 1:
+        _tell_scenarios(plan)
+
+
+def _tell_scenarios(plan: Plan) -> None:
+    """Print how far D95 and D2 of targets, and mean and D2 of the others, reach over the scenarios."""
+    from radplan.plan import scenario_metrics
+    from radplan.plan.robustness import extremes
+
+    table = scenario_metrics(plan, names=("D95", "Dmean", "D2"))
+    judged = list(next(iter(table.values())))
+    targets = [name for name in judged if plan.patient.structures[name].role == "target"]
+    print(f"\nlowest and highest of {len(plan.model.scenarios)} scenarios")
+    for names, kinds in ((targets, ("D95", "D2")), ([n for n in judged if n not in targets], ("Dmean", "D2"))):
+        ends = {name: {kind: extremes(table, name, kind) for kind in kinds} for name in names}
+        rows = {
+            name: {f"{kind} {end}": value for kind, pair in row.items() for end, value in zip(("low", "high"), pair)}
+            for name, row in ends.items()
+        }
+        if rows:
+            print_table(rows, f"[{plan.unit(plan.prescribed)}]")
 
 
 def tell_comparison(comparison: Comparison) -> None:
