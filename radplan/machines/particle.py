@@ -131,6 +131,8 @@ class EnergyLayer:
     primary_dose, primary_let, primary_fluence : array of shape (d,), optional
         Of the protons that had no nuclear reaction: their part of `dose`, their dose-averaged LET [keV/um], and how
         many are left per primary.
+    proton_dose, proton_fluence : array of shape (d,), optional
+        Of all protons, secondary ones included: their part of `dose`, and the length of their tracks per depth.
     emittance : Emittance, optional
         Phase space in front of the patient; spots then need not be round, and drift on in the patient. In place of
         `focus`, which remains what spot spacings are judged by.
@@ -171,6 +173,8 @@ class EnergyLayer:
     primary_dose: Array | None = None
     primary_let: Array | None = None
     primary_fluence: Array | None = None
+    proton_dose: Array | None = None
+    proton_fluence: Array | None = None
     emittance: Emittance | None = None
     mean_energy: float = 0.0
     energy_sigma: float = 0.0
@@ -209,6 +213,7 @@ class EnergyLayer:
             ("sigma_x", "sigma_y"),
             ("alpha", "beta"),
             ("primary_dose", "primary_let", "primary_fluence"),
+            ("proton_dose", "proton_fluence"),
         ):
             present = [name for name in together if self.__dict__[name] is not None]
             if present and len(present) != len(together):
@@ -341,8 +346,9 @@ class ParticleMachine:
 
     @property
     def has_let_details(self) -> bool:
-        """Whether every layer tabulates LET of all charged particles, and dose, LET and fluence of primaries."""
-        return all(layer.let_all is not None and layer.primary_fluence is not None for layer in self.layers)
+        """Whether every layer tabulates LET of all charged particles, primaries, and dose and tracks of all protons."""
+        needed = ("let_all", "primary_fluence", "proton_fluence")
+        return all(layer.__dict__[name] is not None for layer in self.layers for name in needed)
 
     @property
     def has_biology(self) -> bool:

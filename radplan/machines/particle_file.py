@@ -31,7 +31,7 @@ _LAYER_SCALARS = (
 )
 _TABLES = (
     "let", "let_all", "sigma", "sigma1", "sigma2", "weight", "sigma_x", "sigma_y",
-    "primary_dose", "primary_let", "primary_fluence",
+    "primary_dose", "primary_let", "primary_fluence", "proton_dose", "proton_fluence",
 )  # fmt: skip
 _BIOLOGY = ("alpha", "beta")
 _FOCUS = ("distance", "sigma", "fwhm")

@@ -5,6 +5,7 @@ from radplan.quantities.dose import AlphaDose, PhysicalDose, SqrtBetaDose
 from radplan.quantities.effect import BED, EQD2, Effect, RBExDose
 from radplan.quantities.let import LET, DirtyDose, LETAll, LETAllDose, LETDose, LETxDose
 from radplan.quantities.primaries import PrimaryDose, PrimaryFluence, PrimaryLET, PrimaryLETDose, TrackLET
+from radplan.quantities.protons import ProtonDose, ProtonFluence, ProtonTrackLET
 from radplan.quantities.rbe import RBE
 from radplan.quantities.resolver import BoundQuantity, Evaluation, QuantityResolver
 
@@ -28,6 +29,9 @@ __all__ = [
     "PrimaryFluence",
     "PrimaryLET",
     "PrimaryLETDose",
+    "ProtonDose",
+    "ProtonFluence",
+    "ProtonTrackLET",
     "Quantity",
     "QuantityResolver",
     "RBExDose",

@@ -256,7 +256,7 @@ _SOURCES = {
     "let_dose": " (a particle machine that tabulates LET, with the engine's let=True)",
     "dirty_dose": " (that of particles with let_threshold=, for a machine that tabulates LET)",
     **dict.fromkeys(
-        ("let_all_dose", "primary_dose", "primary_let_dose", "primary_fluence"),
+        ("let_all_dose", "primary_dose", "primary_let_dose", "primary_fluence", "proton_dose", "proton_fluence"),
         " (that of particles with let_details=True, for a machine that tabulates primaries)",
     ),
     "alpha_dose": " (that of particles with a biology= that varies with LET or is tabulated)",

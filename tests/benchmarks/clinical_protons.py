@@ -94,12 +94,15 @@ def judged(
     solid = inside & ((depth < plate[0] - 1.0) | (depth > plate[1] + 1.0))
     tracks = 0.5 * sum(track_let(theirs[code]) for code in ("sh12a", "openshieldhit"))[solid]
     track = np.interp(depth, ours["depth"], ours["track_let"])[solid] / tracks - 1.0
+    of_protons = 0.05 * sum(theirs[code]["TLET.protons.H2O"] for code in ("sh12a", "openshieldhit"))[solid]
+    averaged = np.interp(depth, ours["depth"], ours["track_let_protons"])[solid] / of_protons - 1.0
     every = np.interp(depth, ours["depth"], ours["let"])
     within = ((every >= 0.95 * lets.min(axis=0)) & (every <= 1.05 * lets.max(axis=0)))[inside]
     print(
         f"{label}: R80 {r80:.2f} (median {m80:.2f}), 80-20 {r20 - r80:.2f} ({m20 - m80:.2f}), shape "
         f"{100 * shape_error(ours, depth, median):.2f} %, LETd primaries {100 * off.min():+.1f}.."
-        f"{100 * off.max():+.1f} %, LETt primaries {100 * track.min():+.1f}..{100 * track.max():+.1f} %, all protons "
+        f"{100 * off.max():+.1f} %, LETt primaries {100 * track.min():+.1f}..{100 * track.max():+.1f} %, LETt all "
+        f"protons {100 * averaged.min():+.1f}..{100 * averaged.max():+.1f} %, LETd all protons "
         f"{100 * within.mean():.1f} % of bins within, outside at {depth[inside][~within].tolist()}"
     )
 

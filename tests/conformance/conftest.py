@@ -12,10 +12,14 @@ from radplan import testing
 from radplan.geometry.grid import Grid
 from radplan.influence import Dij, Scenarios
 
-OWN_SEED = {"dirty_dose": 7, "let_all_dose": 8, "primary_dose": 9, "primary_let_dose": 10, "primary_fluence": 11}
+OWN_SEED = {
+    "dirty_dose": 7, "let_all_dose": 8, "primary_dose": 9, "primary_let_dose": 10, "primary_fluence": 11,
+    "proton_dose": 12, "proton_fluence": 13,
+}  # fmt: skip
 IMAGE_SCALE = {
     "physical_dose": 0.8, "let_dose": 0.9, "alpha_dose": 0.5, "sqrt_beta_dose": 0.4, "dirty_dose": 0.6,
     "let_all_dose": 0.9, "primary_dose": 0.7, "primary_let_dose": 0.8, "primary_fluence": 0.9,
+    "proton_dose": 0.8, "proton_fluence": 0.9,
 }  # fmt: skip
 VOXELS, WEIGHTS = 9, 5
 

@@ -36,7 +36,7 @@ def profiles(plan: ScannedPlan, machine: ParticleMachine, plate: tuple[float, fl
     """Return dose [Gy] and LET [keV/um] in depth, over 2 x 2 cm in bins of 1 mm.
 
     ``depth`` is from the isocentre [mm]; ``dose`` is in the medium. ``let`` is LETd of all protons,
-    ``primary_let`` LETd and ``track_let`` LETt of primaries.
+    ``primary_let`` LETd and ``track_let`` LETt of primaries, ``track_let_protons`` LETt of all protons.
     """
     grid = Grid((10, 205, 10), (2.0, 1.0, 2.0), (-9.0, -102.0, -9.0))
     engine = ParticlePencilBeam(lateral="accurate", lateral_cutoff=0.999, let_details=True)
@@ -53,6 +53,7 @@ def profiles(plan: ScannedPlan, machine: ParticleMachine, plate: tuple[float, fl
         "let": mean("let_dose") / np.maximum(dose, 1e-12),
         "primary_let": mean("primary_let_dose") / np.maximum(primary, 1e-12),
         "track_let": primary / np.maximum(0.1602177 * mean("primary_fluence"), 1e-12),
+        "track_let_protons": mean("proton_dose") / np.maximum(0.1602177 * mean("proton_fluence"), 1e-12),
     }
 
 

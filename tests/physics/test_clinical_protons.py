@@ -40,8 +40,16 @@ def ours(plan, machine):
 def codes():
     with (OUTSIDE / "dcpt_plan02_codes.csv").open(encoding="utf-8") as file:
         rows = [row for row in csv.reader(file) if not row[0].startswith("#")][1:]
-    depth, dose, primary, low, high, track = np.asarray(rows, dtype=np.float64).T
-    return {"depth": depth, "dose": dose, "primary": primary, "low": low, "high": high, "track": track}
+    depth, dose, primary, low, high, track, protons = np.asarray(rows, dtype=np.float64).T
+    return {
+        "depth": depth,
+        "dose": dose,
+        "primary": primary,
+        "low": low,
+        "high": high,
+        "track": track,
+        "protons": protons,
+    }
 
 
 def test_depth_dose_of_the_median_code(ours, codes):
@@ -79,6 +87,18 @@ def test_track_averaged_let_of_primaries(ours, codes):
     assert np.abs(found / codes["track"][inside] - 1.0).max() < 0.03
     deep = inside & (codes["depth"] > last - 20.0)
     assert (np.interp(codes["depth"], ours["depth"], ours["primary_let"])[deep] > 1.05 * codes["track"][deep]).any()
+
+
+def test_track_averaged_let_of_all_protons(ours, codes):
+    """Of the two SHIELD codes in water; 2 to 8 % above that of primaries in the plateau. The plate is left out."""
+    last = edges(codes["depth"], codes["dose"])[0] - 3.0
+    inside = (codes["depth"] >= -12.5) & (codes["depth"] <= last) & (np.abs(codes["depth"]) > 3.5)
+    found = np.interp(codes["depth"], ours["depth"], ours["track_let_protons"])[inside]
+    assert np.abs(found / codes["protons"][inside] - 1.0).max() < 0.03
+    above = found / np.interp(codes["depth"], ours["depth"], ours["track_let"])[inside]
+    plateau = (codes["depth"][inside] > 20.0) & (codes["depth"][inside] < 100.0)
+    assert (above[plateau] > 1.05).all()
+    assert (above[plateau] < 1.08).all()
 
 
 def test_spots_need_not_be_round_and_drift_on(plan, machine):

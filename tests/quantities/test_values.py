@@ -58,7 +58,7 @@ def test_let_x_dose_is_the_second_term_of_a_linear_rbe(photons):
 
 def test_only_ratios_do_not_add_up():
     ratios = [name for name in QUANTITIES.names() if not QUANTITIES.get(name).additive]
-    assert ratios == ["let", "let_all", "let_track", "primary_let", "rbe"]
+    assert ratios == ["let", "let_all", "let_track", "let_track_protons", "primary_let", "rbe"]
 
 
 def test_track_average_of_two_beams_is_by_fluence_and_below_the_dose_average(photons):
@@ -68,13 +68,15 @@ def test_track_average_of_two_beams_is_by_fluence_and_below_the_dose_average(pho
     dose = gray * (1.0 * fluence[0] + 4.0 * fluence[1])
     let_dose = gray * (1.0 * fluence[0] + 16.0 * fluence[1])
     images = {"primary_dose": dose, "primary_let_dose": let_dose, "primary_fluence": sum(fluence)}
+    images |= {"proton_dose": 1.5 * dose, "proton_fluence": sum(fluence)}
     resolver = QuantityResolver(photons(images))
     weights = np.asarray([1.0, 1.0])
     np.testing.assert_allclose(resolver.get("let_track")(weights), [[7.0 / 4.0, 1.0, 0.0]], rtol=1e-12)
+    np.testing.assert_allclose(resolver.get("let_track_protons")(weights), [[10.5 / 4.0, 1.5, 0.0]], rtol=1e-12)
     np.testing.assert_allclose(resolver.get("primary_let")(weights), [[19.0 / 7.0, 1.0, 0.0]], rtol=1e-12)
 
 
-@pytest.mark.parametrize("name", ["let", "let_all", "primary_let", "let_track"])
+@pytest.mark.parametrize("name", ["let", "let_all", "primary_let", "let_track", "let_track_protons"])
 def test_every_average_of_let_names_itself_when_its_floor_is_refused(name):
     with pytest.raises(InputError, match=f"floor of {name} must be a dose per fraction > 0 Gy, got 0"):
         QUANTITIES.get(name)(floor=0)

@@ -66,9 +66,10 @@ class ParticlePencilBeam(Engine):
     let_threshold : float, optional
         LET above which dose is dirty [keV/um], > 0; gives ``dirty_dose``.
     let_details : bool
-        Whether to give ``let_all_dose``, ``primary_dose``, ``primary_let_dose`` and ``primary_fluence``, by which LETd
-        of all charged particles and of primaries and LETt of primaries are known: `let_all`, `primary_let`,
-        `let_track`. Of machines of protons that tabulate primaries.
+        Whether to give ``let_all_dose``, ``primary_dose``, ``primary_let_dose``, ``primary_fluence``, ``proton_dose``
+        and ``proton_fluence``, by which LETd of all charged particles and of primaries and LETt of primaries and of all
+        protons are known: `let_all`, `primary_let`, `let_track`, `let_track_protons`. Of machines of protons that
+        tabulate primaries and all protons.
     air_correction : bool
         Whether the air between nozzle and patient counts.
     fine_sampling : float, optional
@@ -225,7 +226,7 @@ class ParticlePencilBeam(Engine):
         if self.let_details:
             if not machine.has_let_details:
                 raise InputError(
-                    f"let_details needs let_all and the dose, LET and fluence of primaries, which machine "
+                    f"let_details needs let_all, and dose and fluence of primaries and of all protons, which machine "
                     f"{machine.name!r} does not tabulate: leave it out, or choose another machine"
                 )
             names += LET_DETAILS

@@ -24,7 +24,9 @@ GRAY = 1.6021766208e-2
 _REACH, _DOSE = 2, 3
 """Columns, as `radplan.kernels.spots` numbers them."""
 
-LET_DETAILS = ("let_all_dose", "primary_dose", "primary_let_dose", "primary_fluence")
+LET_DETAILS = (
+    "let_all_dose", "primary_dose", "primary_let_dose", "primary_fluence", "proton_dose", "proton_fluence",
+)  # fmt: skip
 """Images that tell LET apart by particles, in the order of their columns."""
 
 PER_MM = 2.0
@@ -202,9 +204,12 @@ def _details(layer: EnergyLayer) -> list[Floats]:
     assert layer.primary_dose is not None
     assert layer.primary_let is not None
     assert layer.primary_fluence is not None
+    assert layer.proton_dose is not None
+    assert layer.proton_fluence is not None
     dose = np.where(layer.dose > 0.0, layer.dose, np.inf)
     primary = layer.primary_dose / dose
-    return [layer.let_all, primary, primary * layer.primary_let, layer.primary_fluence / (GRAY * dose)]
+    fluences = [fluence / (GRAY * dose) for fluence in (layer.primary_fluence, layer.proton_fluence)]
+    return [layer.let_all, primary, primary * layer.primary_let, fluences[0], layer.proton_dose / dose, fluences[1]]
 
 
 def _tabulated(layer: EnergyLayer, row: int | None) -> RadiationQuality:

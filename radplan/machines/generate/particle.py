@@ -235,6 +235,8 @@ def proton_tables(mean_range: float, sigma: float, halo: Halo) -> dict[str, Any]
         "primary_dose": 10 * curve.primary_dose,
         "primary_let": curve.primary_let,
         "primary_fluence": curve.fluence,
+        "proton_dose": 10 * curve.proton_dose,
+        "proton_fluence": curve.proton_fluence,
     }
 
 

@@ -41,6 +41,8 @@ class ProtonCurve:
         Of the protons that had no reaction [MeV/mm], and their dose-averaged LET [keV/um].
     fluence : array of shape (n,)
         Protons left that had no reaction.
+    proton_dose, proton_fluence : array of shape (n,)
+        Of all protons [MeV/mm], and the length of their tracks per depth, as many as `fluence` has of primaries.
     """
 
     dose: Array
@@ -49,6 +51,8 @@ class ProtonCurve:
     primary_dose: Array
     primary_let: Array
     fluence: Array
+    proton_dose: Array
+    proton_fluence: Array
 
 
 @dataclass(frozen=True)
@@ -122,18 +126,21 @@ class ProtonModel:
         from_oxygen = _flying(depth, energy, present * non_elastic, knocked, self.softness)
         from_hydrogen = _flying(depth, energy, present * hydrogen, energy, 0.0)
         deuterons = _flying(depth, energy, present * non_elastic, of_deuterons, self.softness)
-        still, still_let = present @ (non_elastic * boiled), self._evaporation_let
+        still, (still_let, still_length) = present @ (non_elastic * boiled), self._evaporation
         local = present @ (non_elastic * of_others)
         protons = primary + still + from_oxygen[0] + from_hydrogen[0]
         let_dose = primary_let + still * still_let + from_oxygen[1] + from_hydrogen[1]
         dose = protons + deuterons[0] + local
+        fluence = present.sum(axis=1)
         return ProtonCurve(
             dose=dose,
             let=let_dose / np.maximum(protons, 1e-300),
             let_all=(let_dose + deuterons[1] + local * self.local_let) / np.maximum(dose, 1e-300),
             primary_dose=primary,
             primary_let=primary_let / np.maximum(primary, 1e-300),
-            fluence=present.sum(axis=1),
+            fluence=fluence,
+            proton_dose=protons,
+            proton_fluence=fluence + still * still_length + from_oxygen[2] + from_hydrogen[2],
         )
 
     def spectrum(self, difference: Array, mean_range: float, sigma: float) -> Array:
@@ -180,15 +187,20 @@ class ProtonModel:
         return np.interp(residual, range_table("proton").ranges, self._removal)
 
     @cached_property
-    def _evaporation_let(self) -> float:
-        """LET of evaporated protons, averaged over dose down to rest, with the spectrum T exp(-2 T / mean) [keV/um]."""
-        energy = np.linspace(0.2, 6 * self.evaporation_energy, 300)
-        weight = energy**2 * np.exp(-2 * energy / self.evaporation_energy)
-        return float((weight * _mean_stopping(energy, np.zeros_like(energy))).sum() / weight.sum())
+    def _evaporation(self) -> tuple[float, float]:
+        """LETd down to rest and track length per energy [keV/um, mm/MeV] of evaporated protons.
+
+        Their spectrum is T exp(-2 T / mean).
+        """
+        energy, table = np.linspace(0.2, 6 * self.evaporation_energy, 300), range_table("proton")
+        number = energy * np.exp(-2 * energy / self.evaporation_energy)
+        let = (number * energy * _mean_stopping(energy, np.zeros_like(energy))).sum() / (number * energy).sum()
+        length = (number * table.range(energy / table.species.mass)).sum() / (number * energy).sum()
+        return float(let), float(length)
 
 
-def _flying(depth: Array, energy: Array, reacting: Array, given: Array, softness: float) -> tuple[Array, Array]:
-    """Return dose and LET-weighted dose of protons knocked out, at depths.
+def _flying(depth: Array, energy: Array, reacting: Array, given: Array, softness: float) -> tuple[Array, ...]:
+    """Return dose, LET-weighted dose and track length per depth of protons knocked out, at depths.
 
     Parameters
     ----------
@@ -214,24 +226,24 @@ def _flying(depth: Array, energy: Array, reacting: Array, given: Array, softness
     spread = np.zeros((nodes.size, axis.size))
     spread[left, cell] = spent * (1 - share)
     spread[left + 1, cell] += spent * share
-    dose, let_dose = (
+    even = [
         np.maximum(fftconvolve(spread, kernel[:, : axis.size], axes=1)[:, : axis.size].sum(axis=0), 0.0)
         for kernel in kernels
-    )
+    ]
     behind = axis + 0.5 * _STEP
-    return np.interp(depth, behind, dose), np.interp(depth, behind, let_dose)
+    return tuple(np.interp(depth, behind, values) for values in even)
 
 
 @cache
 def _kernels(softness: float) -> tuple[Array, Array]:
-    """Return dose per length of a unit of energy given to protons, against depth: energies (e,), (2, e, n), with LET.
+    """Return energies (e,), and dose, LET times dose and track length of a unit of energy given to protons (3, e, n).
 
-    Half a step behind each place of the even axis.
+    Per length, against depth, half a step behind each place of the even axis.
     """
     table, count = range_table("proton"), 400
     nodes = np.geomspace(5.0, 300.0, 40)
     edges = np.arange(0.0, _LONGEST + _STEP, _STEP)
-    kernels = np.zeros((2, nodes.size, edges.size - 1))
+    kernels = np.zeros((3, nodes.size, edges.size - 1))
     part = (np.arange(count) + 0.5) / count
     number = (1.0 - part) ** softness
     number /= (number * part).sum()
@@ -239,8 +251,10 @@ def _kernels(softness: float) -> tuple[Array, Array]:
         first = table.range(part * energy / table.species.mass)
         left = np.maximum(first[:, None] - edges / np.sqrt(part)[:, None], 0.0)
         kinetic = np.where(left > 0.0, table.energy(left) * table.species.mass, 0.0)
-        spent = (kinetic[:, :-1] - kinetic[:, 1:]) * (number / (energy * _STEP))[:, None]
+        per_energy = (number / (energy * _STEP))[:, None]
+        spent = (kinetic[:, :-1] - kinetic[:, 1:]) * per_energy
         kernels[0, row] = spent.sum(axis=0)
+        kernels[2, row] = ((left[:, :-1] - left[:, 1:]) * per_energy).sum(axis=0)
         kernels[1, row] = (spent * _mean_stopping(kinetic[:, :-1], kinetic[:, 1:])).sum(axis=0)
     return nodes, kernels
 

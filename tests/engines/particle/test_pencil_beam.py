@@ -10,6 +10,7 @@ from radplan.beams.range_shifter import RangeShifter
 from radplan.biology.rbe import ConstantRBE, Wedenberg
 from radplan.engines import ENGINES, ParticlePencilBeam, PhotonPencilBeam, dose_influence
 from radplan.engines.particle.cutoff import squared_cutoff
+from radplan.engines.particle.tables import LET_DETAILS
 from radplan.errors import InputError
 from radplan.geometry.frames import world_to_beam
 from radplan.influence import Scenarios
@@ -19,6 +20,7 @@ from tests.particle_case import machine, patient
 
 CASE = patient()
 ENERGY = 80.6
+NAMED = ("let_track", "let_track_protons", "let_all")
 
 
 def spot_beams(gantry=0.0, energies=(78.6, 80.6), place=(2.0, -1.0), particles=None, **options):
@@ -106,11 +108,11 @@ def test_averages_of_let_by_particles_along_one_spot():
     shipped = library_machine("generic_proton")
     beams = place_beams(CASE, shipped, gantry=0.0, bixel_width=60.0, layer_spacing=60.0)
     dij = dose_influence(CASE, beams, shipped, CASE.ct.grid, ParticlePencilBeam(let_details=True))
-    assert dij.images[2:] == ("let_all_dose", "primary_dose", "primary_let_dose", "primary_fluence")
+    assert dij.images[2:] == LET_DETAILS
     resolver, first = QuantityResolver(dij), np.zeros(beams.count)
     first[0] = 1e3
     layer = shipped.entry(shipped.energy_index(beams[0].energies[0]))
-    values = {name: resolver.get(name)(first)[0] for name in ("physical_dose", "let_track", "primary_let", "let_all")}
+    values = {name: resolver.get(name)(first)[0] for name in ("physical_dose", "primary_let", *NAMED)}
     there = values["physical_dose"] > 0.1 * values["physical_dose"].max()
     assert there.sum() > 50
     assert np.all((values["let_track"] <= 1.0001 * values["primary_let"])[there])
@@ -119,7 +121,8 @@ def test_averages_of_let_by_particles_along_one_spot():
     tracks = 0.1 * layer.primary_dose / np.maximum(layer.primary_fluence, 1e-9)
     inside = depth < layer.range80 - 2.0
     assert inside.sum() > 50
-    for name, table in {"let_track": tracks, "let_all": layer.let_all}.items():
+    every = 0.1 * layer.proton_dose / np.maximum(layer.proton_fluence, 1e-9)
+    for name, table in zip(NAMED, (tracks, every, layer.let_all), strict=True):
         expected = np.interp(depth, layer.depth, table)[inside]
         np.testing.assert_allclose(values[name][there][inside], expected, rtol=5e-3)
     entrance = np.argmin(np.where(there, values["let_track"], np.inf))
