@@ -175,11 +175,14 @@ class DeliveredAscent:
             began = time.perf_counter()
             moved = self._moved_ends(best, fluence.patient, count, WINDOW_ITERATIONS if windows else self.iterations)
             gained = moved[1].total - best[1].total
-            self._tell(f"ascent of leaf ends, bands of {count:g}", moved[1], began, gained > 0.0)
-            best = moved if gained > 0.0 else best
-            if gained < _GAIN * score.maximum:
+            violations = check_delivery(self._rounded_fields(moved[0]), self.limits).violations
+            refused = f", not deliverable: {violations[0]}" if violations else ""
+            better = gained > 0.0 and not violations
+            self._tell(f"ascent of leaf ends, bands of {count:g}{refused}", moved[1], began, better)
+            best = moved if better else best
+            if violations or gained < _GAIN * score.maximum:
                 break
-        return rounded_plan(self._above_least(best[0]), self.limits)
+        return self._rounded_fields(best[0])
 
     def _moved_ends(self, best: Fields, patient: Patient, count: float, iterations: int) -> Fields:
         """Return where one ascent of leaf ends and monitor units from the best fields so far ends."""
@@ -237,6 +240,9 @@ class DeliveredAscent:
             raise InputError("the fluence does not know its beams: give them to its plan")
         engine = PhotonPencilBeam(lateral_cutoff=self.protocol.lateral_cutoff)
         return dose_influence(fluence.patient, fluence.beams, self.machine, grid, engine, voxels=voxels)
+
+    def _rounded_fields(self, shapes: DeliveryPlan) -> DeliveryPlan:
+        return rounded_plan(self._above_least(shapes), self.limits)
 
     def _above_least(self, shapes: DeliveryPlan) -> DeliveryPlan:
         """Return shapes that stand with a little more than the fewest monitor units: they are scaled afterwards."""
