@@ -270,7 +270,7 @@ def test_monotone_counts_pairs_that_are_apart():
 def test_following_is_perfect_when_the_network_is(patients):
     class Perfect:
         def __call__(self, channels, voxels, shape, wanted, codes):
-            return torch.tensor(np.asarray(self.doses[int(self.turn.pop(0))], dtype=np.float32))[None]
+            return torch.tensor(np.asarray(self.doses[int(self.turn.pop(0))], dtype=np.float32))[None, wanted]
 
     net, spec = Perfect(), _spec()
     net.doses = patients[0].doses
