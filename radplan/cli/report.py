@@ -27,7 +27,7 @@ def command(
     title: Annotated[str, typer.Option(metavar="TEXT", help="What stands above the page.")] = "",
 ) -> int:
     """Write one self-contained HTML file: prescription, goals, DVHs, slices with isodoses, beams, provenance."""
-    from radplan.autoplan.protocol import load_scorecard
+    from radplan.autoplan.protocol import load_scorecard, understand
     from radplan.report.content import read_delivery, read_provenance
     from radplan.report.document import save_report
     from radplan.workflows.reopening import load_plan
@@ -35,7 +35,7 @@ def command(
     show_warnings()
     opened = load_plan(plan, patient)
     folder = Path(plan)
-    judged = None if card is None else load_scorecard(card)[0]
+    judged, rules = (None, None) if card is None else load_scorecard(card)
     path = save_report(
         opened,
         folder / "report.html" if out is None else out,
@@ -44,6 +44,7 @@ def command(
         read_provenance(folder),
         patient_name,
         title,
+        None if rules is None else understand(opened.patient, rules).patient,
     )
     print(f"report     {path} ({path.stat().st_size / 1e6:.1f} MB)")
     return 0

@@ -150,7 +150,9 @@ def metric_tables(plan: Plan, more: Sequence[str] = ()) -> dict[str, Table]:
         rows = judged(plan, more, quantity)
         heads = list(dict.fromkeys(name for row in rows.values() for name in row))
         cells = [[name, *(f"{row[head]:.2f}" if head in row else "" for head in heads)] for name, row in rows.items()]
-        tables[f"{plan.title(quantity)} [{plan.unit(quantity)}]"] = Table(["structure", *heads], cells)
+        tables[f"{plan.title(quantity)} [{plan.unit(quantity)}]"] = Table(
+            ["structure", *(f"{head} %" if head.startswith("V") else head for head in heads)], cells
+        )
     return tables
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,6 +17,7 @@ from radplan.plan import Plan
 
 if TYPE_CHECKING:
     from radplan.autoplan.scorecard import Scorecard
+    from radplan.patient import Patient
     from radplan.report.content import Delivery
 
 NEEDED = ("bokeh", "jinja2")
@@ -30,6 +32,7 @@ def save_report(
     provenance: Mapping[str, Any] | None = None,
     patient_name: bool = False,
     title: str = "",
+    understood: Patient | None = None,
 ) -> Path:
     """Write one self-contained HTML file about a plan.
 
@@ -53,6 +56,9 @@ def save_report(
         Whether the patient and the case are named. They are not, unless asked for.
     title : str
         What stands above it; a line without the patient's name otherwise.
+    understood : Patient, optional
+        The patient with the names and helper structures of the scorecard, where they are not the plan's own: as
+        `radplan.autoplan.protocol.understand` gives it for a protocol's card.
 
     Returns
     -------
@@ -69,7 +75,7 @@ def save_report(
     >>> save_report(plan, "report.html")  # doctest: +SKIP
     PosixPath('report.html')
     """
-    text = report_page(plan, scorecard, delivery, provenance, patient_name, title)
+    text = report_page(plan, scorecard, delivery, provenance, patient_name, title, understood)
     path = Path(path)
     if path.is_dir():
         raise FileError(path, "is a folder; --out names the file of the report")
@@ -85,6 +91,7 @@ def report_page(
     provenance: Mapping[str, Any] | None = None,
     patient_name: bool = False,
     title: str = "",
+    understood: Patient | None = None,
 ) -> str:
     """Return the text of the page that `save_report` writes."""
     _check_installed()
@@ -98,6 +105,7 @@ def report_page(
     from radplan.report.volume import slice_data
 
     known = content.Delivery() if delivery is None else delivery
+    judged = plan if understood is None else replace(plan, patient=understood)
     told = plan.told()
     scripts, curves = components([dvh_figure(plan, quantity) for quantity in told])
     fields = list(known.fields) or beam_data(plan)
@@ -111,7 +119,7 @@ def report_page(
         prescription=content.prescription_table(plan, known.report.get("limits")),
         beams=known.beams or content.beam_table(plan),
         goals=content.goal_table(plan),
-        score=None if scorecard is None else content.score_table(scorecard.score(plan)),
+        score=None if scorecard is None else content.score_table(scorecard.score(judged)),
         score_name="" if scorecard is None else scorecard.name,
         metrics=content.metric_tables(plan),
         curves=list(zip([plan.title(quantity) for quantity in told], curves, strict=True)),

@@ -39,6 +39,17 @@ def test_an_unknown_scorecard_is_told_with_the_known_ones(planned: Path, capsys:
         assert "named 'head_and_neck'; did you mean 'head_neck'? (known: head_neck, lung," in capsys.readouterr().err
 
 
+def test_a_report_gives_the_points_that_the_score_gives(
+    planned: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By a protocol's names and helper structures, which are not those of the plan."""
+    page = tmp_path / "report.html"
+    assert main(["score", str(planned), "--card", "tg119"]) == 0
+    total, best = (float(text) for text in capsys.readouterr().out.split("total")[1].split()[2:4])
+    assert main(["report", str(planned), "--card", "tg119", "--out", str(page)]) == 0
+    assert f"{total:.1f} of {best:.1f} points" in page.read_text(encoding="utf-8")
+
+
 def test_a_plan_is_scored(planned: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     card = write_scorecard(CARD, tmp_path / "card.json")
     assert main(["score", str(planned), "--card", str(card), "--json", str(tmp_path / "score.json")]) == 0
