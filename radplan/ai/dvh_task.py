@@ -19,7 +19,7 @@ from radplan.ai.nets.dvh_unet import DvhUNet
 from radplan.ai.planned import PlannedPatient, dvh_code, mirrored_patient
 from radplan.ai.spec import DvhSpec
 
-FORMAT = "radplan DVH planner 1"
+FORMAT = "radplan DVH planner 2"
 
 Tensor = Any
 Floats = npt.NDArray[np.float64]
@@ -27,8 +27,14 @@ Floats = npt.NDArray[np.float64]
 _STRUCTURES_WEIGHT = 1.5
 """Weight of each structure's squared difference beside the body's."""
 
-_HOTTEST = 0.01
-"""Share of a structure's voxels whose mean difference counts too."""
+_HOTTEST = (0.005, 0.015)
+"""Shares of a structure's volume between which the mean of the hottest doses counts too: it stands for D1 %."""
+
+_COLDEST = (0.92, 0.98)
+"""The same of the target's coldest doses: it stands for D95 %."""
+
+_ENDS_WEIGHT = 2.0
+"""Weight of both beside that of the mean dose."""
 
 _LEAST_GAIN = 0.1
 """Share of the difference of two mean doses asked for by which answers are to differ at least."""
@@ -39,14 +45,15 @@ _LOOKED_AT = 4
 
 @dataclass(frozen=True, eq=False)
 class CodeScale:
-    """Mean and spread of DVH codes over training plans: codes are given to the network as z-scores.
+    """Mean and spread of DVH codes over training plans: the roots of volumes are given to the network as z-scores.
 
-    A last number says whether there is a wish at all: without one all numbers are 0.
+    The hot end of a curve is a hundredth of the volume, of which roots make a tenth. A last number says whether there
+    is a wish at all: without one all numbers are 0.
 
     Parameters
     ----------
     mean, spread : array of shape (bins,)
-        Over all plans of the training patients.
+        Of the roots, over all plans of the training patients.
     """
 
     mean: Floats
@@ -55,10 +62,10 @@ class CodeScale:
     @classmethod
     def of(cls, patients: Sequence[PlannedPatient]) -> CodeScale:
         """Return the scale of the patients' plans, each patient counting once."""
-        means = np.stack([patient.codes.mean(axis=0, dtype=np.float64) for patient in patients])
-        squares = np.stack([(patient.codes.astype(np.float64) ** 2).mean(axis=0) for patient in patients])
-        mean = means.mean(axis=0)
-        return cls(mean, np.sqrt(np.maximum(squares.mean(axis=0) - mean**2, 0.0)))
+        roots = [_roots(patient.codes) for patient in patients]
+        mean = np.mean([values.mean(axis=0) for values in roots], axis=0)
+        squares = np.mean([(values**2).mean(axis=0) for values in roots], axis=0)
+        return cls(mean, np.sqrt(np.maximum(squares - mean**2, 0.0)))
 
     @property
     def bins(self) -> int:
@@ -68,12 +75,18 @@ class CodeScale:
     def given(self, codes: npt.ArrayLike) -> npt.NDArray[np.float32]:
         """Return what the network is given (plans, bins) for codes (plans, structures * levels)."""
         # Why: levels at which all training plans agree would blow up what little a wish differs there.
-        scores = (np.asarray(codes, dtype=np.float64) - self.mean) / np.maximum(self.spread, 0.01)
+        scores = (_roots(codes) - self.mean) / np.maximum(self.spread, 0.01)
         return np.concatenate([np.clip(scores, -4.0, 4.0), np.ones((len(scores), 1))], axis=1).astype(np.float32)
 
     def nothing(self) -> npt.NDArray[np.float32]:
         """Return what the network is given (1, bins) where nothing is wished."""
         return np.zeros((1, self.bins), dtype=np.float32)
+
+
+def _roots(codes: npt.ArrayLike) -> Floats:
+    """Return the square roots of volumes, of those asked for below 0 with their sign."""
+    volumes = np.asarray(codes, dtype=np.float64)
+    return np.sign(volumes) * np.sqrt(np.abs(volumes))
 
 
 class DvhTask(Task):
@@ -82,7 +95,8 @@ class DvhTask(Task):
     At each step a patient is shown with several DVHs. Those of the patient's own plans ask for these; those of
     other patients' plans ask for that plan of the patient whose DVHs are nearest (Ma et al.); and some say nothing.
     Doses are compared in units of the target's mean: squared differences in the body and in each structure, the
-    distance of DVHs, and the difference of each structure's mean and hottest hundredth. What is asked for by other
+    distance of DVHs, and the difference of each structure's mean and dose near D1 %, and
+    of the target's near D95 %. What is asked for by other
     patients' DVHs may be out of reach; then the order of mean doses counts: who asks for less is to get less.
 
     Parameters
@@ -129,7 +143,7 @@ class DvhTask(Task):
         # Why: rows are read one after the other, as doses lie in a file that is mapped in.
         planned = _tensor(np.stack([patient.doses[k][wanted] for k in plans]).astype(np.float32), device)
         shares = _tensor(patient.parts[self._inner][:, organs].astype(np.float32), device)
-        target = shares[self._inner.index(self.spec.structures.index(self.spec.target))]
+        target = shares[self._inner.index(self._target)]
         count = organs.size
         level = (dose[:, :count] * target).sum(dim=1, keepdim=True) / target.sum()
         dose = dose / level.clamp(min=0.1)
@@ -137,7 +151,8 @@ class DvhTask(Task):
         loss = loss + _STRUCTURES_WEIGHT * _squared(dose[:, :count], planned[:, :count], shares)
         parts = functional.pad(shares, (0, body.size, 0, 1))
         parts[-1, count:] = 1.0
-        loss = loss + self.spec.dvh_weight * _curves(dose, planned, parts)
+        target_row = self._inner.index(self._target)
+        loss = loss + self.spec.dvh_weight * _curves(dose, planned, parts, target_row)
         if self.spec.order_weight:
             loss = loss + self.spec.order_weight * disorder(dose[:, :count], shares, _tensor(means, device))
         return patient.name, loss
@@ -152,14 +167,14 @@ class DvhTask(Task):
             planned = patient.doses[plans].astype(np.float32)
             squares["voxels"].append(float(((predicted - planned) ** 2).mean()))
             for row in self._inner:
-                own = patient.parts[row].astype(np.float32)
-                difference = ((predicted - planned) * own).sum(axis=1) / own.sum()
-                squares["organs"].append(float((difference**2).mean()))
-                inside = own >= 0.5
-                hottest = np.quantile(predicted[:, inside], 0.99, axis=1) - np.quantile(
-                    planned[:, inside], 0.99, axis=1
-                )
-                squares["hottest"].append(float((hottest**2).mean()))
+                inside = np.flatnonzero(patient.parts[row] > 0)
+                weights = _tensor(patient.parts[row][inside].astype(np.float32), "cpu")
+                weights = weights / weights.sum()
+                pair = (_tensor(predicted[:, inside], "cpu"), _tensor(planned[:, inside], "cpu"))
+                means = [values @ weights for values in pair]
+                hottest = [mean_between(values, weights, *_HOTTEST) for values in pair]
+                squares["organs"].append(float(((means[0] - means[1]) ** 2).mean()))
+                squares["hottest"].append(float(((hottest[0] - hottest[1]) ** 2).mean()))
         return {name: round(100.0 * float(np.sqrt(np.mean(values))), 4) for name, values in squares.items()}
 
     @property
@@ -199,8 +214,10 @@ class DvhTask(Task):
 def dvh_net(spec: DvhSpec, layout: Layout, bins: int) -> DvhUNet:
     """Return the network of a specification, with fresh weights."""
     network = spec.network
-    prior = layout.channels.index("conformal")
-    return DvhUNet(len(layout.channels), bins, network.widths, network.pool, network.head, network.conditioning, prior)
+    names = layout.channels
+    prior, distance = names.index("conformal"), names.index("distance targets")
+    sizes = (network.widths, network.pool, network.head, network.conditioning)
+    return DvhUNet(len(names), bins, *sizes, prior, distance)
 
 
 def nearest_plan(patient: PlannedPatient, code: npt.ArrayLike) -> int:
@@ -275,19 +292,41 @@ def _squared(dose: Tensor, planned: Tensor, shares: Tensor) -> Tensor:
     return (((dose - planned) ** 2) @ weights.T).sum(dim=1).mean()
 
 
-def _curves(dose: Tensor, planned: Tensor, shares: Tensor) -> Tensor:
-    """Return the mean over structures of the distance of DVHs and of means and hottest hundredths."""
+def _curves(dose: Tensor, planned: Tensor, shares: Tensor, target: int) -> Tensor:
+    """Return the mean over structures of distances of DVHs, means and doses near D1 %, and the target's near D95 %."""
     terms = []
-    for part in shares:
-        own = torch.nonzero(part >= 0.5)[:, 0]
+    for row, part in enumerate(shares):
+        own = torch.nonzero(part > 0)[:, 0]
         if own.numel() == 0:
             continue
-        given, aimed = torch.sort(dose[:, own], dim=1).values, torch.sort(planned[:, own], dim=1).values
-        hottest = max(1, round(_HOTTEST * own.numel()))
-        terms.append((given - aimed).abs().mean())
-        terms.append((given.mean(dim=1) - aimed.mean(dim=1)).abs().mean())
-        terms.append((given[:, -hottest:].mean(dim=1) - aimed[:, -hottest:].mean(dim=1)).abs().mean())
+        weights = part[own] / part[own].sum()
+        inner = own[part[own] >= 0.5]
+        given, aimed = torch.sort(dose[:, inner], dim=1).values, torch.sort(planned[:, inner], dim=1).values
+        terms.append((given - aimed).abs().mean() if inner.numel() else dose.sum() * 0.0)
+        terms.append(((dose[:, own] - planned[:, own]) @ weights).abs().mean())
+        for ends in (_HOTTEST, _COLDEST) if row == target else (_HOTTEST,):
+            away = mean_between(dose[:, own], weights, *ends) - mean_between(planned[:, own], weights, *ends)
+            terms.append(_ENDS_WEIGHT * away.abs().mean())
     return torch.stack(terms).sum() / max(len(shares), 1)
+
+
+def mean_between(dose: Tensor, weights: Tensor, low: float, high: float) -> Tensor:
+    """Return the mean dose (plans,) between two shares of a volume, counted from the hottest.
+
+    Parameters
+    ----------
+    dose : tensor of shape (plans, n)
+        Doses of voxels.
+    weights : tensor of shape (n,)
+        Their shares of the volume, which sum to 1.
+    low, high : float
+        0 is the hottest, 1 the coldest.
+    """
+    hot, order = torch.sort(dose, dim=1, descending=True)
+    share = weights[order]
+    edges = share.cumsum(dim=1)
+    inside = edges.clamp(low, high) - (edges - share).clamp(low, high)
+    return (inside * hot).sum(dim=1) / inside.sum(dim=1).clamp(min=1e-6)
 
 
 def _tensor(array: npt.NDArray[Any], device: Any) -> Tensor:

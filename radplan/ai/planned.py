@@ -76,7 +76,7 @@ def dvh_code(dose: npt.ArrayLike, parts: npt.ArrayLike) -> Floats:
 
 
 def cohort_layout(spec: DvhSpec, cohort: Path, number: int) -> Layout:
-    """Return the channels of a cohort: the target, the organs, and the beams of one of its patients."""
+    """Return the channels of a cohort: its target to half a voxel, organs, and the beams of one of its patients."""
     file = patient_folder(cohort, number) / "patient.npz"
     try:
         with np.load(file, allow_pickle=False) as data:
@@ -84,7 +84,8 @@ def cohort_layout(spec: DvhSpec, cohort: Path, number: int) -> Layout:
     except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
         raise FileError(file, f"is no patient of a cohort ({error})") from None
     pairs = {name: f"{name[:-1]}{'R' if name.endswith('L') else 'L'}" for name in spec.organs if name[-2:] in _SIDES}
-    return Layout({spec.target: 1.0}, spec.organs, angles, {a: b for a, b in pairs.items() if b in spec.organs})
+    mirrored = {a: b for a, b in pairs.items() if b in spec.organs}
+    return Layout({spec.target: 1.0}, spec.organs, angles, mirrored, half_voxels=True)
 
 
 _SIDES = ("_L", "_R")

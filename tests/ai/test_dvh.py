@@ -92,6 +92,19 @@ def test_a_network_with_a_first_guess_begins_there():
     torch.testing.assert_close(dose[0], torch.nn.functional.softplus(4 * channels[1].clamp(max=1.0)) / 4)
 
 
+def test_a_network_that_knows_the_distance_sees_the_edge_as_one_channel_more():
+    torch.manual_seed(0)
+    net = DvhUNet(3, 8, widths=(4, 8), head=8, distance=2).eval()
+    other = DvhUNet(4, 8, widths=(4, 8), head=8).eval()
+    other.load_state_dict(net.state_dict())
+    channels, voxels, shape = _anatomy()
+    edge = torch.tanh(channels[2:] * 50.0 / 4.0)  # distances are in 50 mm, the edge is 4 mm wide
+    with torch.no_grad():
+        seen = net(channels, voxels, shape, torch.arange(20), torch.ones(1, 8))
+        told = other(torch.cat([channels, edge]), voxels, shape, torch.arange(20), torch.ones(1, 8))
+    torch.testing.assert_close(seen, told)
+
+
 def test_air_around_the_patient_changes_nothing():
     torch.manual_seed(0)
     net = DvhUNet(3, 8, widths=(4, 8), head=8).eval()

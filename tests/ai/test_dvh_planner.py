@@ -18,7 +18,7 @@ from radplan.ai.cards import MODELS, save_model  # noqa: E402
 from radplan.ai.dvh import Wish  # noqa: E402
 from radplan.ai.dvh_planner import load_dvh_planner  # noqa: E402
 from radplan.ai.dvh_scores import Followed, followed, monotone, table  # noqa: E402
-from radplan.ai.dvh_task import CodeScale, DvhTask, disorder, nearest_plan  # noqa: E402
+from radplan.ai.dvh_task import CodeScale, DvhTask, disorder, mean_between, nearest_plan  # noqa: E402
 from radplan.ai.fitting import fit  # noqa: E402
 from radplan.ai.loading import load_model  # noqa: E402
 from radplan.ai.loop import Training  # noqa: E402
@@ -94,8 +94,14 @@ def test_codes_are_dvhs_and_the_nearest_plan_is_the_own_one(patients):
     assert given.shape == (4, scale.bins)
     assert (given[:, -1] == 1).all()
     assert not scale.nothing().any()
-    every = np.concatenate([p.codes for p in patients])
+    every = np.sqrt(np.concatenate([p.codes for p in patients]).astype(np.float64))
     np.testing.assert_allclose(scale.mean, every.mean(axis=0), atol=1e-6)
+    np.testing.assert_allclose(scale.spread, every.std(axis=0), atol=1e-6)
+
+
+def test_a_hundredth_of_a_volume_is_heard_as_a_tenth_and_less_than_nothing_as_less():
+    scale = CodeScale(np.zeros(3), np.ones(3))
+    np.testing.assert_allclose(scale.given([[0.01, 0.25, -0.04]]), [[0.1, 0.5, -0.2, 1.0]], rtol=1e-6)
 
 
 def test_a_mirrored_patient_sees_its_plans_where_they_are(cohort, patients):
@@ -140,6 +146,26 @@ def test_a_training_begins_with_the_weights_of_another_model(model, cohort, pati
         torch.testing.assert_close(start.state_dict()[key], value)
 
 
+@pytest.mark.parametrize("count", [100, 1000, 1234])
+def test_means_near_d1_and_d95_of_an_even_fall_are_these(count):
+    # Why: of doses that rise evenly from 0 to 1 with the volume, D1 % is 0.99 and D95 % is 0.05.
+    doses = (torch.arange(count) + 0.5) / count
+    shuffled = doses[torch.randperm(count, generator=torch.Generator().manual_seed(1))]
+    plans, weights = torch.stack([shuffled, 2.0 * shuffled]), torch.full((count,), 1.0 / count)
+    np.testing.assert_allclose(mean_between(plans, weights, 0.005, 0.015), [0.99, 1.98], atol=1.0 / count)
+    np.testing.assert_allclose(mean_between(plans, weights, 0.92, 0.98), [0.05, 0.10], atol=1.0 / count)
+
+
+def test_means_between_shares_of_a_volume_count_voxels_by_their_parts():
+    dose = torch.tensor([[3.0, 2.0, 1.0]], requires_grad=True)
+    weights = torch.tensor([0.0075, 0.0025, 0.99])
+    # of the hottest 0.5 to 1.5 % a quarter lies in the first voxel, a quarter in the second, a half in the third
+    given = mean_between(dose, weights, 0.005, 0.015)
+    assert given.item() == pytest.approx(0.25 * 3 + 0.25 * 2 + 0.5 * 1, rel=1e-5)
+    given.sum().backward()
+    np.testing.assert_allclose(dose.grad, [[0.25, 0.25, 0.5]], rtol=1e-4)
+
+
 def test_answers_out_of_order_cost_what_they_lack():
     shares = torch.tensor([[1.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
     dose = torch.tensor([[0.2, 0.4, 0.5], [0.1, 0.3, 0.6], [0.9, 0.9, 0.9]], requires_grad=True)
@@ -181,7 +207,7 @@ def test_bad_wishes_models_and_patients_are_one_clear_error(model, cohort, tmp_p
         with pytest.raises(InputError, match="no CUDA device"):
             load_model(model, "cuda")
     other = save_model(tmp_path / "other", "some other format", "other", {}, {})
-    with pytest.raises(FileError, match="expected 'radplan dose proposer 1' or 'radplan DVH planner 1'"):
+    with pytest.raises(FileError, match="expected 'radplan dose proposer 1' or 'radplan DVH planner 2'"):
         load_model(other)
     case = str(cohort / "case" / "000004")
     assert main(["predict", str(model), case, "--wish", "rectum:D50=-20%", "--out", str(tmp_path / "p")]) == 2

@@ -17,6 +17,9 @@ from radplan.errors import InputError
 Tensor = Any
 Conditioning = Literal["concat", "film", "both", "none"]
 
+_EDGE = 12.5
+"""Distances are in 50 mm; dose falls beside a target within 4 mm."""
+
 
 class DvhUNet(nn.Module):  # type: ignore[misc]
     r"""Dose in chosen voxels for each of several DVH codes, of one anatomy.
@@ -47,6 +50,9 @@ class DvhUNet(nn.Module):  # type: ignore[misc]
         How codes are used.
     prior : int, optional
         Channel that holds a first guess of dose; None starts from nothing.
+    distance : int, optional
+        Channel that holds the signed distance to the target d [50 mm]; its edge, :math:`\tanh(d / 4 mm)`, is then given
+        as one channel more.
     norm : {"instance", "batch"}
         Kind of normalisation.
     """
@@ -60,13 +66,15 @@ class DvhUNet(nn.Module):  # type: ignore[misc]
         head: int = 64,
         conditioning: Conditioning = "both",
         prior: int | None = None,
+        distance: int | None = None,
         norm: Norm = "instance",
     ) -> None:
         super().__init__()
         if len(widths) < 2 or bins < 1 or pool < 1:
             raise InputError(f"a DVH U-Net needs two widths or more, bins and pool >= 1, got {widths}, {bins}, {pool}")
         self.bins, self.pool, self.levels = bins, pool, len(widths)
-        self.conditioning, self.prior = conditioning, prior
+        self.conditioning, self.prior, self.distance = conditioning, prior, distance
+        channels = channels if distance is None else channels + 1
         self.down = nn.ModuleList(
             [ResidualBlock(a, b, norm) for a, b in zip((channels + 1, *widths[:-1]), widths, strict=True)]
         )
@@ -104,6 +112,8 @@ class DvhUNet(nn.Module):  # type: ignore[misc]
         """
         if codes.ndim != 2 or codes.shape[1] != self.bins:
             raise InputError(f"DVH codes have shape {tuple(codes.shape)}, wanted (codes, {self.bins})")
+        if self.distance is not None:
+            channels = torch.cat([channels, torch.tanh(_EDGE * channels[self.distance : self.distance + 1])])
         x, flat = coarse_volume(channels, *_boxed(voxels, shape), self.pool, self.levels)
         skips = []
         for level, block in enumerate(self.down):
