@@ -19,6 +19,22 @@ HIGHEST = 100.0
 """LET [keV/um] that protons do not reach: at their Bragg peak, 0.08 MeV, it is 82 (PSTAR)."""
 
 
+def per_track(dose: Array, fluence: Array, floor: float) -> Array:
+    """Return LETt [keV/um] of particles by their dose [Gy] and fluence [10^6/mm^2], exact from a dose `floor` [Gy] on.
+
+    >>> import numpy as np
+    >>> per_track(np.asarray([0.16021766208]), np.asarray([0.5]), 0.02).round(9).tolist()  # 0.5 * 10^6/mm^2
+    [2.0]
+    """
+    return per_dose(dose, GRAY * fluence, floor / HIGHEST)
+
+
+def per_track_vjp(cotangent: Array, dose: Array, fluence: Array, floor: float) -> tuple[Array, Array]:
+    """Return the cotangents of dose and fluence for one of `per_track`."""
+    by_dose, by_tracks = per_dose_vjp(cotangent, dose, GRAY * fluence, floor / HIGHEST)
+    return by_dose, GRAY * by_tracks
+
+
 @QUANTITIES.register
 @dataclass(frozen=True)
 class PrimaryDose(Quantity):
@@ -177,11 +193,10 @@ class TrackLET(Quantity):
         check_floor(self.name, self.floor)
 
     def forward(self, primary_dose: Array, primary_fluence: Array) -> Array:
-        return per_dose(primary_dose, GRAY * primary_fluence, self.floor / HIGHEST)
+        return per_track(primary_dose, primary_fluence, self.floor)
 
     def vjp(self, cotangent: Array, primary_dose: Array, primary_fluence: Array) -> tuple[Array, ...]:
-        by_dose, by_tracks = per_dose_vjp(cotangent, primary_dose, GRAY * primary_fluence, self.floor / HIGHEST)
-        return by_dose, GRAY * by_tracks
+        return per_track_vjp(cotangent, primary_dose, primary_fluence, self.floor)
 
     @classmethod
     def examples(cls) -> list[TrackLET]:

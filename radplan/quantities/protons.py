@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 from radplan.arrays import Array
 from radplan.quantities.base import QUANTITIES, Quantity
-from radplan.quantities.primaries import GRAY, HIGHEST
-from radplan.quantities.ratio import check_floor, per_dose, per_dose_vjp
+from radplan.quantities.primaries import per_track, per_track_vjp
+from radplan.quantities.ratio import check_floor
 
 
 @QUANTITIES.register
@@ -98,11 +98,10 @@ class ProtonTrackLET(Quantity):
         check_floor(self.name, self.floor)
 
     def forward(self, proton_dose: Array, proton_fluence: Array) -> Array:
-        return per_dose(proton_dose, GRAY * proton_fluence, self.floor / HIGHEST)
+        return per_track(proton_dose, proton_fluence, self.floor)
 
     def vjp(self, cotangent: Array, proton_dose: Array, proton_fluence: Array) -> tuple[Array, ...]:
-        by_dose, by_tracks = per_dose_vjp(cotangent, proton_dose, GRAY * proton_fluence, self.floor / HIGHEST)
-        return by_dose, GRAY * by_tracks
+        return per_track_vjp(cotangent, proton_dose, proton_fluence, self.floor)
 
     @classmethod
     def examples(cls) -> list[ProtonTrackLET]:
